@@ -1,0 +1,43 @@
+"""The two lesion categories, said once: name, COCO id, colour and DICOM code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lung_d2.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class Category:
+    """A lesion category.
+
+    Attributes:
+        name: Name used in files, metadata (``thing_classes``) and tables.
+        coco_id: ``category_id`` in COCO JSON, from 1.
+        color: RGB of overlays, 0..255; the two differ for colour-blind eyes too (Okabe and Ito 2008).
+        code: DICOM code ``(value, scheme, meaning)`` of the segmented property type.
+    """
+
+    name: str
+    coco_id: int
+    color: tuple[int, int, int]
+    code: tuple[str, str, str]
+
+
+GROUND_GLASS_OPACITY = Category("ground_glass_opacity", 1, (230, 159, 0), ("112120", "DCM", "Ground glass opacity"))
+BRONCHIECTASIS = Category("bronchiectasis", 2, (86, 180, 233), ("12295008", "SCT", "Bronchiectasis"))
+
+CATEGORIES: tuple[Category, ...] = (GROUND_GLASS_OPACITY, BRONCHIECTASIS)
+
+
+def category_by_name(name: str) -> Category:
+    """Return the category of that name.
+
+    Raises:
+        DatasetError: No category has this name.
+    """
+    for category in CATEGORIES:
+        if category.name == name:
+            return category
+    names = ", ".join(category.name for category in CATEGORIES)
+    raise DatasetError(f"category {name!r}", found="unknown", expected=f"one of {names}", remedy="rename it")
