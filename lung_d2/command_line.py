@@ -1,0 +1,29 @@
+"""What every tool shares: the log on the terminal, and errors as one line."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+
+from lung_d2.errors import LungD2Error
+
+ERROR_STATUS = 2
+
+
+def run_tool(main: Callable[[], int | None]) -> None:
+    """Run a tool's ``main`` and leave the process with its exit status.
+
+    An error of ours ends as one line on stderr and status 2; Ctrl-C as status 130. Anything else is a defect and
+    keeps its traceback.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        status = main()
+    except LungD2Error as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(ERROR_STATUS)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+    sys.exit(status or 0)
