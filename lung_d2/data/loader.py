@@ -1,0 +1,119 @@
+"""A training loader that a resumed run takes up exactly where it stopped.
+
+Which image comes at which place, and how it is augmented, depends on the seed and the place in the stream alone:
+neither on the number of workers nor on where the run began.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from detectron2.data import DatasetFromList, build_detection_train_loader, get_detection_dataset_dicts
+from detectron2.utils import comm
+from torch.utils.data import Dataset, Sampler
+
+from lung_d2.data.mapper import CTDatasetMapper
+from lung_d2.data.register import check_registered
+from lung_d2.errors import DatasetError
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+Record = dict[str, Any]
+
+
+class PositionSampler(Sampler[tuple[int, int]]):
+    """An endless shuffled stream of ``(position, index)``; each epoch is a permutation of its own seed.
+
+    Attributes:
+        start: Position at which the next iterator begins.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        """Set the number of images and the seed; this process takes every world-size-th position."""
+        self.size, self.seed, self.start = size, seed, 0
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Yield from ``start`` on, for this process's rank."""
+        epoch, order = -1, np.empty(0, np.int64)
+        for position in itertools.count(self.start + comm.get_rank(), comm.get_world_size()):
+            if position // self.size != epoch:
+                epoch = position // self.size
+                order = np.random.default_rng([self.seed, epoch]).permutation(self.size)
+            yield position, int(order[position % self.size])
+
+
+class _SeededDataset(Dataset[Record]):
+    """Map records with numpy's global generator, which Detectron2's augmentations use, seeded by the position."""
+
+    def __init__(self, records: Sequence[Record], mapper: Callable[[Record], Record], seed: int) -> None:
+        self.records, self.mapper, self.seed = DatasetFromList(records), mapper, seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: tuple[int, int]) -> Record:
+        position, index = key
+        with _numpy_seed(self.seed, position):
+            return self.mapper(self.records[index])
+
+
+@contextmanager
+def _numpy_seed(seed: int, position: int) -> Iterator[None]:
+    state = np.random.get_state()
+    np.random.seed(np.random.SeedSequence([seed, position]).generate_state(4))
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
+
+
+class TrainLoader:
+    """Batches for training from any iteration on, with torch's generator seeded for each.
+
+    Detectron2 samples anchors and proposals with torch's global generator, so its state belongs to the batch.
+    """
+
+    def __init__(self, batches: torch.utils.data.DataLoader[Any], sampler: PositionSampler, batch_size: int) -> None:
+        """Wrap a loader over ``sampler``; ``batch_size`` counts the images of all processes."""
+        self.batches, self.sampler, self.batch_size = batches, sampler, batch_size
+        self.start_iter = 0
+
+    def __iter__(self) -> Iterator[list[Record]]:
+        """Yield the batches of iteration ``start_iter``, and on without end."""
+        self.sampler.start = self.start_iter * self.batch_size
+        for iteration, batch in enumerate(self.batches, self.start_iter):
+            entropy = [self.sampler.seed, iteration, comm.get_rank()]
+            torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+            yield batch
+
+
+def build_train_loader(cfg: CfgNode, seed: int) -> TrainLoader:
+    """Build the training loader of a config.
+
+    Args:
+        cfg: Reads ``DATASETS.TRAIN``, ``DATALOADER``, ``SOLVER.IMS_PER_BATCH`` and ``INPUT``.
+        seed: Seed of order, augmentation and sampling.
+
+    Raises:
+        DatasetError: A data set was not prepared or holds no image.
+    """
+    check_registered(cfg.DATASETS.TRAIN)
+    records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+    if not records:
+        raise DatasetError(", ".join(cfg.DATASETS.TRAIN), found="no image to train on", remedy="prepare it again")
+    sampler = PositionSampler(len(records), seed)
+    batches = build_detection_train_loader(
+        _SeededDataset(records, CTDatasetMapper(cfg, is_train=True), seed),
+        mapper=None,
+        sampler=sampler,
+        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        aspect_ratio_grouping=False,  # grouping holds images back, so that a batch would depend on the past
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+    return TrainLoader(batches, sampler, cfg.SOLVER.IMS_PER_BATCH)

@@ -1,0 +1,129 @@
+"""From a dataset dict to what the model takes, in training and in evaluation."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from detectron2.config import configurable
+from detectron2.data import detection_utils
+from detectron2.data import transforms as T
+
+from lung_d2.ct.grey import GreyLevels
+from lung_d2.ct.slices import image_from_planes
+from lung_d2.data.planes import read_plane
+from lung_d2.errors import DatasetError
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+
+def grey_levels_from_config(cfg: CfgNode) -> GreyLevels:
+    """Return the grey levels that ``INPUT.CT`` asks for."""
+    ct = cfg.INPUT.CT
+    return GreyLevels(kind=ct.GREY, window_center=ct.WINDOW_CENTER, window_width=ct.WINDOW_WIDTH)
+
+
+class CTDatasetMapper:
+    """Read a slice from disk, make its image, augment it and attach its instances.
+
+    The image is uint8, so that Detectron2 resizes it as ``DefaultPredictor`` does; the model itself normalises it by
+    ``MODEL.PIXEL_MEAN/STD``.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        augmentations: list[T.Augmentation],
+        grey: GreyLevels,
+        channels: str = "single",
+        hu_jitter: float = 0.0,
+    ) -> None:
+        """Keep the settings.
+
+        Args:
+            is_train: Augment at random and attach ``instances``; else only resize.
+            augmentations: Geometric augmentations, applied to image and masks alike.
+            grey: Grey levels.
+            channels: ``"single"`` or ``"neighbours"``.
+            hu_jitter: Standard deviation of the shift of a whole training image, in HU.
+        """
+        self.is_train = is_train
+        self.augmentations = T.AugmentationList(augmentations)
+        self.grey = grey
+        self.channels = channels
+        self.hu_jitter = hu_jitter
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        """Read ``INPUT``; flips and sizes are Detectron2's own keys."""
+        return {
+            "is_train": is_train,
+            "augmentations": detection_utils.build_augmentation(cfg, is_train),
+            "grey": grey_levels_from_config(cfg),
+            "channels": cfg.INPUT.CT.CHANNELS,
+            "hu_jitter": cfg.INPUT.CT.HU_JITTER,
+        }
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Map one dataset dict.
+
+        Returns:
+            The dict with ``image``, uint8 ``(3, H, W)``; in training also ``instances`` with ``gt_boxes``,
+            ``gt_classes`` and ``gt_masks`` (bitmask), empty for a slice without lesions.
+
+        Raises:
+            DatasetError: The slice is missing, broken or of another size, or has no neighbours.
+        """
+        record = copy.deepcopy(dataset_dict)
+        shift = np.random.normal(0.0, self.hu_jitter) if self.is_train and self.hu_jitter and record["hu"] else 0.0
+        image = image_from_planes(self._read_planes(record), grey=self.grey, hu_shift=shift)
+        _check_size(record, image)
+        augmented = T.AugInput(image)
+        transforms = self.augmentations(augmented)
+        record["image"] = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        annotations = record.pop("annotations", [])
+        if self.is_train:
+            record["instances"] = _build_instances(annotations, transforms, augmented.image.shape[:2])
+        return record
+
+    def _read_planes(self, record: dict[str, Any]) -> list[npt.NDArray[np.generic]]:
+        if self.channels == "single":
+            return [read_plane(record["file_name"])]
+        if "neighbours" not in record:
+            raise DatasetError(
+                record["file_name"],
+                found="no neighbouring slices",
+                expected="them, for INPUT.CT.CHANNELS neighbours",
+                remedy="prepare it from whole series, or set CHANNELS single",
+            )
+        before, after = record["neighbours"]
+        return [read_plane(path) for path in (before, record["file_name"], after)]
+
+
+def _check_size(record: dict[str, Any], image: npt.NDArray[np.uint8]) -> None:
+    expected = (record["height"], record["width"])
+    if image.shape[:2] != expected:
+        raise DatasetError(
+            record["file_name"],
+            found=f"{image.shape[0]} x {image.shape[1]} pixels",
+            expected=f"{expected[0]} x {expected[1]}, as its record says",
+            remedy="prepare the data set again",
+        )
+
+
+def _build_instances(annotations: list[dict[str, Any]], transforms: T.TransformList, size: tuple[int, int]) -> Any:
+    moved = [
+        detection_utils.transform_instance_annotations(annotation, transforms, size)
+        for annotation in annotations
+        if not annotation.get("iscrowd", 0)
+    ]
+    instances = detection_utils.annotations_to_instances(moved, size, mask_format="bitmask")
+    if moved:
+        instances.gt_boxes = instances.gt_masks.get_bounding_boxes()  # tight after a flip or a resize
+    return detection_utils.filter_empty_instances(instances)

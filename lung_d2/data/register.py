@@ -1,0 +1,97 @@
+"""Prepared data sets in Detectron2's catalogs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
+
+from lung_d2.categories import CATEGORIES
+from lung_d2.data.dataset import DATASETS_FOLDER
+from lung_d2.errors import DatasetError
+
+logger = logging.getLogger(__name__)
+
+_EXTRA_IMAGE_KEYS = ("hu", "pixel_spacing_mm", "slice_position_mm", "slice_index", "patient", "series")
+
+
+def register_lung_datasets(root: str | Path | None = None) -> list[str]:
+    """Register every data set prepared under ``root`` as ``NAME_SPLIT``, e.g. ``covid_slices_val``.
+
+    Registering again is harmless: a data set of the same name is replaced.
+
+    Args:
+        root: Folder of data sets; None takes ``DETECTRON2_DATASETS``, else ``datasets``, as Detectron2 does.
+
+    Returns:
+        The names registered, sorted.
+    """
+    folder = Path(root or os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser() / DATASETS_FOLDER
+    names = []
+    for json_file in sorted(folder.glob("[!.]*/annotations/*.json")):
+        name = f"{json_file.parent.parent.name}_{json_file.stem}"
+        _register_split(name, json_file)
+        names.append(name)
+    logger.info("data sets in %s: %s", folder, ", ".join(names) or "none")
+    return names
+
+
+def check_registered(names: tuple[str, ...] | list[str]) -> None:
+    """Raise :class:`DatasetError` where a data set of the config was not prepared."""
+    known = set(DatasetCatalog.list())
+    for name in names:
+        if name not in known:
+            raise DatasetError(
+                f"data set {name}",
+                found="not prepared",
+                expected="a folder of it under DETECTRON2_DATASETS (else ./datasets)",
+                remedy="run tools/prepare_dataset.py, or correct DATASETS.TRAIN / DATASETS.TEST",
+            )
+
+
+def _register_split(name: str, json_file: Path) -> None:
+    image_root = json_file.parent.parent / "images"
+    if name in DatasetCatalog.list():
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    DatasetCatalog.register(name, lambda: load_lung_json(json_file, image_root, name))
+    MetadataCatalog.get(name).set(
+        json_file=str(json_file),
+        image_root=str(image_root),
+        evaluator_type="coco",
+        thing_colors=[category.color for category in CATEGORIES],
+    )
+
+
+def load_lung_json(json_file: Path, image_root: Path, name: str) -> list[dict[str, Any]]:
+    """Load a split as Detectron2 dataset dicts, with what ``load_coco_json`` leaves out added by image id.
+
+    Returns:
+        Dataset dicts with ``hu``, ``pixel_spacing_mm``, ``slice_position_mm``, ``slice_index``, ``patient``,
+        ``series`` and, where the source has them, ``neighbours`` as paths.
+
+    Raises:
+        DatasetError: The JSON is broken, or its categories are not ours.
+    """
+    try:
+        content = json.loads(json_file.read_text())
+        extra = {image["id"]: image for image in content["images"]}
+        classes = [category["name"] for category in sorted(content["categories"], key=lambda c: c["id"])]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DatasetError(
+            json_file, found=f"no COCO JSON ({type(error).__name__})", remedy="prepare the data set again"
+        ) from error
+    if classes != [category.name for category in CATEGORIES]:
+        raise DatasetError(json_file, found=f"categories {classes}", expected="ours", remedy="prepare it again")
+    records: list[dict[str, Any]] = load_coco_json(str(json_file), str(image_root), name)
+    for record in records:
+        image = extra[record["image_id"]]
+        record.update({key: image[key] for key in _EXTRA_IMAGE_KEYS})
+        if "neighbours" in image:
+            record["neighbours"] = [str(image_root / file_name) for file_name in image["neighbours"]]
+    return records
