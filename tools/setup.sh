@@ -220,7 +220,7 @@ install_detectron2() {
 install_lung_d2() {
     say "4/4 lung_d2: installed in place, then imported with what it stands on"
     pip install -q --no-deps --no-build-isolation -e "$ROOT" || die "could not install lung_d2"
-    "$PY" - "$(tail -n 1 "$DETECTRON2_STAMP")" <<'PYTHON' || die "an import failed; the lines above say which"
+    "$PY" -W ignore - "$(tail -n 1 "$DETECTRON2_STAMP")" <<'PYTHON' || die "an import failed; the lines above say which"
 import platform, sys
 import cv2, detectron2.layers, torch, torchvision
 import lung_d2
