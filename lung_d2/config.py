@@ -105,7 +105,9 @@ def _merge_file(cfg: CfgNode, path: Path) -> None:
     import yaml
 
     if not path.is_file():
-        raise ConfigError(path, found="no such file", expected="a YAML config", remedy="see configs/ for those there are")
+        raise ConfigError(
+            path, found="no such file", expected="a YAML config", remedy="see configs/ for those there are"
+        )
     try:
         # Detectron2's default is allow_unsafe=True, with which a !!python tag runs code.
         cfg.merge_from_file(str(path), allow_unsafe=False)
@@ -116,7 +118,9 @@ def _merge_file(cfg: CfgNode, path: Path) -> None:
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise ConfigError(path, found=f"no config ({_first_line(error)})", remedy="correct the YAML") from error
     except OSError as error:
-        raise ConfigError(path, found=_first_line(error), remedy="correct _BASE_, which is relative to the file") from error
+        raise ConfigError(
+            path, found=_first_line(error), remedy="correct _BASE_, which is relative to the file"
+        ) from error
     except (KeyError, ValueError, AssertionError) as error:
         raise ConfigError(path, found=_first_line(error), remedy="correct the key or its value") from error
 

@@ -69,7 +69,9 @@ class GreyLevels:
                 )
             return np.asarray(plane, np.uint8)
         if plane.dtype != np.int16:
-            raise InputError("slice", found=f"dtype {plane.dtype}", expected="int16 HU or uint8 grey", remedy="convert it")
+            raise InputError(
+                "slice", found=f"dtype {plane.dtype}", expected="int16 HU or uint8 grey", remedy="convert it"
+            )
         if self.kind == "window":
             return _window(plane, self.window_center - hu_shift, self.window_width)
         return _minmax_clahe(plane)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from lung_d2.ct.grey import GreyLevels
-from lung_d2.ct.volume import CTVolume
 from lung_d2.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from lung_d2.ct.volume import CTVolume
 
 CHANNELS = ("single", "neighbours")
 
@@ -50,7 +53,9 @@ def plane_indices(slice_index: int, count: int, channels: str) -> tuple[int, ...
     if channels == "single":
         return (slice_index,)
     if channels != "neighbours":
-        raise ConfigError("INPUT.CT.CHANNELS", found=repr(channels), expected=" or ".join(CHANNELS), remedy="correct it")
+        raise ConfigError(
+            "INPUT.CT.CHANNELS", found=repr(channels), expected=" or ".join(CHANNELS), remedy="correct it"
+        )
     if count < 2:
         raise InputError(
             f"slice {slice_index}",
@@ -80,5 +85,7 @@ def image_from_planes(
         levels = levels * 3
     if len(levels) != 3 or len({level.shape for level in levels}) != 1:
         shapes = ", ".join(str(plane.shape) for plane in planes)
-        raise InputError("image", found=f"planes {shapes}", expected="one or three of one size", remedy="check the source")
+        raise InputError(
+            "image", found=f"planes {shapes}", expected="one or three of one size", remedy="check the source"
+        )
     return np.ascontiguousarray(np.stack(levels, axis=-1))

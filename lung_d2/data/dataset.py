@@ -111,7 +111,7 @@ def write_dataset(
     staging = final.with_name(f".{name}.partial")
     (staging / "cases").mkdir(parents=True, exist_ok=True)
     _import_cases(cases, staging, workers)
-    for split in sorted(set(split_of[case.patient] for case in cases)):
+    for split in sorted({split_of[case.patient] for case in cases}):
         members = [case for case in cases if split_of[case.patient] == split]
         _write_json(_build_coco(name, split, members, staging), staging / "annotations" / f"{split}.json")
     shutil.rmtree(staging / "cases")
@@ -123,7 +123,9 @@ def write_dataset(
 
 def _dataset_folder(root: Path, name: str) -> Path:
     if not name or not all(letter.isalnum() or letter in "_-." for letter in name) or name.startswith("."):
-        raise DatasetError(f"--name {name!r}", found="no file name", expected="letters, digits, _ - .", remedy="correct it")
+        raise DatasetError(
+            f"--name {name!r}", found="no file name", expected="letters, digits, _ - .", remedy="correct it"
+        )
     return root / DATASETS_FOLDER / name
 
 

@@ -65,12 +65,13 @@ class _SeededDataset(Dataset[Record]):
 
 @contextmanager
 def _numpy_seed(seed: int, position: int) -> Iterator[None]:
-    state = np.random.get_state()
-    np.random.seed(np.random.SeedSequence([seed, position]).generate_state(4))
+    # The legacy generator is the one that Detectron2's augmentations draw from.
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(np.random.SeedSequence([seed, position]).generate_state(4))  # noqa: NPY002
     try:
         yield
     finally:
-        np.random.set_state(state)
+        np.random.set_state(state)  # noqa: NPY002
 
 
 class TrainLoader:

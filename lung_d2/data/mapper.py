@@ -81,7 +81,9 @@ class CTDatasetMapper:
             DatasetError: The slice is missing, broken or of another size, or has no neighbours.
         """
         record = copy.deepcopy(dataset_dict)
-        shift = np.random.normal(0.0, self.hu_jitter) if self.is_train and self.hu_jitter and record["hu"] else 0.0
+        shift = 0.0
+        if self.is_train and record["hu"]:
+            shift = np.random.normal(0.0, self.hu_jitter)  # noqa: NPY002  the generator that the loader seeds
         image = image_from_planes(self._read_planes(record), grey=self.grey, hu_shift=shift)
         _check_size(record, image)
         augmented = T.AugInput(image)

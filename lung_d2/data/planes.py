@@ -52,5 +52,7 @@ def read_plane(path: str | Path) -> npt.NDArray[np.generic]:
 def _drop_equal_channels(stored: npt.NDArray[np.generic], path: str | Path) -> npt.NDArray[np.generic]:
     colors = stored[..., :3]
     if not (np.array_equal(colors[..., 0], colors[..., 1]) and np.array_equal(colors[..., 0], colors[..., 2])):
-        raise DatasetError(path, found="a colour picture", expected="grey levels of a CT slice", remedy="give it in grey")
+        raise DatasetError(
+            path, found="a colour picture", expected="grey levels of a CT slice", remedy="give it in grey"
+        )
     return np.ascontiguousarray(colors[..., 0])

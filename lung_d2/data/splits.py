@@ -29,7 +29,9 @@ def split_by_patient(patients: Iterable[str], fractions: Mapping[str, float], se
     ids = sorted(set(patients))
     wanted = {name: share for name, share in fractions.items() if share > 0}
     if abs(sum(wanted.values()) - 1) > 1e-6 or any(share < 0 for share in fractions.values()):
-        raise DatasetError("splits", found=f"shares {dict(fractions)}", expected="shares that sum to 1", remedy="correct")
+        raise DatasetError(
+            "splits", found=f"shares {dict(fractions)}", expected="shares that sum to 1", remedy="correct"
+        )
     if len(ids) < len(wanted):
         raise DatasetError(
             "splits",
@@ -42,10 +44,10 @@ def split_by_patient(patients: Iterable[str], fractions: Mapping[str, float], se
     result: dict[str, str] = {}
     for name in smaller:
         count = max(1, round(wanted[name] * len(set(ids) | set(result))))
-        result.update({patient: name for patient in ids[:count]})
+        result.update(dict.fromkeys(ids[:count], name))
         ids = ids[count:]
     largest = max(wanted, key=lambda name: wanted[name])
-    return result | {patient: largest for patient in ids}
+    return result | dict.fromkeys(ids, largest)
 
 
 def read_split_file(path: Path) -> dict[str, dict[str, str]]:
@@ -58,7 +60,9 @@ def read_split_file(path: Path) -> dict[str, dict[str, str]]:
         DatasetError: A column is missing, or a patient stands in two splits.
     """
     if not path.is_file():
-        raise DatasetError(path, found="no such file", expected="a CSV with columns patient and split", remedy="correct it")
+        raise DatasetError(
+            path, found="no such file", expected="a CSV with columns patient and split", remedy="correct it"
+        )
     with path.open(newline="", encoding="utf-8-sig") as stream:
         rows = list(csv.DictReader(stream))
     columns = set(rows[0]) if rows else set()

@@ -30,12 +30,14 @@ _MASK_ENDINGS = (".nii", ".nii.gz")
 INSTANCE_KINDS = {"components": connected_components, "values": split_by_value}
 
 
-def find_dicom_mask_cases(root: Path, labels: Mapping[int, Category], instances: str = "components") -> list[Case]:
+def find_dicom_mask_cases(
+    root: Path, labels: Mapping[int, Category | None], instances: str = "components"
+) -> list[Case]:
     """Find the cases under ``root``.
 
     Args:
         root: Folder of case folders, or one case folder.
-        labels: Category of each label of a label map; masks named by a category do not use it.
+        labels: Category of each label of a label map, None to leave it out; masks named by a category do not use it.
         instances: ``"components"``: connected parts of a slice are lesions; ``"values"``: each value of a mask named
             by its category is one lesion, even where lesions touch.
 
@@ -59,7 +61,7 @@ def _mask_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.name.endswith(_MASK_ENDINGS) and path.is_file())
 
 
-def _find_case(folder: Path, labels: dict[int, Category], instances: str) -> Case:
+def _find_case(folder: Path, labels: dict[int, Category | None], instances: str) -> Case:
     masks = _mask_files(folder)
     if not masks:
         raise DatasetError(folder, found="no mask (.nii or .nii.gz)", expected="one or more", remedy="add the masks")
@@ -77,7 +79,9 @@ def _find_case(folder: Path, labels: dict[int, Category], instances: str) -> Cas
     )
 
 
-def _load_case(folder: Path, masks: list[Path], labels: dict[int, Category], instances: str) -> Iterator[AnnotatedSlice]:
+def _load_case(
+    folder: Path, masks: list[Path], labels: dict[int, Category | None], instances: str
+) -> Iterator[AnnotatedSlice]:
     volume = load_series(find_series(folder)[0])
     maps = [entry for path in masks for entry in _read_maps(path, volume, labels)]
     for index, plane in enumerate(volume.hu):
@@ -92,7 +96,7 @@ def _load_case(folder: Path, masks: list[Path], labels: dict[int, Category], ins
 
 
 def _read_maps(
-    path: Path, volume: CTVolume, labels: dict[int, Category]
+    path: Path, volume: CTVolume, labels: dict[int, Category | None]
 ) -> list[tuple[Category, npt.NDArray[np.integer]]]:
     values = labels_on_grid(read_label_volume(path), volume)
     stem = path.name.removesuffix(".gz").removesuffix(".nii")
@@ -107,4 +111,8 @@ def _read_maps(
             expected="a file named by its category, or a table of labels",
             remedy=f"give --label {unknown[0]}=CATEGORY, or --label {unknown[0]}=ignore",
         )
-    return [(category, (values == value).astype(np.uint8)) for value, category in labels.items() if value in present]
+    return [
+        (category, (values == value).astype(np.uint8))
+        for value, category in labels.items()
+        if category and value in present
+    ]

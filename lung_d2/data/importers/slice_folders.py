@@ -42,7 +42,9 @@ def find_slice_cases(images: Path, masks: Mapping[Path, Category], patient_of: M
     """
     for folder in (images, *masks):
         if not folder.is_dir():
-            raise DatasetError(folder, found="no such folder", expected="a folder of pictures", remedy="correct the path")
+            raise DatasetError(
+                folder, found="no such folder", expected="a folder of pictures", remedy="correct the path"
+            )
     files = sorted(path for path in images.iterdir() if path.suffix.lower() in _PICTURES)
     if not files:
         raise DatasetError(images, found="no picture", expected=", ".join(sorted(_PICTURES)), remedy="correct the path")
@@ -81,7 +83,9 @@ def patients_by_pattern(images: Path, pattern: str) -> dict[str, str]:
         match = compiled.search(path.name)
         if path.suffix.lower() in _PICTURES:
             if not match or not match.groups():
-                raise DatasetError(path, found=f"no match of {pattern!r}", expected="a group", remedy="correct --patients")
+                raise DatasetError(
+                    path, found=f"no match of {pattern!r}", expected="a group", remedy="correct --patients"
+                )
             result[path.name] = match.group(1)
     return result
 
@@ -93,7 +97,9 @@ def _check_masks(files: list[Path], masks: Mapping[Path, Category]) -> None:
         orphans = sorted(path.name for path in found if path.stem not in stems)
         if not found or orphans:
             finding = f"{len(orphans)} mask(s) without a picture, {orphans[0]} first" if orphans else "no mask"
-            raise DatasetError(folder, found=finding, expected="masks named as the pictures", remedy="rename or remove them")
+            raise DatasetError(
+                folder, found=finding, expected="masks named as the pictures", remedy="rename or remove them"
+            )
 
 
 def _load_slices(files: list[Path], masks: dict[Path, Category]) -> Iterator[AnnotatedSlice]:
@@ -115,6 +121,8 @@ def _load_slices(files: list[Path], masks: dict[Path, Category]) -> Iterator[Ann
 def _read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     values = read_plane(path)
     if values.shape != shape:
-        raise DatasetError(path, found=f"size {values.shape}", expected=f"{shape}, its slice's", remedy="resize the mask")
+        raise DatasetError(
+            path, found=f"size {values.shape}", expected=f"{shape}, its slice's", remedy="resize the mask"
+        )
     # {0, 255} and {0, 1} are both common; JPEG leaves greys around the edges of {0, 255}.
     return values > (127 if values.max() > 1 else 0)

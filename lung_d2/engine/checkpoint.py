@@ -1,0 +1,145 @@
+"""Checkpoints: read without running code, written whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import shutil
+import socket
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+
+from lung_d2.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+_STAGING = ".saving"
+_FETCH_TIMEOUT_S = 30.0
+
+# What a pickle of numpy arrays alone needs; numpy 2 renamed numpy.core.
+_ARRAY_GLOBALS = {
+    ("numpy", "dtype"),
+    ("numpy", "ndarray"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("numpy.core.numeric", "_frombuffer"),
+    ("collections", "OrderedDict"),
+    ("_codecs", "encode"),  # bytes in pickles of Python 2
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ARRAY_GLOBALS:
+            raise pickle.UnpicklingError(f"{module}.{name}")
+        return super().find_class(module, name)
+
+
+class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
+    """Detectron2's checkpointer, for files of any origin and for runs that are killed at any moment.
+
+    Args:
+        tag_last: Whether a save becomes the one that ``--resume`` takes up.
+    """
+
+    def __init__(self, model: torch.nn.Module, save_dir: str = "", *, tag_last: bool = True, **kwargs: Any) -> None:
+        super().__init__(model, save_dir, **kwargs)
+        self.tag_last = tag_last
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Save as ``name.pth``, and only then move it, and the mark of the last one, to their places."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        final = Path(self.save_dir)
+        staging = final / _STAGING
+        shutil.rmtree(staging, ignore_errors=True)  # what a killed save left
+        staging.mkdir(parents=True)
+        self.save_dir = str(staging)
+        try:
+            super().save(name, **kwargs)
+        finally:
+            self.save_dir = str(final)
+        os.replace(staging / f"{name}.pth", final / f"{name}.pth")
+        if self.tag_last:
+            os.replace(staging / "last_checkpoint", final / "last_checkpoint")
+        shutil.rmtree(staging)
+
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load weights from a file or a ``detectron2://`` or ``https://`` address.
+
+        Raises:
+            CheckpointError: The file is missing, cannot be fetched, is broken, or holds more than arrays.
+        """
+        with _fetch_timeout():
+            try:
+                return super().load(path, *args, **kwargs)  # type: ignore[no-any-return]
+            except OSError as error:
+                raise self._missing(path, error) from error
+            except AssertionError as error:
+                raise CheckpointError(path, found="no such file", remedy="correct MODEL.WEIGHTS") from error
+            finally:
+                self._parsed_url_during_load = None
+
+    def _missing(self, path: str, error: OSError) -> CheckpointError:
+        if "://" not in path:
+            return CheckpointError(path, found=type(error).__name__, remedy="check MODEL.WEIGHTS and its permissions")
+        from detectron2.utils.file_io import Detectron2Handler
+        from iopath.common.file_io import get_cache_dir
+
+        url = path.replace(Detectron2Handler.PREFIX, Detectron2Handler.S3_DETECTRON2_PREFIX)
+        place = Path(get_cache_dir()) / url.split("://", 1)[1].split("/", 1)[1]
+        return CheckpointError(
+            path,
+            found=f"cannot be fetched ({type(error).__name__})",
+            remedy=f"fetch {url} elsewhere and put it at {place}, or name a file by MODEL.WEIGHTS",
+        )
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        if filename.endswith(".pkl"):
+            _check_arrays_alone(filename)
+        try:
+            return super()._load_file(filename)  # type: ignore[no-any-return]
+        except (pickle.UnpicklingError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+            reason = "holds more than tensors" if "Weights only" in str(error) else "is broken or no checkpoint"
+            raise _untrusted(filename, reason) from error
+        except (TypeError, AttributeError, KeyError, AssertionError) as error:
+            raise _untrusted(filename, "holds no state dict") from error
+
+    def _torch_load(self, f: str) -> Any:
+        return torch.load(f, map_location="cpu", weights_only=True)
+
+
+def _check_arrays_alone(filename: str) -> None:
+    with open(filename, "rb") as stream:
+        try:
+            _ArrayUnpickler(stream, encoding="latin1").load()
+        except pickle.UnpicklingError as error:
+            raise _untrusted(filename, f"holds more than arrays ({error})") from error
+        except (EOFError, ValueError, IndexError, KeyError, AttributeError, TypeError, ImportError) as error:
+            raise _untrusted(filename, "is broken or no pickle of arrays") from error
+
+
+def _untrusted(filename: str, reason: str) -> CheckpointError:
+    return CheckpointError(
+        filename, found=reason, expected="model weights alone", remedy="get it from its source again; nothing of it ran"
+    )
+
+
+@contextmanager
+def _fetch_timeout() -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_FETCH_TIMEOUT_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,103 @@
+"""The stop that the method words: training ends when the loss has converged."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+logger = logging.getLogger(__name__)
+
+_CHECK_PERIOD = 20  # iterations; in a distributed run every check is a message to all processes
+
+
+@dataclass(frozen=True)
+class ConvergenceRule:
+    """When the loss has converged.
+
+    Attributes:
+        window: The loss is smoothed by its mean over this many iterations.
+        patience: Iterations without a fall after which it has converged.
+        tolerance: A fall is a drop of the smoothed loss by more than this share of its best value.
+        armed_from: First iteration that counts: before it the learning rate still changes.
+    """
+
+    window: int
+    patience: int
+    tolerance: float
+    armed_from: int
+
+
+def build_convergence_rule(cfg: CfgNode) -> ConvergenceRule | None:
+    """Read ``SOLVER.CONVERGENCE``; None where it is off, or the learning rate changes to the end."""
+    settings = cfg.SOLVER.CONVERGENCE
+    if not settings.ENABLED:
+        return None
+    if cfg.SOLVER.LR_SCHEDULER_NAME != "WarmupMultiStepLR":
+        logger.warning("no convergence stop: %s changes the rate to the end", cfg.SOLVER.LR_SCHEDULER_NAME)
+        return None
+    steps = [step for step in cfg.SOLVER.STEPS if step < cfg.SOLVER.MAX_ITER]
+    return ConvergenceRule(
+        window=settings.WINDOW,
+        patience=settings.PATIENCE,
+        tolerance=settings.TOLERANCE,
+        armed_from=max([cfg.SOLVER.WARMUP_ITERS, *steps]),
+    )
+
+
+class ConvergenceStop(HookBase):  # type: ignore[misc]
+    """Lower the trainer's ``max_iter`` to the present iteration once the loss has converged.
+
+    The state goes with the checkpoint, so that a resumed run neither forgets nor trains on.
+    """
+
+    def __init__(self, rule: ConvergenceRule) -> None:
+        """Start with no loss seen."""
+        self.rule = rule
+        self.converged_at: int | None = None
+        self._losses: deque[float] = deque(maxlen=rule.window)
+        self._best = float("inf")
+        self._best_iter = -1
+
+    def after_step(self) -> None:
+        """Take the loss of this iteration; decide on rank 0, for all."""
+        iteration = self.trainer.iter
+        if comm.is_main_process() and iteration >= self.rule.armed_from:
+            self._take(self.trainer.storage.history("total_loss").latest(), iteration)
+        if iteration % _CHECK_PERIOD == 0 or comm.get_world_size() == 1:
+            self.converged_at = comm.all_gather(self.converged_at)[0]
+        if self.converged_at is not None:
+            logger.info("the loss has converged at iteration %d", iteration)
+            self.trainer.max_iter = iteration + 1
+
+    def _take(self, loss: float, iteration: int) -> None:
+        self._losses.append(loss)
+        if len(self._losses) < self.rule.window:
+            return
+        smoothed = sum(self._losses) / len(self._losses)
+        if smoothed < self._best * (1 - self.rule.tolerance):
+            self._best, self._best_iter = smoothed, iteration
+        elif iteration - self._best_iter >= self.rule.patience:
+            self.converged_at = iteration
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to decide as this one would have."""
+        return {
+            "losses": list(self._losses),
+            "best": self._best,
+            "best_iter": self._best_iter,
+            "converged_at": self.converged_at,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the state of a checkpoint."""
+        self._losses = deque(state["losses"], maxlen=self.rule.window)
+        self._best, self._best_iter = state["best"], state["best_iter"]
+        self.converged_at = state["converged_at"]

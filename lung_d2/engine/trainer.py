@@ -1,0 +1,163 @@
+"""The trainer: Detectron2's, with our loader, evaluation, checkpoints and stop."""
+
+from __future__ import annotations
+
+import logging
+import random
+import weakref
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from detectron2.data import build_detection_test_loader
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, hooks
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from torch.nn.parallel import DistributedDataParallel
+
+from lung_d2.data.loader import TrainLoader, build_train_loader
+from lung_d2.data.mapper import CTDatasetMapper
+from lung_d2.data.register import check_registered
+from lung_d2.engine.checkpoint import LungCheckpointer
+from lung_d2.engine.convergence import ConvergenceStop, build_convergence_rule
+from lung_d2.engine.hooks import BestCheckpoint, CurvePicture, LastCheckpoint
+from lung_d2.engine.precision import build_step
+from lung_d2.errors import TrainingError
+from lung_d2.evaluation.coco import LungCOCOEvaluator
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+logger = logging.getLogger(__name__)
+
+_LOG_PERIOD = 20  # iterations between lines of the log, as in Detectron2
+
+
+class LungTrainer(DefaultTrainer):  # type: ignore[misc]
+    """Train until the loss has converged or ``SOLVER.MAX_ITER`` is reached.
+
+    A killed run that is resumed repeats what the uninterrupted one would have done; ``SEED`` repeats a run.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """Build model, optimizer, loader and hooks of a config, as Detectron2's trainer does."""
+        TrainerBase.__init__(self)
+        check_registered(cfg.DATASETS.TEST)
+        self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        random.seed(self.seed)
+        torch.manual_seed(self.seed)  # the initial weights
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        self.train_loader: TrainLoader = build_train_loader(cfg, self.seed)
+        model = _distribute(model)
+        self._trainer = build_step(
+            model, self.train_loader, optimizer, mixed=cfg.SOLVER.AMP.ENABLED, device=torch.device(cfg.MODEL.DEVICE)
+        )
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = LungCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.register_hooks(self.build_hooks())
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """Return the hooks; those that decide come before those that save, and those that log come last."""
+        cfg, period = self.cfg, self.cfg.TEST.EVAL_PERIOD
+        rule = build_convergence_rule(cfg)
+        built: list[HookBase | None] = [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(),
+            ConvergenceStop(rule) if rule else None,
+            hooks.EvalHook(period, lambda: self.evaluate()),
+        ]
+        if comm.is_main_process():
+            best = LungCheckpointer(self.checkpointer.model, cfg.OUTPUT_DIR, tag_last=False)
+            built += [
+                BestCheckpoint(period, best, cfg.TEST.BEST_METRIC) if cfg.DATASETS.TEST else None,
+                LastCheckpoint(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=1),
+                hooks.PeriodicWriter(self.build_writers(), period=_LOG_PERIOD),
+                CurvePicture(cfg.OUTPUT_DIR, period),
+            ]
+        return built
+
+    def evaluate(self) -> Mapping[str, Any]:
+        """Evaluate on ``DATASETS.TEST`` and remember the results."""
+        self._last_eval_results = self.test(self.cfg, self.model)
+        return self._last_eval_results
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Take up the last checkpoint of ``OUTPUT_DIR``, or load ``MODEL.WEIGHTS`` and start at iteration 0."""
+        super().resume_or_load(resume)
+        self.train_loader.start_iter = self.start_iter
+
+    def train(self) -> Mapping[str, Any] | None:
+        """Run training, then the last evaluation; return its results.
+
+        A run that had ended before, by convergence or at ``MAX_ITER``, is only evaluated.
+
+        Raises:
+            TrainingError: The loss became infinite or NaN.
+        """
+        stop = next((hook for hook in self._hooks if isinstance(hook, ConvergenceStop)), None)
+        if stop is not None and stop.converged_at is not None:
+            self.max_iter = self.start_iter
+        if self.start_iter >= self.max_iter:
+            logger.info("training had ended at iteration %d: nothing to do but evaluate", self.start_iter)
+        self._run()
+        return getattr(self, "_last_eval_results", None)
+
+    def _run(self) -> None:
+        # TrainerBase.train loops over a fixed range, so that lowering max_iter would not stop it.
+        logger.info("training from iteration %d to at most %d", self.start_iter, self.max_iter)
+        self.iter = self.start_iter
+        with EventStorage(self.start_iter) as self.storage:
+            try:
+                self.before_train()
+                while self.iter < self.max_iter:
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                    self.iter += 1
+            except FloatingPointError as error:
+                raise TrainingError(
+                    f"iteration {self.iter}",
+                    found="a loss that is infinite or NaN",
+                    remedy="lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS, or clip gradients",
+                ) from error
+            finally:
+                self.after_train()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return Detectron2's state and the seed of the run."""
+        return super().state_dict() | {"seed": self.seed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a checkpoint; the run goes on with the seed it began with."""
+        super().load_state_dict(state)
+        self.seed = self.train_loader.sampler.seed = state["seed"]
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
+        """Build the loader for ``SEED``, or seed 0 where the config leaves it open."""
+        return build_train_loader(cfg, max(cfg.SEED, 0))
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        """Build the test loader, with our mapper."""
+        check_registered([dataset_name])
+        return build_detection_test_loader(cfg, dataset_name, mapper=CTDatasetMapper(cfg, is_train=False))
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> LungCOCOEvaluator:
+        """Build the COCO evaluator of a prepared data set."""
+        return LungCOCOEvaluator(dataset_name, output_dir=f"{cfg.OUTPUT_DIR}/inference/{dataset_name}")
+
+
+def _distribute(model: torch.nn.Module) -> torch.nn.Module:
+    if comm.get_world_size() == 1:
+        return model
+    # create_ddp_model always names a device, which DDP refuses on CPU.
+    on_gpu = next(model.parameters()).is_cuda
+    return DistributedDataParallel(
+        model, device_ids=[comm.get_local_rank()] if on_gpu else None, broadcast_buffers=False
+    )

@@ -1,0 +1,40 @@
+"""COCO box and mask AP, with AP50 of each category."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.evaluation import COCOEvaluator
+
+TASKS = ("bbox", "segm")
+
+
+class LungCOCOEvaluator(COCOEvaluator):  # type: ignore[misc]
+    """Detectron2's ``COCOEvaluator``, used rightly: both tasks always, no stale cache, AP50 of each category too."""
+
+    def __init__(self, dataset_name: str, output_dir: str) -> None:
+        """Evaluate ``dataset_name``; ``coco_instances_results.json`` goes to ``output_dir``."""
+        # Without tasks, an evaluation that detected nothing loses the segm key; the compiled evaluation is not built
+        # everywhere and gives the same numbers.
+        super().__init__(dataset_name, tasks=TASKS, output_dir=output_dir, use_fast_impl=False, allow_cached_coco=False)
+
+    def _derive_coco_results(
+        self, coco_eval: Any, iou_type: str, class_names: Sequence[str] | None = None
+    ) -> dict[str, float]:
+        results: dict[str, float] = super()._derive_coco_results(coco_eval, iou_type, class_names=class_names)
+        for index, name in enumerate(class_names or ()):
+            results[f"AP50-{name}"] = _ap50(coco_eval, index) if coco_eval is not None else float("nan")
+        return results
+
+
+def _ap50(coco_eval: Any, category_index: int) -> float:
+    """Return AP at IoU 0.5 in percent, NaN where the category has no ground truth.
+
+    ``precision`` has axes IoU, recall, category, area range, detections an image; -1 marks what was not evaluated.
+    """
+    at_50 = int(np.argmin(np.abs(np.asarray(coco_eval.params.iouThrs) - 0.5)))
+    precision = coco_eval.eval["precision"][at_50, :, category_index, 0, -1]
+    precision = precision[precision > -1]
+    return float(np.mean(precision) * 100) if precision.size else float("nan")

@@ -1,0 +1,65 @@
+#!/usr/bin/env python
+"""Train or evaluate a lesion detector: Detectron2's usual arguments.
+
+python tools/train_net.py --config-file configs/mask_rcnn_R_50_FPN_lung_1x.yaml
+python tools/train_net.py --config-file ... --resume
+python tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/model_final.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from lung_d2 import load_config, register_lung_datasets
+from lung_d2.command_line import run_tool
+from lung_d2.config import detectron2_missing
+from lung_d2.errors import ConfigError
+
+try:
+    from detectron2.engine import default_argument_parser, default_setup, launch
+except ImportError as error:
+    raise SystemExit(f"error: {detectron2_missing()}") from error
+
+
+def train(args: argparse.Namespace) -> Mapping[str, Any] | None:
+    """Run on one process of a training or an evaluation."""
+    from detectron2.evaluation import verify_results
+    from detectron2.utils import comm
+
+    from lung_d2.engine import LungCheckpointer, LungTrainer
+
+    cfg = load_config(args.config_file, args.opts)
+    cfg.freeze()
+    default_setup(cfg, args)
+    register_lung_datasets()
+    if not args.eval_only:
+        trainer = LungTrainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        return trainer.train()
+    if not cfg.MODEL.WEIGHTS and not args.resume:
+        raise ConfigError("--eval-only", found="no MODEL.WEIGHTS", remedy="give MODEL.WEIGHTS FILE, or --resume")
+    model = LungTrainer.build_model(cfg)
+    LungCheckpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    results = LungTrainer.test(cfg, model)
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results
+
+
+def main() -> None:
+    """Parse, then launch one process for each GPU."""
+    args = default_argument_parser().parse_args()
+    launch(
+        train,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+    )
+
+
+if __name__ == "__main__":
+    run_tool(main)
