@@ -1,0 +1,298 @@
+"""NIfTI in and out, in the axes of DICOM: x to the left, y to the back, z to the head, LPS mm."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import struct
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+from nibabel import orientations
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from lung_d2.ct.affine import check_affine, describe_grid, positions_along_normal, spacing_of
+from lung_d2.ct.hounsfield import INT16, JUDGED_FIELD_MM, check_hu
+from lung_d2.ct.identity import hash_identity
+from lung_d2.ct.planes import MAX_SIDE, MAX_VOXELS
+from lung_d2.ct.volume import CTVolume
+from lung_d2.errors import GeometryError, InputError
+
+_nib: Any = nibabel  # Most of it has no types.
+_orientations: Any = orientations
+
+Affine = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.unsignedinteger[Any]]
+
+NIFTI_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    HeaderDataError,
+    ImageFileError,
+    LookupError,
+    MemoryError,
+    OSError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What nibabel and the decompressors under it raise on damaged bytes."""
+
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+MM_PER_UNIT = {"meter": 1000.0, "micron": 1e-3}
+GRID_TOLERANCE = 0.1
+"""Grids are the same where no corner differs by more than this share of a voxel."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelVolume:
+    """Labels in a grid of their own.
+
+    Attributes:
+        labels: uint8 or uint16 ``[Z, Y, X]``; 0 is background.
+        affine_lps: float64 ``(4, 4)``; index (x, y, z, 1) to LPS mm.
+    """
+
+    labels: Labels = field(repr=False)
+    affine_lps: Affine = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """Unscaled values ``[Z, Y, X]`` of a NIfTI file, in the axes of DICOM, with their scale and LPS affine."""
+
+    values: npt.NDArray[Any]
+    slope: float
+    intercept: float
+    affine_lps: Affine
+
+
+def read_nifti_volume(path: str | os.PathLike[str]) -> CTVolume:
+    """Read a CT volume in HU from NIfTI.
+
+    The voxels are reordered without loss to the axes of an axial DICOM series. NIfTI knows no patient: the hashes are
+    those of the contents.
+
+    Args:
+        path: A ``.nii`` or ``.nii.gz`` file.
+
+    Raises:
+        GeometryError: Its affine makes no grid of perpendicular rows and columns.
+        InputError: It is damaged, not 3-D, too large, holds NaN, or its values are no HU.
+    """
+    path = Path(path)
+    raw = _read(path)
+    hu: npt.NDArray[np.int16] = np.empty(raw.values.shape, dtype=np.int16)
+    low, high = np.inf, -np.inf
+    for index, picture in enumerate(raw.values):
+        values = picture.astype(np.float64) * raw.slope + raw.intercept
+        _check_finite(values, path)
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+        hu[index] = np.clip(np.rint(values), INT16.min, INT16.max)
+    spacing = spacing_of(raw.affine_lps)
+    count = len(hu)
+    field_mm = (hu.shape[1] * spacing[1], hu.shape[2] * spacing[2])
+    check_hu(hu, field_mm, where=str(path), judged_field_mm=JUDGED_FIELD_MM, span=high - low)
+    contents = hashlib.sha256(hu.tobytes() + raw.affine_lps.tobytes()).hexdigest()
+    return CTVolume(
+        hu=hu,
+        spacing_mm=spacing,
+        slice_positions_mm=positions_along_normal(raw.affine_lps, count),
+        affine_lps=raw.affine_lps,
+        series_instance_uid="",
+        study_instance_uid="",
+        sop_instance_uids=("",) * count,
+        frame_numbers=(None,) * count,
+        patient_hash=hash_identity("patient", contents),
+        series_hash=hash_identity("series", contents),
+    )
+
+
+def read_label_volume(path: str | os.PathLike[str]) -> LabelVolume:
+    """Read a label volume from NIfTI, reordered without loss to the axes of an axial DICOM series.
+
+    Raises:
+        GeometryError: Its affine makes no grid.
+        InputError: It is damaged, not 3-D, too large, or holds values that are no labels (0 to 65535, whole).
+    """
+    path = Path(path)
+    raw = _read(path)
+    labels = np.empty(raw.values.shape, dtype=np.uint16)
+    for index, picture in enumerate(raw.values):
+        values = picture.astype(np.float64) * raw.slope + raw.intercept
+        _check_finite(values, path)
+        whole = np.rint(values)
+        if np.abs(values - whole).max() > 1e-3 or whole.min() < 0 or whole.max() > np.iinfo(np.uint16).max:
+            raise InputError(
+                path,
+                found="values that are no labels",
+                expected="whole numbers from 0 to 65535",
+                remedy="give the mask itself, not probabilities or an image",
+            )
+        labels[index] = whole
+    small = labels.astype(np.uint8) if labels.max() <= np.iinfo(np.uint8).max else labels
+    return LabelVolume(small, raw.affine_lps)
+
+
+def labels_on_grid(labels: LabelVolume, volume: CTVolume) -> Labels:
+    """Bring labels into the grid of a volume, where the two differ by the order or direction of axes only.
+
+    Args:
+        labels: The labels.
+        volume: The volume they were drawn on; it may be oblique or tilted.
+
+    Returns:
+        Labels ``[Z, Y, X]``, shaped as ``volume.hu``.
+
+    Raises:
+        GeometryError: The grids differ by more than that.
+    """
+    sizes = np.array(labels.labels.shape[::-1])
+    relative = np.linalg.inv(volume.affine_lps) @ labels.affine_lps
+    lengths = np.linalg.norm(relative[:3, :3], axis=0)
+    # A label volume of one slice has a thickness, but no step that could differ.
+    linear = relative[:3, :3] / np.where(sizes == 1, lengths, 1.0)
+    exact = np.rint(linear)
+    order = np.argmax(np.abs(linear), axis=0)
+    fits = sorted(order) == [0, 1, 2] and np.count_nonzero(exact) == 3 and bool((np.abs(exact) <= 1).all())
+    if fits:
+        grid = np.array(volume.hu.shape[::-1])
+        corners = np.array(np.meshgrid(*[(0, size - 1) for size in sizes], indexing="ij")).reshape(3, -1)
+        signs = exact[order, range(3)]
+        starts = np.where(signs[np.argsort(order)] > 0, 0, grid - 1)
+        there = relative[:3, :3] @ corners + relative[:3, 3:]
+        meant = exact @ corners + starts[:, None]
+        fits = bool((grid[order] == sizes).all()) and bool(np.abs(there - meant).max() <= GRID_TOLERANCE)
+    if not fits:
+        raise GeometryError(
+            "labels",
+            found=f"a grid of {describe_grid(labels.labels.shape, labels.affine_lps)}",
+            expected=f"that of the CT, {describe_grid(volume.hu.shape, volume.affine_lps)}",
+            remedy="draw or resample the labels on the CT series itself",
+        )
+    back = np.argsort(order)
+    placed = labels.labels.transpose(2, 1, 0).transpose(back)
+    flips = tuple(slice(None, None, int(sign)) for sign in signs[back])
+    return np.ascontiguousarray(placed[flips].transpose(2, 1, 0))
+
+
+def write_nifti(array: npt.NDArray[np.generic], affine_lps: Affine, path: str | os.PathLike[str]) -> None:
+    """Write a volume as NIfTI, whole or not at all.
+
+    The sform holds the affine exactly, with the shear of a tilted stack. The qform cannot hold shear: it has the same
+    grid where there is none, and else the code 0 (unknown).
+
+    Args:
+        array: ``[Z, Y, X]``; bool is written as uint8, 64-bit integers in the narrowest type that holds them.
+        affine_lps: float64 ``(4, 4)``; index (x, y, z, 1) to LPS mm.
+        path: A ``.nii`` or ``.nii.gz`` file; replaced where it exists.
+
+    Raises:
+        InputError: The file has another suffix or cannot be written.
+    """
+    path = Path(path)
+    suffix = next((suffix for suffix in (".nii.gz", ".nii") if path.name.lower().endswith(suffix)), None)
+    if suffix is None:
+        raise InputError(path, found="another suffix", expected=".nii or .nii.gz", remedy="rename it")
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8)
+    elif array.dtype in (np.int64, np.uint64) and array.size:
+        array = array.astype(np.result_type(np.min_scalar_type(array.min()), np.min_scalar_type(array.max())))
+    image = _nib.Nifti1Image(array.transpose(2, 1, 0), RAS_TO_LPS @ affine_lps)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(RAS_TO_LPS @ affine_lps, code=1)
+    unit = affine_lps[:3, :3] / np.linalg.norm(affine_lps[:3, :3], axis=0)
+    if np.allclose(unit.T @ unit, np.eye(3), atol=1e-4):
+        image.set_qform(RAS_TO_LPS @ affine_lps, code=1)
+    else:
+        image.header["qform_code"] = 0
+    temporary = path.with_name(f".{os.getpid()}-{hash_identity('path', path.name)}{suffix}")
+    try:
+        _nib.save(image, temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(path, found="cannot be written", remedy="check the folder and its free space") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> _Raw:
+    try:
+        image = _nib.load(path)
+        if not isinstance(image, _nib.Nifti1Image):
+            raise InputError(path, found=f"a {type(image).__name__}", expected="NIfTI", remedy="convert it to .nii.gz")
+        _check_header(image, path)
+        proxy = image.dataobj
+        values = np.asarray(proxy.get_unscaled())
+        slope, intercept = float(proxy.slope), float(proxy.inter)
+        affine = _affine_lps(image, path)
+        return _to_dicom_axes(values.reshape(values.shape[:3]), slope, intercept, affine, path)
+    except InputError:
+        raise
+    except NIFTI_ERRORS as error:
+        there = path.is_file()
+        raise InputError(
+            path,
+            found="damaged or no NIfTI file" if there else "no such file",
+            expected="a whole .nii or .nii.gz",
+            remedy="copy or export the file again" if there else "check the path",
+        ) from error
+
+
+def _check_header(image: Any, path: Path) -> None:
+    shape, kind = image.shape, image.get_data_dtype()
+    if len(shape) < 3 or any(size != 1 for size in shape[3:]):
+        raise InputError(path, found=f"{len(shape)} dimensions {shape}", expected="3-D", remedy="split the file")
+    voxels = int(shape[0]) * int(shape[1]) * int(shape[2])
+    if min(shape) < 1 or max(shape) > MAX_SIDE or voxels > MAX_VOXELS:
+        raise InputError(
+            path, found=f"size {shape}", expected=f"1 to {MAX_SIDE} a side, 2^30 voxels", remedy="resample it"
+        )
+    if kind.kind not in "iufb":
+        raise InputError(path, found=f"values of type {kind}", expected="one number a voxel", remedy="give the CT")
+    offset = int(image.dataobj.offset)
+    if path.suffix.lower() == ".nii" and path.stat().st_size < offset + voxels * kind.itemsize:
+        raise InputError(path, found="shorter than declared", expected="a whole file", remedy="copy the file again")
+
+
+def _affine_lps(image: Any, path: Path) -> Affine:
+    header = image.header
+    if int(header["sform_code"]) <= 0 and int(header["qform_code"]) <= 0:
+        raise GeometryError(
+            path,
+            found="no orientation (sform and qform codes are 0)",
+            expected="a position in the patient, so that left and right are known",
+            remedy="export it with its orientation",
+        )
+    scale = MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
+    affine = RAS_TO_LPS @ np.asarray(image.affine, dtype=np.float64)
+    affine[:3] *= scale
+    check_affine(affine, path)
+    return affine
+
+
+def _to_dicom_axes(values: npt.NDArray[np.generic], slope: float, intercept: float, affine: Affine, path: Path) -> _Raw:
+    """Permute and flip ``[x, y, z]`` so that the axes run to +L, +P and +S as nearly as they can."""
+    orientation = _orientations.io_orientation(affine)
+    if np.isnan(orientation).any():
+        raise GeometryError(path, found="a singular affine", expected="three axes", remedy="export the file again")
+    # Each wanted axis is a coordinate axis of LPS in its positive direction, so nothing is left to compose.
+    moved = _orientations.apply_orientation(values, orientation)
+    placed = affine @ _orientations.inv_ornt_aff(orientation, values.shape)
+    check_affine(placed, path)
+    return _Raw(moved.transpose(2, 1, 0), slope, intercept, placed)
+
+
+def _check_finite(values: npt.NDArray[np.float64], path: Path) -> None:
+    if not np.isfinite(values).all():
+        raise InputError(path, found="NaN or infinity among its voxels", expected="numbers", remedy="fill them first")

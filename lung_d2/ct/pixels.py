@@ -1,0 +1,207 @@
+"""Stored values of the planes of a file, and HU from them, each plane with its own slope and intercept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
+
+from lung_d2.ct.codec import IntArray, decode_frame
+from lung_d2.ct.headers import READ_ERRORS, Header, text_of
+from lung_d2.ct.hounsfield import AIR_HU, hu_from_stored
+from lung_d2.ct.planes import Plane, whole_number
+from lung_d2.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+NATIVE_SYNTAXES = frozenset(
+    {"", "1.2.840.10008.1.2", ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian}
+)
+OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
+PIXEL_TAGS = ["PixelData", "FloatPixelData", "DoubleFloatPixelData"]
+
+
+def check_file(header: Header, frames: int) -> None:
+    """Refuse a file whose pixels cannot be read, before anything is allocated for them.
+
+    Args:
+        header: Its header.
+        frames: How many frames it declares.
+
+    Raises:
+        InputError: Unknown bit depth, or a native file shorter than its pixels.
+    """
+    path, dataset = header.path, header.dataset
+    allocated = whole_number(dataset, "BitsAllocated", path)
+    stored = whole_number(dataset, "BitsStored", path, default=allocated)
+    high = whole_number(dataset, "HighBit", path, default=stored - 1)
+    if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or not stored - 1 <= high < allocated:
+        raise InputError(
+            path,
+            found=f"{allocated} bits allocated, {stored} stored, high bit {high}",
+            expected="8, 16 or 32 bits that hold those stored",
+            remedy="export the file again",
+        )
+    if whole_number(dataset, "PixelRepresentation", path, default=0) not in (0, 1):
+        raise InputError(path, found="unknown PixelRepresentation", expected="0 or 1", remedy="export the file again")
+    if header.transfer_syntax in NATIVE_SYNTAXES - {DeflatedExplicitVRLittleEndian}:
+        needed = frames * int(dataset.Rows) * int(dataset.Columns) * allocated // 8
+        _check_length(path, path.stat().st_size, needed)
+
+
+def read_hu(planes: Sequence[Plane]) -> list[npt.NDArray[np.int16]]:
+    """Read the HU of planes of one file, all with the same header.
+
+    Args:
+        planes: Planes of the same file, in any order.
+
+    Returns:
+        For each plane, HU int16 ``[Y, X]``: slope x stored + intercept, rounded once; padding is air.
+
+    Raises:
+        InputError: The pixels are missing, too few, damaged, or of a coding that is not supported.
+    """
+    header = planes[0].header
+    try:
+        frames = _stored_frames(header, [plane.frame_number or 1 for plane in planes])
+    except InputError:
+        raise
+    except READ_ERRORS as error:
+        raise InputError(header.path, found="damaged pixel data", remedy="copy or export the file again") from error
+    pictures = []
+    for plane, (cells, stored) in zip(planes, frames, strict=True):
+        _check_sign(stored, header.dataset, header.path)
+        hu = hu_from_stored(stored, plane.rescale_slope, plane.rescale_intercept)
+        padding = _padding_mask(cells, header.dataset, plane.name)
+        if padding is not None:
+            hu[padding] = AIR_HU
+        pictures.append(hu)
+    return pictures
+
+
+def _stored_frames(header: Header, numbers: Sequence[int]) -> list[tuple[IntArray, IntArray]]:
+    """Return, for each 1-based frame, its cells as they are and the stored values in them."""
+    path = header.path
+    tags: list[int | str | tuple[int, int]] = [*PIXEL_TAGS, *((group, 0x0102) for group in OVERLAY_GROUPS)]
+    dataset = pydicom.dcmread(path, force=True, specific_tags=tags)  # type: ignore[arg-type]
+    if "PixelData" not in dataset:
+        kind = "pixels in floating point" if any(tag in dataset for tag in PIXEL_TAGS) else "no pixel data"
+        raise InputError(path, found=kind, expected="integer pixel data", remedy="export the file again")
+    data = dataset["PixelData"].value
+    if not isinstance(data, bytes) or not data:
+        raise InputError(path, found="empty pixel data", expected="an image", remedy="export the file again")
+    if header.transfer_syntax in NATIVE_SYNTAXES:
+        cells = _native_cells(header, data)
+        values = [_stored_values(cells[number - 1], header.dataset, _has_overlay(dataset), path) for number in numbers]
+        return [(cells[number - 1], value) for number, value in zip(numbers, values, strict=True)]
+    count = whole_number(header.dataset, "NumberOfFrames", path, default=1)
+    streams = list(generate_frames(data, number_of_frames=count))
+    if len(streams) < count:
+        raise InputError(path, found=f"{len(streams)} of {count} frames", remedy="copy or export the file again")
+    decoded = [
+        decode_frame(streams[number - 1], header.dataset, header.transfer_syntax, str(path)) for number in numbers
+    ]
+    return [(frame, frame) for frame in decoded]
+
+
+def _check_length(path: Path, length: int, needed: int) -> None:
+    if length < needed:
+        raise InputError(
+            path,
+            found=f"pixel data shorter than declared ({length} of {needed} bytes)",
+            expected="a whole file",
+            remedy="copy or export it again",
+        )
+
+
+def _native_cells(header: Header, data: bytes) -> IntArray:
+    """View native pixel data as cells ``[frame, Y, X]`` of the declared width and sign."""
+    dataset, path = header.dataset, header.path
+    frames = whole_number(dataset, "NumberOfFrames", path, default=1)
+    rows, columns, bits = int(dataset.Rows), int(dataset.Columns), int(dataset.BitsAllocated)
+    needed = frames * rows * columns * bits // 8
+    _check_length(path, len(data), needed)
+    if len(data) - needed >= max(needed // frames // 2, 2):
+        raise InputError(
+            path,
+            found=f"pixel data longer than declared ({len(data)} for {needed} bytes)",
+            expected="as many frames, rows, columns and bits as it holds",
+            remedy="export the file again",
+        )
+    kind = np.dtype(f"{'<' if header.little_endian else '>'}u{bits // 8}")
+    cells = np.frombuffer(data, dtype=kind, count=needed * 8 // bits).astype(kind.newbyteorder("="), copy=False)
+    return cells.reshape(frames, rows, columns)
+
+
+def _check_sign(stored: IntArray, dataset: Dataset, path: Path) -> None:
+    """Refuse values whose sign matters in a file that does not state it."""
+    bits = whole_number(dataset, "BitsStored", path, default=int(dataset.BitsAllocated))
+    if text_of(dataset, "PixelRepresentation") == "" and stored.max(initial=0) >= 1 << (bits - 1):
+        raise InputError(path, found="no PixelRepresentation", expected="0 or 1", remedy="export the file again")
+
+
+def _has_overlay(dataset: Dataset) -> bool:
+    """Tell whether overlays may lie in the unused bits of the cells (PS3.3 C.9.2, retired)."""
+    return any(int(dataset[group, 0x0102].value or 0) for group in OVERLAY_GROUPS if (group, 0x0102) in dataset)
+
+
+def _stored_values(cells: IntArray, header: Dataset, overlay: bool, path: Path) -> IntArray:
+    """Take the stored bits out of unsigned cells, with their sign.
+
+    Raises:
+        InputError: Bits are set above those stored and no overlay explains them.
+    """
+    allocated = cells.dtype.itemsize * 8
+    stored = whole_number(header, "BitsStored", path, default=allocated)
+    high = whole_number(header, "HighBit", path, default=stored - 1)
+    signed = whole_number(header, "PixelRepresentation", path, default=0) == 1
+    unused = allocated - 1 - high
+    left: IntArray = cells << unused
+    values: IntArray = (left.view(left.dtype.str.replace("u", "i")) if signed else left) >> (allocated - stored)
+    if unused and not overlay:
+        above = cells >> (high + 1)
+        full = (1 << unused) - 1
+        padding = _padding_mask(cells, header, str(path))
+        strange = (above != 0) & ~((above == full) & (values < 0)) if signed else above != 0
+        if padding is not None:
+            strange &= ~padding
+        if strange.any():
+            raise InputError(
+                path,
+                found=f"values that need more than the {stored} bits stored",
+                expected="BitsStored and PixelRepresentation that fit the pixels",
+                remedy="export the file again",
+            )
+    return values
+
+
+def _padding_mask(cells: IntArray, dataset: Dataset, where: str) -> npt.NDArray[np.bool_] | None:
+    """Mark the cells that are padding (PS3.3 C.7.5.1.1.2): outside the field of view; None where there are none.
+
+    Values are compared modulo the cell width, since writers disagree on the sign of PixelPaddingValue.
+    """
+    limits = [text_of(dataset, name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    if not limits[0]:
+        return None
+    bits = cells.dtype.itemsize * 8
+    signed = str(dataset.get("PixelRepresentation") or 0) == "1"
+    try:
+        numbers = [_wrap(int(text), bits, signed) for text in limits if text]
+    except ValueError as error:
+        raise InputError(where, found="PixelPaddingValue is no integer", remedy="mend or remove it") from error
+    name = cells.dtype.str
+    values = cells.view(name.replace("u", "i") if signed else name.replace("i", "u"))
+    mask: npt.NDArray[np.bool_] = (values >= min(numbers)) & (values <= max(numbers))
+    return mask if mask.any() else None
+
+
+def _wrap(value: int, bits: int, signed: bool) -> int:
+    value %= 1 << bits
+    return value - (1 << bits) if signed and value >= 1 << (bits - 1) else value

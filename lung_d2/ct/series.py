@@ -1,0 +1,259 @@
+"""The CT series of a source: found by their headers, listed, and one of them chosen."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydicom.uid import UID
+
+from lung_d2.ct.geometry import Stack, stack_planes
+from lung_d2.ct.headers import READ_ERRORS, Header, Source, list_files, quiet_pydicom, read_header, show_uid, text_of
+from lung_d2.ct.identity import hash_identity
+from lung_d2.ct.planes import HU_RESCALE_TYPES, NOT_HU_IMAGE_TYPES, SIDE_IMAGE_TYPES, Plane, read_planes
+from lung_d2.errors import InputError, SeriesChoiceError
+
+logger = logging.getLogger(__name__)
+
+CT_CLASSES = frozenset(
+    {
+        "1.2.840.10008.5.1.4.1.1.2",  # CT
+        "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT
+        "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT
+    }
+)
+CAPTURE_CLASS = "1.2.840.10008.5.1.4.1.1.7"
+"""Secondary Capture and its multi-frame kin: CT only where it has the geometry and the rescale of CT."""
+STORAGE_ROOT = "1.2.840.10008."
+ANNOTATION_MODALITIES = frozenset({"SEG", "RTSTRUCT", "SR", "PR", "KO", "ANN"})
+
+
+@dataclass(frozen=True)
+class CTSeries:
+    """One CT series: its files, not yet checked to make a volume.
+
+    Attributes:
+        series_instance_uid: May be empty.
+        study_instance_uid: May be empty.
+        patient_hash: 16 hexadecimal digits that stand for the patient.
+        series_hash: 16 hexadecimal digits that stand for the series.
+        headers: One for each file.
+    """
+
+    series_instance_uid: str
+    study_instance_uid: str
+    patient_hash: str
+    series_hash: str
+    headers: tuple[Header, ...] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """What messages call the series: its UID, or its folder where it has none; a single file by its path."""
+        if len(self.headers) == 1:
+            return str(self.headers[0].path)
+        folder = self.headers[0].path.parent
+        return f"series {show_uid(self.series_instance_uid)} in {folder}"
+
+    def stack(self) -> Stack:
+        """Sort the slices along their normal and check that they make a volume in HU.
+
+        Raises:
+            GeometryError: See :func:`lung_d2.ct.geometry.stack_planes`.
+            InputError: A header cannot be read, or the values are no HU.
+        """
+        with quiet_pydicom():
+            # A localizer needs no geometry that fits, so it is not even read unless there is nothing else.
+            headers = [header for header in self.headers if not _is_side_image(header)] or self.headers
+            planes = [plane for header in headers for plane in read_planes(header)]
+        if len(headers) < len(self.headers):
+            logger.info("%s: left out %d localizers or reports", self.name, len(self.headers) - len(headers))
+        stack = stack_planes(planes, self.name)
+        _check_uids(stack.planes, self.name)
+        for plane in stack.planes:
+            _check_hu(plane)
+        return stack
+
+    def describe(self) -> str:
+        """Say in a few words which series this is: UID, slices, size and spacing."""
+        try:
+            stack = self.stack()
+        except InputError as error:
+            return f"{show_uid(self.series_instance_uid)} ({len(self.headers)} files, unreadable: {error.found})"
+        rows, columns = stack.planes[0].size
+        z, y, x = stack.spacing_mm
+        return (
+            f"{show_uid(self.series_instance_uid)} ({len(stack.planes)} slices, {rows} x {columns} pixels, "
+            f"{z:.3g} x {y:.3g} x {x:.3g} mm)"
+        )
+
+
+def find_series(source: Source) -> list[CTSeries]:
+    """Find the CT series of a source.
+
+    Args:
+        source: A folder (searched with all that lies under it), a DICOM file, or a list of either. Files may have any
+            name; those that are not DICOM, and DICOM objects that are no CT images, are counted in the log.
+
+    Returns:
+        At least one series, sorted by UID. Series that hold localizers only are left out unless there is nothing else.
+
+    Raises:
+        InputError: Nothing in the source is a CT image, or a header is damaged.
+    """
+    files = list_files(source)
+    name = _source_name(source)
+    with quiet_pydicom():
+        headers = [(path, read_header(path)) for path in files]
+        found = [header for _, header in headers if header is not None]
+        kinds = {id(header): _foreign_kind(header) for header in found}
+        images = [header for header in found if not kinds[id(header)]]
+        foreign = Counter(kind for kind in kinds.values() if kind)
+        groups: dict[tuple[str, str, str], list[Header]] = {}
+        for header in images:
+            key = (_uid(header, "SeriesInstanceUID"), _uid(header, "StudyInstanceUID"), header.patient_key)
+            groups.setdefault(key, []).append(header)
+        stacks = {key: group for key, group in groups.items() if not all(map(_is_side_image, group))}
+        series = [_series(key, group) for key, group in sorted((stacks or groups).items(), key=lambda item: item[0])]
+    plain = [path for path, header in headers if header is None]
+    if not images:
+        raise _nothing_found(name, len(files), plain, foreign)
+    if plain or foreign:
+        others = "".join(f", {count} {kind}" for kind, count in foreign.items())
+        logger.info("%s: left out %d files that are not DICOM%s", name, len(plain), others)
+    if stacks and len(stacks) < len(groups):
+        logger.info("%s: left out %d series of localizers or reports", name, len(groups) - len(stacks))
+    return series
+
+
+def choose_series(found: Sequence[CTSeries], series_uid: str | None, name: str) -> CTSeries:
+    """Choose one of several series.
+
+    Args:
+        found: What :func:`find_series` returned.
+        series_uid: SeriesInstanceUID of the wanted one; None where there is only one.
+        name: What messages call the source.
+
+    Raises:
+        SeriesChoiceError: There are several and none was chosen, or none has this UID.
+    """
+    matching = [series for series in found if series_uid in (None, series.series_instance_uid)]
+    if len(matching) == 1:
+        return matching[0]
+    listing = ", ".join(series.describe() for series in (matching or found))
+    if not matching:
+        raise SeriesChoiceError(
+            name, found=f"no series {show_uid(str(series_uid))}; there are {listing}", remedy="choose one of them"
+        )
+    uids = {series.series_instance_uid for series in matching}
+    remedy = "choose one by its UID (series_uid, --series-uid)"
+    if len(uids) < len(matching) or "" in uids:
+        remedy = "give the files of one series: the UID does not tell them apart"
+    raise SeriesChoiceError(name, found=f"{len(matching)} CT series: {listing}", expected="one", remedy=remedy)
+
+
+def _source_name(source: Source) -> str:
+    files = [source] if not isinstance(source, (list, tuple)) else list(source)
+    return f"{files[0]}" if len(files) == 1 else f"{len(files)} files" if files else "no files"
+
+
+def _uid(header: Header, name: str) -> str:
+    try:
+        return text_of(header.dataset, name)
+    except READ_ERRORS:
+        return ""
+
+
+def _is_side_image(header: Header) -> bool:
+    return bool(SIDE_IMAGE_TYPES.intersection(_uid(header, "ImageType").upper().split("\\")))
+
+
+def _foreign_kind(header: Header) -> str:
+    """Return what a DICOM object is where it is no CT image, else an empty text."""
+    modalities = [value for value in _uid(header, "Modality").upper().split("\\") if value]
+    sop_class = _uid(header, "SOPClassUID")
+    if modalities and "CT" not in modalities:
+        known = modalities[0].isalnum() and len(modalities[0]) <= 16
+        return modalities[0] if known else "object of an illegal modality"
+    if sop_class in CT_CLASSES:
+        return ""
+    if sop_class.startswith(STORAGE_ROOT) and not sop_class.startswith(CAPTURE_CLASS):
+        return f"{UID(sop_class).name} object"
+    if _looks_like_ct(header) and (modalities or not sop_class):
+        return ""
+    return "secondary capture" if sop_class.startswith(CAPTURE_CLASS) else "object without modality"
+
+
+def _looks_like_ct(header: Header) -> bool:
+    needed = ("Rows", "Columns", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleIntercept")
+    return all(_uid(header, name) for name in needed)
+
+
+def _nothing_found(name: str, count: int, plain: Sequence[Path], foreign: Counter[str]) -> InputError:
+    if not foreign:
+        nifti = [path for path in plain if path.name.lower().endswith((".nii", ".nii.gz"))]
+        remedy = f"give the NIfTI file itself, {nifti[0]}" if nifti else "give CT as DICOM, or as .nii or .nii.gz"
+        found = "no files" if not count else "not DICOM" if count == 1 else f"{count} files, none of them DICOM"
+        return InputError(name, found=found, expected="a CT series", remedy=remedy)
+    kinds = ", ".join(
+        f"{number} {kind}" if number > 1 else f"{_article(kind)} {kind}" for kind, number in foreign.items()
+    )
+    remedy = "give the CT series itself"
+    if ANNOTATION_MODALITIES.intersection(foreign):
+        remedy = "give it as annotation, and the CT series as input"
+    return InputError(name, found=f"this is {kinds}", expected="CT", remedy=remedy)
+
+
+def _article(kind: str) -> str:
+    return "an" if kind[0] in "AEIO" or (kind.isupper() and kind[0] in "FHLMNRX") or kind in ("SR", "SM") else "a"
+
+
+def _series(key: tuple[str, str, str], headers: Sequence[Header]) -> CTSeries:
+    series_uid, study_uid, patient_key = key
+    fallback = "\n".join(sorted(_uid(header, "SOPInstanceUID") or header.path.name for header in headers))
+    kind, identity = "patient", patient_key
+    if not identity:
+        kind, identity = ("study", study_uid) if study_uid else ("series", series_uid or fallback)
+    return CTSeries(
+        series_instance_uid=series_uid,
+        study_instance_uid=study_uid,
+        patient_hash=_hash(kind, identity),
+        series_hash=_hash("series", series_uid or fallback),
+        headers=tuple(headers),
+    )
+
+
+def _hash(kind: str, value: str) -> str:
+    return hash_identity(kind, value.encode("utf-8", "backslashreplace").decode())
+
+
+def _check_uids(planes: Sequence[Plane], name: str) -> None:
+    """Log SOP instance UIDs that are empty or shared by several files: the volume keeps them as they are."""
+    files = {plane.path: plane.sop_instance_uid for plane in planes}
+    uids = [uid for uid in files.values() if uid]
+    if len(uids) < len(files):
+        logger.warning("%s: %d files without SOPInstanceUID", name, len(files) - len(uids))
+    if len(set(uids)) < len(uids):
+        logger.warning("%s: %d files share a SOPInstanceUID with another", name, len(uids) - len(set(uids)))
+
+
+def _check_hu(plane: Plane) -> None:
+    """Refuse planes whose header says that their values are something else than HU."""
+    header, remedy = plane.header, "give the CT images in HU, not a map derived from them"
+    maps = sorted(plane.image_type & NOT_HU_IMAGE_TYPES)
+    if maps:
+        raise InputError(plane.name, found=f"a derived map ({', '.join(maps)})", expected="HU", remedy=remedy)
+    if plane.rescale_type not in HU_RESCALE_TYPES:
+        kind = plane.rescale_type if plane.rescale_type.replace("_", "").isalnum() else "an illegal code"
+        raise InputError(plane.name, found=f"RescaleType {kind}", expected="HU", remedy=remedy)
+    foreign = [
+        unit for unit in plane.real_world_units if unit != "1" and not any(hu in unit for hu in ("HNSF", "HOUNSFIELD"))
+    ]
+    if foreign and plane.rescale_type != "HU":
+        raise InputError(plane.name, found="real world values that are not HU", expected="HU", remedy=remedy)
+    if "ModalityLUTSequence" in header.dataset and plane.rescale_slope is None:
+        raise InputError(
+            plane.name, found="a modality lookup table", expected="rescale slope and intercept", remedy=remedy
+        )

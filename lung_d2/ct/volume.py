@@ -1,0 +1,191 @@
+"""A CT volume in HU, and the one function that reads it from any source."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.uid import UID, JPEGLSNearLossless
+
+from lung_d2.ct.geometry import Stack
+from lung_d2.ct.headers import Source, quiet_pydicom
+from lung_d2.ct.hounsfield import JUDGED_FIELD_MM, SCANNER_INTERCEPT, STATED_FIELD_MM, check_hu
+from lung_d2.ct.pixels import check_file, read_hu
+from lung_d2.ct.planes import Plane, whole_number
+from lung_d2.ct.series import CTSeries, choose_series, find_series
+from lung_d2.errors import GeometryError, InputError
+
+logger = logging.getLogger(__name__)
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+LOSSY_SYNTAXES = frozenset(
+    {
+        "1.2.840.10008.1.2.4.50",  # JPEG baseline
+        "1.2.840.10008.1.2.4.51",  # JPEG extended
+        "1.2.840.10008.1.2.4.91",  # JPEG 2000, may be lossy
+        JPEGLSNearLossless,
+    }
+)
+READING_THREADS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class CTVolume:
+    """A series in HU: parallel, evenly spaced slices, lowest along their normal first.
+
+    Attributes:
+        hu: HU, int16 ``[Z, Y, X]``, read-only.
+        spacing_mm: (z, y, x); z is along the slice normal.
+        slice_positions_mm: Position of each slice along the normal, float64 ``[Z]``, ascending.
+        affine_lps: float64 ``(4, 4)`` that maps the index (x=column, y=row, z=slice, 1) of a voxel centre to LPS mm.
+            A tilted gantry shows as shear in its third column.
+        series_instance_uid: Empty where the source has none, as NIfTI.
+        study_instance_uid: The same.
+        sop_instance_uids: For each slice; the file's for all frames of a multi-frame file; may be empty.
+        frame_numbers: For each slice its 1-based frame, None for classic images.
+        patient_hash: 16 hexadecimal digits that stand for the patient.
+        series_hash: 16 hexadecimal digits that stand for the series.
+
+    Raises:
+        GeometryError: The parts do not fit together.
+    """
+
+    hu: npt.NDArray[np.int16] = field(repr=False)
+    spacing_mm: tuple[float, float, float]
+    slice_positions_mm: npt.NDArray[np.float64] = field(repr=False)
+    affine_lps: npt.NDArray[np.float64] = field(repr=False)
+    series_instance_uid: str
+    study_instance_uid: str
+    sop_instance_uids: tuple[str, ...] = field(repr=False)
+    frame_numbers: tuple[int | None, ...] = field(repr=False)
+    patient_hash: str
+    series_hash: str
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit together, and make the arrays read-only."""
+        count = len(self.hu)
+        parts = {
+            "hu": self.hu.ndim == 3 and self.hu.dtype == np.int16 and self.hu.size > 0,
+            "spacing_mm": len(self.spacing_mm) == 3 and all(0 < mm < np.inf for mm in self.spacing_mm),
+            "slice_positions_mm": self.slice_positions_mm.shape == (count,)
+            and bool(np.isfinite(self.slice_positions_mm).all())
+            and bool((np.diff(self.slice_positions_mm) > 0).all()),
+            "affine_lps": self.affine_lps.shape == (4, 4)
+            and bool(np.isfinite(self.affine_lps).all())
+            and abs(float(np.linalg.det(self.affine_lps))) > 0,
+            "sop_instance_uids": len(self.sop_instance_uids) == count,
+            "frame_numbers": len(self.frame_numbers) == count,
+        }
+        wrong = ", ".join(name for name, right in parts.items() if not right)
+        if wrong:
+            raise GeometryError("CTVolume", found=f"{wrong} that fit no volume", remedy="see its documentation")
+        for array in (self.hu, self.slice_positions_mm, self.affine_lps):
+            array.setflags(write=False)
+
+
+def read_volume(source: Source, series_uid: str | None = None) -> CTVolume:
+    """Read a CT series in HU.
+
+    Args:
+        source: A folder of DICOM files, a DICOM file, a list of either, or one NIfTI file (``.nii``, ``.nii.gz``).
+        series_uid: SeriesInstanceUID of the series to read, where the source holds several.
+
+    Returns:
+        The checked volume.
+
+    Raises:
+        SeriesChoiceError: Several series, and none chosen or not that one.
+        GeometryError: The slices make no volume: gaps, duplicates, differing geometry.
+        InputError: No CT, damaged or unsupported files, or values that are no HU.
+    """
+    paths = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    nifti = [path for path in paths if str(path).lower().endswith(NIFTI_SUFFIXES) and not Path(path).is_dir()]
+    if nifti:
+        # Not at the top: nifti.py builds CTVolume.
+        from lung_d2.ct.nifti import read_nifti_volume
+
+        if len(paths) > 1:
+            raise InputError(
+                str(nifti[0]), found=f"one of {len(paths)} paths", expected="one NIfTI file", remedy="give it alone"
+            )
+        if series_uid is not None:
+            raise InputError(str(nifti[0]), found="NIfTI has no series UID", remedy="leave the series UID out")
+        return read_nifti_volume(nifti[0])
+    name = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
+    return load_series(choose_series(find_series(paths), series_uid, name))
+
+
+def load_series(series: CTSeries) -> CTVolume:
+    """Read the pixels of a series found by :func:`lung_d2.ct.series.find_series`.
+
+    Raises:
+        GeometryError: Its slices make no volume.
+        InputError: Its files are damaged, unsupported or no HU.
+    """
+    with quiet_pydicom():
+        stack = series.stack()
+        hu = _read_pixels(stack)
+    _check_values(hu, stack, series.name)
+    return CTVolume(
+        hu=hu,
+        spacing_mm=stack.spacing_mm,
+        slice_positions_mm=stack.slice_positions_mm,
+        affine_lps=stack.affine_lps,
+        series_instance_uid=series.series_instance_uid,
+        study_instance_uid=series.study_instance_uid,
+        sop_instance_uids=tuple(plane.sop_instance_uid for plane in stack.planes),
+        frame_numbers=tuple(plane.frame_number for plane in stack.planes),
+        patient_hash=series.patient_hash,
+        series_hash=series.series_hash,
+    )
+
+
+def _read_pixels(stack: Stack) -> npt.NDArray[np.int16]:
+    files: dict[Path, list[int]] = {}
+    for index, plane in enumerate(stack.planes):
+        files.setdefault(plane.path, []).append(index)
+    for path, indices in files.items():
+        header = stack.planes[indices[0]].header
+        try:
+            check_file(header, whole_number(header.dataset, "NumberOfFrames", path, default=1))
+        except OSError as error:
+            raise InputError(path, found="gone while it was read", remedy="try again") from error
+    lossy = sorted({UID(plane.header.transfer_syntax).name for plane in stack.planes if _is_lossy(plane)})
+    if lossy:
+        logger.warning("%s: compressed with loss (%s): HU are those of the decoded image", path, ", ".join(lossy))
+    hu = np.empty((len(stack.planes), *stack.planes[0].size), dtype=np.int16)
+
+    def read(indices: Sequence[int]) -> None:
+        for index, picture in zip(indices, read_hu([stack.planes[index] for index in indices]), strict=True):
+            hu[index] = picture
+
+    with ThreadPoolExecutor(min(READING_THREADS, len(files))) as pool:
+        list(pool.map(read, files.values()))
+    return hu
+
+
+def _is_lossy(plane: Plane) -> bool:
+    return plane.header.transfer_syntax in LOSSY_SYNTAXES
+
+
+def _check_values(hu: npt.NDArray[np.int16], stack: Stack, name: str) -> None:
+    """Refuse HU that cannot be; see :func:`lung_d2.ct.hounsfield.check_hu`."""
+    intercepts = [plane.rescale_intercept for plane in stack.planes]
+    absent = any(plane.rescale_slope is None or plane.rescale_intercept is None for plane in stack.planes)
+    if absent:
+        logger.warning("%s: no RescaleSlope or RescaleIntercept: taken as 1 and 0", name)
+    _, y, x = stack.spacing_mm
+    check_hu(
+        hu,
+        (hu.shape[1] * y, hu.shape[2] * x),
+        where=name,
+        judged_field_mm=JUDGED_FIELD_MM if absent else STATED_FIELD_MM,
+        trusted=not absent and all(value is not None and value <= SCANNER_INTERCEPT for value in intercepts),
+        padded=any("PixelPaddingValue" in plane.header.dataset for plane in stack.planes),
+    )
