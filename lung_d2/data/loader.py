@@ -66,12 +66,12 @@ class _SeededDataset(Dataset[Record]):
 @contextmanager
 def _numpy_seed(seed: int, position: int) -> Iterator[None]:
     # The legacy generator is the one that Detectron2's augmentations draw from.
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(np.random.SeedSequence([seed, position]).generate_state(4))  # noqa: NPY002
+    state = np.random.get_state()
+    np.random.seed(np.random.SeedSequence([seed, position]).generate_state(4))
     try:
         yield
     finally:
-        np.random.set_state(state)  # noqa: NPY002
+        np.random.set_state(state)
 
 
 class TrainLoader:

@@ -83,7 +83,7 @@ class CTDatasetMapper:
         record = copy.deepcopy(dataset_dict)
         shift = 0.0
         if self.is_train and record["hu"]:
-            shift = np.random.normal(0.0, self.hu_jitter)  # noqa: NPY002  the generator that the loader seeds
+            shift = np.random.normal(0.0, self.hu_jitter)
         image = image_from_planes(self._read_planes(record), grey=self.grey, hu_shift=shift)
         _check_size(record, image)
         augmented = T.AugInput(image)
