@@ -1,0 +1,111 @@
+"""Write a whole cohort of phantoms; may be stopped at any moment and started again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+
+from lung_d2.errors import DatasetError
+from lung_d2.phantom.dicom import RECORD_NAME, write_patient
+from lung_d2.phantom.patient import build_patient
+from lung_d2.phantom.presets import preset_by_name
+from lung_d2.phantom.spec import PhantomSpec
+from lung_d2.phantom.uids import spec_hash
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+
+
+def write_cohort(
+    preset: str | PhantomSpec, out_dir: str | Path, workers: int = 1, progress: Progress | None = None
+) -> list[Path]:
+    """Write the patients of a cohort, each to ``out_dir/patient_NNN``.
+
+    A patient is written under another name first and renamed when it is whole, so that what is there is whole: a
+    second run writes only what is missing.
+
+    Args:
+        preset: Name of a preset, or a spec.
+        out_dir: Folder of the cohort.
+        workers: Processes.
+        progress: Called with the patients done and the patients in all, at the start and after each.
+
+    Returns:
+        The folders, by number of the patient.
+
+    Raises:
+        DatasetError: The folder holds a cohort of another spec, or cannot be written.
+        ConfigError: There is no such preset.
+    """
+    spec = preset_by_name(preset) if isinstance(preset, str) else preset
+    out_dir = Path(out_dir)
+    folders = [out_dir / f"patient_{number:03d}" for number in range(spec.patients)]
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        todo = [number for number, folder in enumerate(folders) if not _is_done(folder, spec)]
+        if progress:
+            progress(len(folders) - len(todo), len(folders))
+        for count, _ in enumerate(_write_all(spec, folders, todo, workers), start=len(folders) - len(todo) + 1):
+            if progress:
+                progress(count, len(folders))
+    except OSError as error:
+        raise DatasetError(
+            out_dir, found=error.strerror or type(error).__name__, remedy="give a folder with free space"
+        ) from error
+    logger.info("%d phantoms in %s, %d of them new", len(folders), out_dir, len(todo))
+    return folders
+
+
+def _is_done(folder: Path, spec: PhantomSpec) -> bool:
+    if not folder.exists():
+        return False
+    try:
+        found = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))["spec_hash"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        found = "none"
+    if found != spec_hash(spec):
+        raise DatasetError(
+            folder, found="files of another cohort", expected="a free place", remedy="remove it or choose another folder"
+        )
+    return True
+
+
+def _write_all(spec: PhantomSpec, folders: list[Path], todo: list[int], workers: int):
+    """Yield once for each patient written."""
+    if workers <= 1 or len(todo) <= 1:
+        for number in todo:
+            yield _write_one(spec, number, folders[number])
+        return
+    # Spawned, not forked: OpenCV's threads do not survive a fork.
+    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=get_context("spawn"), initializer=_quiet) as pool:
+        jobs = [pool.submit(_write_one, spec, number, folders[number]) for number in todo]
+        try:
+            for job in as_completed(jobs):
+                yield job.result()
+        finally:
+            for job in jobs:
+                job.cancel()
+
+
+def _quiet() -> None:
+    cv2.setNumThreads(1)
+
+
+def _write_one(spec: PhantomSpec, number: int, folder: Path) -> int:
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        write_patient(build_patient(spec, number), temporary, spec)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return number

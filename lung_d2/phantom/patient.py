@@ -1,0 +1,174 @@
+"""Build one patient from a seed: the build, the lesions and everything else, then the slices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
+from lung_d2.ct.identity import hash_identity
+from lung_d2.ct.volume import CTVolume
+from lung_d2.phantom.anatomy import draw_anatomy
+from lung_d2.phantom.distractors import draw_distractors
+from lung_d2.phantom.lesions import draw_bronchi, draw_opacities
+from lung_d2.phantom.lungs import fill_lungs, map_lungs
+from lung_d2.phantom.noise import KERNELS, Kernel
+from lung_d2.phantom.render import Layer, Scene, render_slice
+from lung_d2.phantom.shapes import Plane
+from lung_d2.phantom.spec import PhantomSpec
+from lung_d2.phantom.truth import PhantomLesion, list_lesions, stack_instances
+from lung_d2.phantom.uids import phantom_uid
+
+LOWEST_HU, HIGHEST_HU = -1024, 3071
+
+
+@dataclass(frozen=True, eq=False)
+class PhantomPatient:
+    """A synthetic chest CT with its truth.
+
+    Attributes:
+        number: Number of the patient in its cohort; with the spec's seed it decides everything.
+        volume: The CT.
+        instances: For each category's name, uint16 ``[Z, Y, X]``: 0 background, 1..n a lesion.
+        lesions: All lesions that are marked.
+        scene: The continuous patient that was sampled.
+        kernel: Reconstruction kernel.
+        slice_thickness_mm: What a slice averages over, mm.
+        prone: Lies on the chest.
+    """
+
+    number: int
+    volume: CTVolume
+    instances: dict[str, np.ndarray]
+    lesions: tuple[PhantomLesion, ...]
+    scene: Scene
+    kernel: Kernel
+    slice_thickness_mm: float
+    prone: bool
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Where a patient is sampled.
+
+    Attributes:
+        x: float32 ``(W,)``, mm; falling where the patient lies prone, as scanners show it.
+        y: float32 ``(H,)``, mm.
+        z: float ``(Z,)``, mm.
+        pixel_mm: Pixel size, mm.
+        spacing_mm: Distance of the slices, mm.
+        thickness_mm: What a slice averages over, mm.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    z: np.ndarray
+    pixel_mm: float
+    spacing_mm: float
+    thickness_mm: float
+
+    def affine_lps(self) -> np.ndarray:
+        """Return the map from ``(column, row, slice, 1)`` to LPS mm, float64 ``(4, 4)``."""
+        affine = np.diag([np.sign(self.x[1] - self.x[0]) * self.pixel_mm] * 2 + [self.spacing_mm, 1.0])
+        affine[:3, 3] = float(self.x[0]), float(self.y[0]), float(self.z[0])
+        return affine
+
+
+def _stream(spec: PhantomSpec, number: int, purpose: int) -> np.random.Generator:
+    """Return a source of randomness for one purpose: one draw more or less in it moves no other."""
+    return np.random.default_rng([spec.seed, number, purpose])
+
+
+def draw_scene(spec: PhantomSpec, number: int) -> tuple[Scene, tuple[float, float]]:
+    """Draw one patient; neither matrix nor pixel size change it.
+
+    Args:
+        spec: The cohort.
+        number: Number of the patient.
+
+    Returns:
+        The patient, and the heights of the lowest and the highest slice in mm.
+    """
+    anatomy = draw_anatomy(_stream(spec, number, 0), (spec.lung_hu.low, spec.lung_hu.high), spec.prone_share)
+    lungs = map_lungs(anatomy)
+    contents = fill_lungs(anatomy, lungs, _stream(spec, number, 1))
+    low, high = 0.06 * anatomy.lung_height, 0.95 * anatomy.lung_height
+    if spec.slice_spacing_mm is not None:
+        extent = (spec.slice_count - 1) * spec.slice_spacing_mm
+        spare = (high - low - extent) / 2
+        middle = (low + high) / 2 + max(spare, 0.0) * _stream(spec, number, 2).uniform(-1, 1)
+        low, high = middle - extent / 2, middle + extent / 2
+    opacities = draw_opacities(spec, lungs, (low, high), _stream(spec, number, 3))
+    bronchi = draw_bronchi(spec, lungs, contents.bronchi, opacities, (low, high), _stream(spec, number, 4))
+    distractors = draw_distractors(spec.distractors, lungs, _stream(spec, number, 5))
+    return Scene(anatomy, contents, tuple(opacities), tuple(bronchi), distractors), (low, high)
+
+
+def _sample(spec: PhantomSpec, scene: Scene, heights: tuple[float, float]) -> Sampling:
+    rows, columns = spec.matrix
+    pixel = spec.pixel_mm
+    if pixel is None:
+        pixel = round(2 * (scene.anatomy.body_reach + 6.0) / min(rows, columns), 4)
+    sign = -1.0 if scene.anatomy.prone else 1.0
+    x = sign * (np.arange(columns) - (columns - 1) / 2) * pixel
+    y = sign * (np.arange(rows) - (rows - 1) / 2) * pixel + 6.0 * sign
+    z = np.linspace(heights[0], heights[1], spec.slice_count)
+    spacing = spec.slice_spacing_mm or (round(float(z[1] - z[0]), 3) if len(z) > 1 else 5.0)
+    z = round(float(z[0]), 3) + spacing * np.arange(spec.slice_count)
+    return Sampling(x, y, z, float(pixel), float(spacing), float(spec.slice_thickness_mm or spacing))
+
+
+def build_patient(spec: PhantomSpec, seed: int) -> PhantomPatient:
+    """Build one patient of a cohort.
+
+    Args:
+        spec: The cohort.
+        seed: Number of the patient; with ``spec.seed`` it decides everything.
+
+    Returns:
+        The patient: the same for the same arguments.
+    """
+    scene, heights = draw_scene(spec, seed)
+    sampling = _sample(spec, scene, heights)
+    rng = _stream(spec, seed, 6)
+    kernel = KERNELS[str(rng.choice(spec.kernels))]
+    noise_hu = rng.uniform(spec.noise_hu.low, spec.noise_hu.high)
+    layers = []
+    for index, z in enumerate(sampling.z.tolist()):
+        x, y = sampling.x.astype(np.float32)[None], sampling.y.astype(np.float32)[:, None]
+        plane = Plane(x, y, z, sampling.pixel_mm)
+        noise = _stream(spec, seed, 100 + index)
+        layers.append(render_slice(scene, plane, sampling.thickness_mm, kernel, noise_hu, noise))
+    return _finish(spec, seed, scene, sampling, kernel, layers)
+
+
+def _finish(
+    spec: PhantomSpec, number: int, scene: Scene, sampling: Sampling, kernel: Kernel, layers: list[Layer]
+) -> PhantomPatient:
+    hu = np.clip(np.rint(np.stack([layer.hu for layer in layers])), LOWEST_HU, HIGHEST_HU).astype(np.int16)
+    voxel_mm3 = sampling.pixel_mm**2 * sampling.spacing_mm
+    instances, lesions = {}, ()
+    for category, shapes, masks in (
+        (GROUND_GLASS_OPACITY, scene.opacities, [layer.opacities for layer in layers]),
+        (BRONCHIECTASIS, scene.bronchi, [layer.bronchi for layer in layers]),
+    ):
+        stacked = stack_instances(masks, spec.matrix, sampling.pixel_mm)
+        instances[category.name], found = list_lesions(category.name, shapes, stacked, voxel_mm3)
+        lesions += found
+    study, series = phantom_uid(spec, number, "study"), phantom_uid(spec, number, "series")
+    volume = CTVolume(
+        hu=hu,
+        spacing_mm=(sampling.spacing_mm, sampling.pixel_mm, sampling.pixel_mm),
+        slice_positions_mm=sampling.z.astype(np.float64),
+        affine_lps=sampling.affine_lps(),
+        series_instance_uid=series,
+        study_instance_uid=study,
+        sop_instance_uids=tuple(phantom_uid(spec, number, f"slice {index}") for index in range(len(hu))),
+        frame_numbers=(None,) * len(hu),
+        patient_hash=hash_identity("patient", f"PHANTOM-{number:03d}"),
+        series_hash=hash_identity("series", series),
+    )
+    return PhantomPatient(
+        number, volume, instances, lesions, scene, kernel, sampling.thickness_mm, scene.anatomy.prone
+    )
