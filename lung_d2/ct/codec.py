@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import struct
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,17 @@ IntArray = npt.NDArray[Any]
 JPEG_START, JPEG_2000_START, JP2_START = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP"
 JPEG_FRAME_HEADERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 """Second bytes of the markers that open a JPEG or JPEG-LS frame (ITU-T T.81 table B.1, T.87)."""
+
+
+@contextmanager
+def quiet_itk() -> Iterator[None]:
+    """Keep the warnings of ITK from the terminal; what matters in them is checked here."""
+    shown = _itk.ProcessObject.GetGlobalWarningDisplay()
+    _itk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        _itk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
 def decode_frame(data: bytes, dataset: Dataset, transfer_syntax: str, where: str) -> IntArray:
@@ -57,8 +70,9 @@ def decode_frame(data: bytes, dataset: Dataset, transfer_syntax: str, where: str
     with tempfile.TemporaryDirectory(prefix="lung_d2_") as folder:
         path = Path(folder, "frame.dcm")
         try:
-            _write_frame(path, data, dataset, transfer_syntax)
-            stored = _read_frame(path)
+            frame = _frame_dataset(data, dataset, transfer_syntax)
+            frame.save_as(path, enforce_file_format=True)
+            stored = _read_frame(path, frame)
         except (*READ_ERRORS, RuntimeError) as error:
             raise InputError(
                 where,
@@ -71,7 +85,7 @@ def decode_frame(data: bytes, dataset: Dataset, transfer_syntax: str, where: str
     return stored
 
 
-def _write_frame(path: Path, data: bytes, dataset: Dataset, transfer_syntax: str) -> None:
+def _frame_dataset(data: bytes, dataset: Dataset, transfer_syntax: str) -> Dataset:
     frame, meta = Dataset(), FileMetaDataset()
     meta.TransferSyntaxUID = UID(transfer_syntax)
     meta.MediaStorageSOPClassUID = frame.SOPClassUID = SecondaryCaptureImageStorage
@@ -86,19 +100,20 @@ def _write_frame(path: Path, data: bytes, dataset: Dataset, transfer_syntax: str
     frame.PixelData = encapsulate([data], has_bot=False)
     frame["PixelData"].VR = "OB"
     frame["PixelData"].is_undefined_length = True
-    frame.save_as(path, enforce_file_format=True)
+    return frame
 
 
-def _read_frame(path: Path) -> IntArray:
+def _read_frame(path: Path, frame: Dataset) -> IntArray:
     reader = _itk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))
-    warn = _itk.ProcessObject.GetGlobalWarningDisplay()
-    _itk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         array: IntArray = _itk.GetArrayFromImage(reader.Execute())
-    finally:
-        _itk.ProcessObject.SetGlobalWarningDisplay(warn)
+    except RuntimeError:
+        if frame.file_meta.TransferSyntaxUID != RLELossless:
+            raise
+        # ITK gives up on some small RLE frames; pydicom reads RLE by itself, slowly.
+        array = frame.pixel_array
     return array[0] if array.ndim == 3 and array.shape[0] == 1 else array
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.uid import UID, JPEGLSNearLossless
 
+from lung_d2.ct.codec import quiet_itk
 from lung_d2.ct.geometry import Stack
 from lung_d2.ct.headers import Source, quiet_pydicom
 from lung_d2.ct.hounsfield import JUDGED_FIELD_MM, SCANNER_INTERCEPT, STATED_FIELD_MM, check_hu
@@ -165,7 +166,7 @@ def _read_pixels(stack: Stack) -> npt.NDArray[np.int16]:
         for index, picture in zip(indices, read_hu([stack.planes[index] for index in indices]), strict=True):
             hu[index] = picture
 
-    with ThreadPoolExecutor(min(READING_THREADS, len(files))) as pool:
+    with quiet_itk(), ThreadPoolExecutor(min(READING_THREADS, len(files))) as pool:
         list(pool.map(read, files.values()))
     return hu
 
