@@ -13,7 +13,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, MutableSequence, Sequence
+from collections.abc import Collection, Iterable, Iterator, MutableSequence, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,14 +90,16 @@ def quiet_pydicom() -> Iterator[None]:
     pydicom_logger = logging.getLogger("pydicom")
     with _quiet_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        mode, disabled = config.settings.reading_validation_mode, pydicom_logger.disabled
+        mode = config.settings.reading_validation_mode
+        disabled, propagate = pydicom_logger.disabled, pydicom_logger.propagate
         config.settings.reading_validation_mode = config.IGNORE
-        pydicom_logger.disabled = True
+        # The second stops what the loggers below it say.
+        pydicom_logger.disabled, pydicom_logger.propagate = True, False
         try:
             yield
         finally:
             config.settings.reading_validation_mode = mode
-            pydicom_logger.disabled = disabled
+            pydicom_logger.disabled, pydicom_logger.propagate = disabled, propagate
 
 
 def list_files(source: Source) -> list[Path]:
@@ -207,11 +209,11 @@ def text_of(dataset: Dataset, name: str) -> str:
     return "\\".join(str(item).strip(" \0") for item in values)
 
 
-def show_code(text: str) -> str:
-    """Return a code of the file fit for a message: as it is where it is a legal code, else named unreadable."""
-    return f"'{text}'" if re.fullmatch(r"[A-Z0-9_ \\.-]{1,48}", text) else "an illegal code" if text else "none"
+def show_code(text: str, known: Collection[str]) -> str:
+    """Return a code of the file fit for a message: only one that is known, since a damaged tag may hold anything."""
+    return text if text in known else "an unknown code" if text else "nothing"
 
 
 def show_uid(uid: str) -> str:
     """Return a UID fit for a message: as it is where it could be one (or a hash in its place)."""
-    return uid if re.fullmatch(r"[0-9A-Za-z.-]{1,64}", uid) else "(illegal UID)" if uid else "(no UID)"
+    return uid if re.fullmatch(r"[0-9a-f.]{1,64}", uid) else "(illegal UID)" if uid else "(no UID)"

@@ -20,6 +20,13 @@ MAX_SPACING_MM = 100.0
 
 HU_RESCALE_TYPES = frozenset({"", "HU", "US", "UNSPECIFIED", "HOUNSFIELD", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS"})
 """Rescale types that may be HU (PS3.3 C.11.1.1.2: absent means HU for CT; US is unspecified)."""
+KNOWN_RESCALE_TYPES = frozenset({"OD", "MGML", "Z_EFF", "ED", "EDW", "HU_MOD", "PCT"})
+PHOTOMETRIC = frozenset(
+    {
+        *("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420"),
+        *("YBR_ICT", "YBR_RCT", "ARGB", "CMYK", "HSV", "YBR_PARTIAL_422", "XYB"),
+    }
+)
 NOT_HU_IMAGE_TYPES = frozenset(
     {
         *("PERFUSION", "RCBF", "RCBV", "CBF", "CBV", "MTT", "RMTT", "TTP", "TMAX", "PERMEABILITY", "VALUE_MAP"),
@@ -152,7 +159,7 @@ def _check_image(dataset: Dataset, path: Path) -> None:
     if samples != 1 or photometric not in ("MONOCHROME2", ""):
         raise InputError(
             path,
-            found=f"PhotometricInterpretation {show_code(photometric)}, {samples} samples per pixel",
+            found=f"PhotometricInterpretation {show_code(photometric, PHOTOMETRIC)}, {samples} samples per pixel",
             expected="MONOCHROME2, one sample: an image in HU",
             remedy="give the original CT images, not a picture of them",
         )

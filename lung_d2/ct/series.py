@@ -11,9 +11,26 @@ from pathlib import Path
 from pydicom.uid import UID
 
 from lung_d2.ct.geometry import Stack, stack_planes
-from lung_d2.ct.headers import READ_ERRORS, Header, Source, list_files, quiet_pydicom, read_header, show_uid, text_of
+from lung_d2.ct.headers import (
+    READ_ERRORS,
+    Header,
+    Source,
+    list_files,
+    quiet_pydicom,
+    read_header,
+    show_code,
+    show_uid,
+    text_of,
+)
 from lung_d2.ct.identity import hash_identity
-from lung_d2.ct.planes import HU_RESCALE_TYPES, NOT_HU_IMAGE_TYPES, SIDE_IMAGE_TYPES, Plane, read_planes
+from lung_d2.ct.planes import (
+    HU_RESCALE_TYPES,
+    KNOWN_RESCALE_TYPES,
+    NOT_HU_IMAGE_TYPES,
+    SIDE_IMAGE_TYPES,
+    Plane,
+    read_planes,
+)
 from lung_d2.errors import InputError, SeriesChoiceError
 
 logger = logging.getLogger(__name__)
@@ -28,6 +45,50 @@ CT_CLASSES = frozenset(
 CAPTURE_CLASS = "1.2.840.10008.5.1.4.1.1.7"
 """Secondary Capture and its multi-frame kin: CT only where it has the geometry and the rescale of CT."""
 STORAGE_ROOT = "1.2.840.10008."
+MODALITIES = frozenset(
+    {
+        *(
+            "ANN",
+            "AR",
+            "BI",
+            "CR",
+            "DG",
+            "DOC",
+            "DX",
+            "ECG",
+            "EEG",
+            "EPS",
+            "ES",
+            "FID",
+            "GM",
+            "HC",
+            "HD",
+            "IO",
+            "IVOCT",
+        ),
+        *(
+            "IVUS",
+            "KO",
+            "LS",
+            "M3D",
+            "MG",
+            "MR",
+            "NM",
+            "OCT",
+            "OP",
+            "OT",
+            "PR",
+            "PT",
+            "PX",
+            "REG",
+            "RF",
+            "RG",
+            "RTDOSE",
+        ),
+        *("RTIMAGE", "RTPLAN", "RTRECORD", "RTSEGANN", "RTSTRUCT", "RWV", "SEG", "SM", "SR", "TG", "US", "XA", "XC"),
+    }
+)
+"""Modalities that messages may name (PS3.3 C.7.3.1.1.1)."""
 ANNOTATION_MODALITIES = frozenset({"SEG", "RTSTRUCT", "SR", "PR", "KO", "ANN"})
 
 
@@ -175,12 +236,13 @@ def _foreign_kind(header: Header) -> str:
     modalities = [value for value in _uid(header, "Modality").upper().split("\\") if value]
     sop_class = _uid(header, "SOPClassUID")
     if modalities and "CT" not in modalities:
-        known = modalities[0].isalnum() and len(modalities[0]) <= 16
-        return modalities[0] if known else "object of an illegal modality"
+        return modalities[0] if modalities[0] in MODALITIES else "object of unknown modality"
     if sop_class in CT_CLASSES:
         return ""
     if sop_class.startswith(STORAGE_ROOT) and not sop_class.startswith(CAPTURE_CLASS):
-        return f"{UID(sop_class).name} object"
+        name = UID(sop_class).name
+        # An unknown UID is its own name, and may be anything in a damaged file.
+        return "object of unknown class" if name.startswith(STORAGE_ROOT) else f"{name} object"
     if _looks_like_ct(header) and (modalities or not sop_class):
         return ""
     return "secondary capture" if sop_class.startswith(CAPTURE_CLASS) else "object without modality"
@@ -246,7 +308,7 @@ def _check_hu(plane: Plane) -> None:
     if maps:
         raise InputError(plane.name, found=f"a derived map ({', '.join(maps)})", expected="HU", remedy=remedy)
     if plane.rescale_type not in HU_RESCALE_TYPES:
-        kind = plane.rescale_type if plane.rescale_type.replace("_", "").isalnum() else "an illegal code"
+        kind = show_code(plane.rescale_type, KNOWN_RESCALE_TYPES)
         raise InputError(plane.name, found=f"RescaleType {kind}", expected="HU", remedy=remedy)
     foreign = [
         unit for unit in plane.real_world_units if unit != "1" and not any(hu in unit for hu in ("HNSF", "HOUNSFIELD"))
