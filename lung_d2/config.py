@@ -86,7 +86,7 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     add_lung_config(cfg)
     _merge_file(cfg, Path(path))
     _merge_opts(cfg, list(opts))
-    _scale_learning_rate(cfg, rate_was_given="SOLVER.BASE_LR" in opts)
+    _scale_learning_rate(cfg, rate_was_given="SOLVER.BASE_LR" in opts[::2])
     _resolve_device(cfg)
     return cfg
 
@@ -115,7 +115,7 @@ def _merge_file(cfg: CfgNode, path: Path) -> None:
         raise ConfigError(
             path, found=f"a YAML tag that is not data ({error.problem})", expected="plain YAML", remedy="remove the tag"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError, RecursionError) as error:
         raise ConfigError(path, found=f"no config ({_first_line(error)})", remedy="correct the YAML") from error
     except OSError as error:
         raise ConfigError(
@@ -126,12 +126,20 @@ def _merge_file(cfg: CfgNode, path: Path) -> None:
 
 
 def _merge_opts(cfg: CfgNode, opts: list[str]) -> None:
-    try:
-        cfg.merge_from_list(opts)
-    except (KeyError, ValueError, AssertionError, AttributeError) as error:
+    if len(opts) % 2:
         raise ConfigError(
-            "command line", found=_first_line(error), expected="KEY VALUE pairs of the config", remedy="correct them"
-        ) from error
+            "command line",
+            found=f"a key or value too many among {opts}",
+            expected="KEY VALUE pairs",
+            remedy="pair them",
+        )
+    for key, value in zip(opts[::2], opts[1::2], strict=True):
+        try:
+            cfg.merge_from_list([key, value])
+        except (KeyError, ValueError, AssertionError, AttributeError, TypeError) as error:
+            raise ConfigError(
+                f"command line, {key} {value}", found=_first_line(error), remedy="correct the key or its value"
+            ) from error
 
 
 def _first_line(error: BaseException) -> str:

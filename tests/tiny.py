@@ -18,6 +18,8 @@ from lung_d2.data.splits import split_by_patient
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
+    from lung_d2.ct import CTVolume
+
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 GROUND_HU, GGO_HU, WALL_HU, LUMEN_HU = -850, -450, 50, -980
 SPACING_MM = (0.7, 0.8)
@@ -110,3 +112,22 @@ def tiny_config(root: Path, output: Path, *opts: Any, name: str = "tiny") -> Cfg
     register_lung_datasets(root)
     names = ["DATASETS.TRAIN", (f"{name}_train",), "DATASETS.TEST", (f"{name}_val",), "OUTPUT_DIR", os.fspath(output)]
     return load_config(CONFIGS / "Base-LungCT-RCNN-FPN.yaml", [*TINY_OPTS, *names, *opts])
+
+
+def volume_of(hu: npt.NDArray[np.int16]) -> CTVolume:
+    """Return an axial volume of these HU ``[Z, Y, X]``: 2 mm slices, 0.7 x 0.8 mm pixels."""
+    from lung_d2.ct import CTVolume
+
+    count = len(hu)
+    return CTVolume(
+        hu=hu,
+        spacing_mm=(2.0, *SPACING_MM),
+        slice_positions_mm=2.0 * np.arange(count),
+        affine_lps=np.diag([SPACING_MM[1], SPACING_MM[0], 2.0, 1.0]),
+        series_instance_uid="1.2.3",
+        study_instance_uid="1.2",
+        sop_instance_uids=tuple(f"1.2.3.{index}" for index in range(count)),
+        frame_numbers=(None,) * count,
+        patient_hash="aa",
+        series_hash="bb",
+    )

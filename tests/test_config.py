@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+
+from lung_d2 import load_config
+from lung_d2.errors import ConfigError
+from tiny import CONFIGS
+
+BASE = CONFIGS / "Base-LungCT-RCNN-FPN.yaml"
+LEAVES = sorted(path for path in CONFIGS.rglob("*.yaml") if path != BASE)
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("place", ["file", "base"])
+@pytest.mark.parametrize("tag", ["!!python/object/apply:os.system", "!!python/object/new:os.system"])
+def test_python_tag_is_refused_and_nothing_runs(tmp_path, place, tag):
+    sentinel = tmp_path / "ran"
+    path = write(tmp_path / "evil.yaml", f"MODEL:\n  WEIGHTS: {tag} ['touch {sentinel}']\n")
+    if place == "base":
+        path = write(tmp_path / "leaf.yaml", "_BASE_: evil.yaml\n")
+    with pytest.raises(ConfigError, match=r"a YAML tag that is not data.*remove the tag"):
+        load_config(path)
+    assert not sentinel.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        ("MODEL: {NO_SUCH_KEY: 1}\n", "MODEL.NO_SUCH_KEY"),
+        ("SOLVER: {MAX_ITER: many}\n", "Type mismatch"),
+        ("MODEL: [\n", "no config"),
+        ("- a list\n", "no config"),
+        ("", "no config"),
+        ("_BASE_: nowhere.yaml\n", "nowhere.yaml"),
+        ("_BASE_: config.yaml\n", "no config"),  # its own base
+        ("MODEL: 3\n", "no config"),
+    ],
+)
+def test_broken_file_is_one_line_that_names_it(tmp_path, text, finding):
+    path = write(tmp_path / "config.yaml", text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert finding in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
+        load_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("opts", "finding"),
+    [
+        (["SOLVER.MAX_ITER"], "expected KEY VALUE pairs"),
+        (["SOLVER.NO_SUCH_KEY", "1"], "NO_SUCH_KEY"),
+        (["SOLVER.MAX_ITER", "many"], "Type mismatch"),
+        (["SOLVER.MAX_ITER.DEEPER", "1"], "MAX_ITER"),
+        (["MODEL.DEVICE.c", "1"], "MODEL.DEVICE.c"),
+    ],
+)
+def test_bad_opts_are_one_line(opts, finding):
+    with pytest.raises(ConfigError) as caught:
+        load_config(BASE, opts)
+    assert str(caught.value).startswith("command line")
+    assert finding in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_learning_rate_goes_with_the_batch():
+    cfg = load_config(BASE, ["SOLVER.IMS_PER_BATCH", 4])
+    rate = cfg.SOLVER.BASE_LR
+    assert rate == pytest.approx(0.005)  # 0.02 is for 16 images
+
+
+def test_learning_rate_of_the_command_line_is_not_scaled():
+    cfg = load_config(BASE, ["SOLVER.IMS_PER_BATCH", 4, "SOLVER.BASE_LR", 0.03])
+    assert cfg.SOLVER.BASE_LR == 0.03
+
+
+def test_reference_batch_zero_leaves_the_rate_alone():
+    cfg = load_config(BASE, ["SOLVER.IMS_PER_BATCH", 4, "SOLVER.REFERENCE_BATCH", 0])
+    assert cfg.SOLVER.BASE_LR == 0.02
+
+
+def test_dumped_config_reloads_to_the_same(tmp_path):
+    cfg = load_config(BASE, ["SOLVER.IMS_PER_BATCH", 4])
+    again = load_config(write(tmp_path / "config.yaml", cfg.dump()))
+    assert (again.SOLVER.BASE_LR, again.SOLVER.REFERENCE_BATCH) == (cfg.SOLVER.BASE_LR, 0)
+    assert yaml.safe_load(again.dump()) == yaml.safe_load(cfg.dump())
+
+
+def test_dumped_config_runs_with_another_batch_at_the_same_rate(tmp_path):
+    path = write(tmp_path / "config.yaml", load_config(BASE, ["SOLVER.IMS_PER_BATCH", 4]).dump())
+    rate = load_config(path, ["SOLVER.IMS_PER_BATCH", 8]).SOLVER.BASE_LR
+    assert rate == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize(("there", "device"), [(False, "cpu"), (True, "cuda")])
+def test_device_is_one_that_is_there(monkeypatch, there, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    chosen = load_config(BASE, ["MODEL.DEVICE", "cuda"]).MODEL.DEVICE
+    assert chosen == device
+
+
+def test_cpu_is_kept_where_there_is_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert load_config(BASE, ["MODEL.DEVICE", "cpu"]).MODEL.DEVICE == "cpu"
+
+
+@pytest.mark.parametrize("path", [BASE, *LEAVES], ids=lambda path: path.stem)
+def test_config_describes_the_method(path):
+    cfg = load_config(path)
+    assert cfg.MODEL.ROI_HEADS.NAME == "LungROIHeads"
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 2
+    assert cfg.MODEL.MASK_ON
+    assert (cfg.INPUT.FORMAT, cfg.INPUT.MASK_FORMAT) == ("BGR", "bitmask")
+    assert not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    assert cfg.MODEL.PIXEL_STD[0] > 1  # a real standard deviation, not the 1 of the MSRA weights
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=lambda path: path.stem)
+def test_leaf_freezes_only_what_is_loaded(path):
+    """Frozen batch norm with random weights diverges at once."""
+    model = load_config(path).MODEL
+    if model.WEIGHTS:
+        assert model.WEIGHTS.startswith("detectron2://")
+        assert not model.RESNETS.STRIDE_IN_1X1
+    else:
+        assert (model.BACKBONE.FREEZE_AT, model.RESNETS.NORM) == (0, "GN")
+
+
+def test_steps_end_before_the_training():
+    for path in LEAVES:
+        solver = load_config(path).SOLVER
+        assert max(solver.STEPS) < solver.MAX_ITER, path
