@@ -12,16 +12,17 @@ from pycocotools import mask as coco_mask
 from lung_d2.categories import Category
 
 
-def connected_components(mask: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.bool_]]:
+def connected_components(mask: npt.NDArray[np.generic]) -> list[npt.NDArray[np.bool_]]:
     """Split a mask into its parts that touch by edge or corner.
 
     Args:
-        mask: bool ``(H, W)``.
+        mask: ``(H, W)``; what is not 0 is inside.
 
     Returns:
-        One bool ``(H, W)`` for each part, in reading order of their first pixel; holes are kept.
+        One bool ``(H, W)`` for each part; holes are kept.
     """
-    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    # Compared, not cast: a label of 256 would be 0 in uint8.
+    count, labels = cv2.connectedComponents((mask != 0).astype(np.uint8), connectivity=8)
     return [labels == label for label in range(1, count)]
 
 

@@ -14,9 +14,11 @@ the source had none), ``pixel_spacing_mm`` (row, column) and ``slice_position_mm
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
+import pickle
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -160,12 +162,14 @@ def _import_cases(cases: Sequence[Case], staging: Path, workers: int) -> None:
 
 
 def _case_file(staging: Path, case: Case) -> Path:
-    return staging / "cases" / f"{case.series}.json"
+    # The pickle holds the importer's options: a case that was imported by others is done again.
+    return staging / "cases" / f"{case.series}-{hashlib.sha256(pickle.dumps(case)).hexdigest()[:16]}.json"
 
 
 def _import_case(case: Case, staging: Path) -> None:
     folder = staging / "images" / case.series
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # what an import that was killed left
+    folder.mkdir(parents=True)
     records: list[dict[str, Any]] = []
     for item in case.load():
         write_plane(item.plane, folder / f"{item.slice_index:04d}.png")

@@ -38,7 +38,7 @@ def read_plane(path: str | Path) -> npt.NDArray[np.generic]:
     if not Path(path).is_file():
         raise DatasetError(path, found="no such file", remedy="prepare the data set again")
     stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if stored is None:
+    if stored is None or _is_truncated_jpeg(Path(path)):
         raise DatasetError(path, found="not a readable picture", expected="a PNG or JPEG", remedy="write it again")
     if stored.ndim == 3:
         stored = _drop_equal_channels(stored, path)
@@ -47,6 +47,11 @@ def read_plane(path: str | Path) -> npt.NDArray[np.generic]:
     if stored.dtype == np.uint16:
         return (stored.astype(np.int32) - HU_OFFSET).astype(np.int16)
     raise DatasetError(path, found=f"pixels of {stored.dtype}", expected="8 or 16 bits", remedy="convert it")
+
+
+def _is_truncated_jpeg(path: Path) -> bool:
+    # OpenCV fills the rest of a JPEG that breaks off with grey; of PNG it reads the whole or nothing.
+    return path.suffix.lower() in {".jpg", ".jpeg"} and b"\xff\xd9" not in path.read_bytes()[-4096:]
 
 
 def _drop_equal_channels(stored: npt.NDArray[np.generic], path: str | Path) -> npt.NDArray[np.generic]:

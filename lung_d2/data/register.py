@@ -64,6 +64,8 @@ def _register_split(name: str, json_file: Path) -> None:
         json_file=str(json_file),
         image_root=str(image_root),
         evaluator_type="coco",
+        thing_classes=[category.name for category in CATEGORIES],
+        thing_dataset_id_to_contiguous_id={category.coco_id: index for index, category in enumerate(CATEGORIES)},
         thing_colors=[category.color for category in CATEGORIES],
     )
 
@@ -80,7 +82,8 @@ def load_lung_json(json_file: Path, image_root: Path, name: str) -> list[dict[st
     """
     try:
         content = json.loads(json_file.read_text())
-        extra = {image["id"]: image for image in content["images"]}
+        extra = {image["id"]: {key: image[key] for key in _EXTRA_IMAGE_KEYS} for image in content["images"]}
+        neighbours = {image["id"]: image["neighbours"] for image in content["images"] if "neighbours" in image}
         classes = [category["name"] for category in sorted(content["categories"], key=lambda c: c["id"])]
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise DatasetError(
@@ -90,8 +93,7 @@ def load_lung_json(json_file: Path, image_root: Path, name: str) -> list[dict[st
         raise DatasetError(json_file, found=f"categories {classes}", expected="ours", remedy="prepare it again")
     records: list[dict[str, Any]] = load_coco_json(str(json_file), str(image_root), name)
     for record in records:
-        image = extra[record["image_id"]]
-        record.update({key: image[key] for key in _EXTRA_IMAGE_KEYS})
-        if "neighbours" in image:
-            record["neighbours"] = [str(image_root / file_name) for file_name in image["neighbours"]]
+        record.update(extra[record["image_id"]])
+        if record["image_id"] in neighbours:
+            record["neighbours"] = [str(image_root / name) for name in neighbours[record["image_id"]]]
     return records

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,17 @@ class LungCOCOEvaluator(COCOEvaluator):  # type: ignore[misc]
     """Detectron2's ``COCOEvaluator``, used rightly: both tasks always, no stale cache, AP50 of each category too."""
 
     def __init__(self, dataset_name: str, output_dir: str) -> None:
-        """Evaluate ``dataset_name``; ``coco_instances_results.json`` goes to ``output_dir``."""
+        """Evaluate ``dataset_name``; ``coco_instances_results.json`` and ``results.json`` go to ``output_dir``."""
         # Without tasks, an evaluation that detected nothing loses the segm key; the compiled evaluation is not built
         # everywhere and gives the same numbers.
         super().__init__(dataset_name, tasks=TASKS, output_dir=output_dir, use_fast_impl=False, allow_cached_coco=False)
+
+    def evaluate(self, img_ids: list[int] | None = None) -> dict[str, dict[str, float]]:
+        """Return ``{"bbox": {...}, "segm": {...}}`` in percent on the main process, ``{}`` on the others."""
+        results: dict[str, dict[str, float]] = super().evaluate(img_ids)
+        if results:
+            (Path(self._output_dir) / "results.json").write_text(json.dumps(results, indent=2))
+        return results
 
     def _derive_coco_results(
         self, coco_eval: Any, iou_type: str, class_names: Sequence[str] | None = None

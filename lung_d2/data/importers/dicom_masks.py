@@ -24,7 +24,7 @@ from lung_d2.ct.nifti import labels_on_grid, read_label_volume
 from lung_d2.ct.volume import CTVolume
 from lung_d2.data.annotations import connected_components, split_by_value
 from lung_d2.data.dataset import AnnotatedSlice, Case
-from lung_d2.errors import DatasetError, SeriesChoiceError
+from lung_d2.errors import DatasetError, GeometryError, SeriesChoiceError
 
 _MASK_ENDINGS = (".nii", ".nii.gz")
 INSTANCE_KINDS = {"components": connected_components, "values": split_by_value}
@@ -98,7 +98,11 @@ def _load_case(
 def _read_maps(
     path: Path, volume: CTVolume, labels: dict[int, Category | None]
 ) -> list[tuple[Category, npt.NDArray[np.integer]]]:
-    values = labels_on_grid(read_label_volume(path), volume)
+    labels_read = read_label_volume(path)
+    try:
+        values = labels_on_grid(labels_read, volume)
+    except GeometryError as error:
+        raise GeometryError(path, found=error.found, expected=error.expected, remedy=error.remedy) from error
     stem = path.name.removesuffix(".gz").removesuffix(".nii")
     if stem in {category.name for category in CATEGORIES}:
         return [(category_by_name(stem), values)]

@@ -3,7 +3,7 @@
 ::
 
     ROOT/IMAGES/0001.png      8-bit grey levels (no HU)
-    ROOT/MASKS/0001.png       0 outside, anything else inside a lesion of the folder's category
+    ROOT/MASKS/0001.png       0 outside; 255, 1 or any label inside a lesion of the folder's category
 """
 
 from __future__ import annotations
@@ -124,5 +124,8 @@ def _read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         raise DatasetError(
             path, found=f"size {values.shape}", expected=f"{shape}, its slice's", remedy="resize the mask"
         )
-    # {0, 255} and {0, 1} are both common; JPEG leaves greys around the edges of {0, 255}.
-    return values > (127 if values.max() > 1 else 0)
+    if values.dtype != np.uint8:
+        raise DatasetError(path, found="16-bit pixels", expected="an 8-bit mask", remedy="convert it")
+    # {0, 255}, {0, 1} and labels are all common; JPEG leaves greys around the edges of {0, 255}, and resizing too.
+    is_jpeg = path.suffix.lower() in {".jpg", ".jpeg"}
+    return values > (127 if is_jpeg or values.max() > 127 else 0)

@@ -1,0 +1,129 @@
+"""Checkpoints: nothing in them runs, and none is half written."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lung_d2.engine import LungCheckpointer
+from lung_d2.errors import CheckpointError
+
+
+class Payload:
+    """Unpickling this makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def model() -> torch.nn.Module:
+    return torch.nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.pkl", "weights.pyth"])
+def test_pickled_payload_is_refused_and_does_not_run(tmp_path: Path, name: str) -> None:
+    ran, path = tmp_path / "ran", tmp_path / name
+    content = {"model": {"weight": np.zeros((2, 2), np.float32), "bias": Payload(ran)}, "__author__": "x"}
+    if name.endswith(".pkl"):
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path)
+    with pytest.raises(CheckpointError, match=f"{name}.*nothing of it ran"):
+        LungCheckpointer(model()).load(str(path))
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_pkl_of_arrays_loads(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "weights.pkl"
+    weights = {"weight": np.arange(4, dtype=np.float32).reshape(2, 2), "bias": np.ones(2, np.float32)}
+    path.write_bytes(pickle.dumps({"model": weights, "__author__": "torchvision"}, protocol=protocol))
+    linear = model()
+    LungCheckpointer(linear).load(str(path))
+    assert linear.weight.tolist() == [[0, 1], [2, 3]]
+
+
+def test_r50_weights_in_the_zoo_format_reach_the_backbone(tmp_path: Path) -> None:
+    """As detectron2://ImageNetPretrained/torchvision/R-50.pkl: names without prefix, matched by heuristics."""
+    from detectron2.modeling import build_model
+
+    from lung_d2 import load_config
+    from tiny import CONFIGS
+
+    detector = build_model(load_config(CONFIGS / "Base-LungCT-RCNN-FPN.yaml", ["MODEL.DEVICE", "cpu"]))
+    bottom_up = detector.backbone.bottom_up.state_dict()
+    planted = {name: np.full(tuple(value.shape), 0.125, np.float32) for name, value in bottom_up.items()}
+    path = tmp_path / "R-50.pkl"
+    path.write_bytes(pickle.dumps({"model": planted, "__author__": "torchvision", "matching_heuristics": True}))
+    LungCheckpointer(detector).load(str(path))
+    assert all(bool((value == 0.125).all()) for value in detector.backbone.bottom_up.state_dict().values())
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x04]"])
+@pytest.mark.parametrize("name", ["weights.pth", "weights.pkl"])
+def test_broken_file_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=name):
+        LungCheckpointer(model()).load(str(tmp_path / name))
+
+
+def test_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
+    LungCheckpointer(model(), str(tmp_path)).save("weights")
+    path = tmp_path / "weights.pth"
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(CheckpointError, match=r"weights\.pth"):
+        LungCheckpointer(model()).load(str(path))
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"nowhere\.pth.*MODEL\.WEIGHTS"):
+        LungCheckpointer(model()).load(str(tmp_path / "nowhere.pth"))
+
+
+def test_address_that_cannot_be_reached_says_where_the_file_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
+    address = "detectron2://ImageNetPretrained/torchvision/R-50.pkl"
+    with pytest.raises(CheckpointError) as caught:
+        LungCheckpointer(model()).load(address)
+    place = caught.value.remedy.split("put it at ")[1].split(",")[0]
+    # The promise holds: with the file at that place, the address loads.
+    Path(place).parent.mkdir(parents=True, exist_ok=True)
+    weights = {"weight": np.full((2, 2), 3, np.float32), "bias": np.zeros(2, np.float32)}
+    Path(place).write_bytes(pickle.dumps({"model": weights, "__author__": "torchvision"}))
+    linear = model()
+    LungCheckpointer(linear).load(address)
+    assert float(linear.weight[0, 0]) == 3
+
+
+def test_save_that_fails_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpointer = LungCheckpointer(model(), str(tmp_path))
+    checkpointer.save("model_0000001")
+
+    def fail(content: Any, stream: Any) -> None:
+        stream.write(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="no space"):
+        checkpointer.save("model_0000002")
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000001.pth")
+    assert not (tmp_path / "model_0000002.pth").exists()
+
+
+def test_best_checkpoint_is_not_what_resume_takes_up(tmp_path: Path) -> None:
+    LungCheckpointer(model(), str(tmp_path)).save("model_0000001")
+    LungCheckpointer(model(), str(tmp_path), tag_last=False).save("model_best")
+    assert (tmp_path / "model_best.pth").is_file()
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"

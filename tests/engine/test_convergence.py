@@ -1,0 +1,86 @@
+"""The convergence rule, on losses known by hand."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lung_d2 import load_config
+from lung_d2.engine.convergence import ConvergenceRule, ConvergenceStop, build_convergence_rule
+from tiny import CONFIGS
+
+
+class Trainer:
+    """As much of a trainer as the hook looks at."""
+
+    def __init__(self) -> None:
+        self.iter, self.max_iter, self._loss = 0, 10_000, 0.0
+        self.storage = SimpleNamespace(history=lambda name: SimpleNamespace(latest=lambda: self._loss))
+
+
+def feed(stop: ConvergenceStop, losses: list[float], start: int = 0) -> int | None:
+    """Give one loss an iteration until the hook lowers ``max_iter``; return that iteration."""
+    trainer: Any = Trainer()
+    stop.trainer = trainer
+    for trainer.iter, trainer._loss in enumerate(losses, start):
+        stop.after_step()
+        if trainer.max_iter == trainer.iter + 1:
+            return int(trainer.iter)
+    return None
+
+
+RULE = ConvergenceRule(window=2, patience=5, tolerance=0.01, armed_from=0)
+
+
+def test_flat_loss_converges_after_window_and_patience() -> None:
+    assert feed(ConvergenceStop(RULE), [1.0] * 50) == 1 + 5
+
+
+def test_falling_loss_does_not_converge() -> None:
+    assert feed(ConvergenceStop(RULE), [0.97**step for step in range(200)]) is None
+
+
+def test_fall_below_the_tolerance_does_not_count() -> None:
+    assert feed(ConvergenceStop(RULE), [1 - 0.001 * step for step in range(50)]) == 1 + 5
+
+
+def test_noise_is_smoothed() -> None:
+    rule = ConvergenceRule(window=10, patience=30, tolerance=0.01, armed_from=0)
+    noisy = [0.98**step * (1.3 if step % 2 else 0.7) for step in range(300)]
+    assert feed(ConvergenceStop(rule), noisy) is None
+
+
+def test_losses_before_it_is_armed_do_not_count() -> None:
+    rule = ConvergenceRule(window=2, patience=5, tolerance=0.01, armed_from=100)
+    assert feed(ConvergenceStop(rule), [1.0] * 200) == 101 + 5
+
+
+def test_state_goes_on_as_if_uninterrupted() -> None:
+    first = ConvergenceStop(RULE)
+    assert feed(first, [1.0] * 4) is None
+    second = ConvergenceStop(RULE)
+    second.load_state_dict(first.state_dict())
+    assert feed(second, [1.0] * 50, start=4) == 1 + 5
+
+
+@pytest.mark.parametrize(
+    ("opts", "armed_from"),
+    [
+        (("SOLVER.STEPS", (300, 400), "SOLVER.MAX_ITER", 1000, "SOLVER.WARMUP_ITERS", 50), 400),
+        (("SOLVER.STEPS", (300, 4000), "SOLVER.MAX_ITER", 1000, "SOLVER.WARMUP_ITERS", 50), 300),
+        (("SOLVER.STEPS", (), "SOLVER.MAX_ITER", 1000, "SOLVER.WARMUP_ITERS", 50), 50),
+    ],
+)
+def test_rule_is_armed_where_the_rate_is_flat(opts: tuple[Any, ...], armed_from: int) -> None:
+    rule = build_convergence_rule(load_config(CONFIGS / "Base-LungCT-RCNN-FPN.yaml", opts))
+    assert rule is not None
+    assert rule.armed_from == armed_from
+
+
+@pytest.mark.parametrize(
+    "opts", [("SOLVER.CONVERGENCE.ENABLED", False), ("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR")]
+)
+def test_no_rule_where_it_is_off_or_the_rate_falls_to_the_end(opts: tuple[Any, ...]) -> None:
+    assert build_convergence_rule(load_config(CONFIGS / "Base-LungCT-RCNN-FPN.yaml", opts)) is None

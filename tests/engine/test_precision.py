@@ -1,0 +1,18 @@
+"""Mixed precision on CPU: in training only."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lung_d2.engine.precision import build_step, cpu_has_bfloat16
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+def test_training_computes_in_bfloat16_where_it_pays_and_evaluation_never(mixed: bool) -> None:
+    model = torch.nn.Linear(2, 2)
+    build_step(model, [], torch.optim.SGD(model.parameters()), mixed=mixed, device=torch.device("cpu"))
+    expected = torch.bfloat16 if mixed and cpu_has_bfloat16() else torch.float32
+    assert model(torch.ones(1, 2)).dtype == expected
+    model.eval()
+    assert model(torch.ones(1, 2)).dtype == torch.float32

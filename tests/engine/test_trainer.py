@@ -1,0 +1,157 @@
+"""Training: it goes on where it was killed, stops where it converged, and repeats by its seed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lung_d2.engine import LungTrainer
+from lung_d2.engine.convergence import ConvergenceStop
+from lung_d2.errors import DatasetError, TrainingError
+from tiny import tiny_config, write_tiny_dataset
+
+TESTS = Path(__file__).resolve().parents[1]
+ITERATIONS = 40
+SCHEDULE = ("SOLVER.MAX_ITER", ITERATIONS, "SOLVER.CHECKPOINT_PERIOD", 8, "SOLVER.BASE_LR", 0.01, "DATASETS.TEST", ())
+# A loss that never falls by nine tenths has converged after the window and the patience.
+CONVERGE = ("SOLVER.CONVERGENCE.WINDOW", 2, "SOLVER.CONVERGENCE.PATIENCE", 4, "SOLVER.CONVERGENCE.TOLERANCE", 0.9)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("datasets")
+    write_tiny_dataset(folder)
+    return folder
+
+
+def run_apart(root: Path, output: Path, *options: Any, workers: int = 0) -> int:
+    """Train in a process of its own; return its exit status."""
+    output.mkdir(exist_ok=True)
+    script = str(TESTS / "engine" / "train_until_killed.py")
+    command = [sys.executable, script, "--root", str(root), "--output", str(output)]
+    command += [str(option) for option in (*options, *SCHEDULE, "DATALOADER.NUM_WORKERS", workers)]
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, check=False).returncode
+
+
+def read_losses(output: Path) -> dict[int, float]:
+    """Return the last loss written for each iteration."""
+    lines = (output / "losses.txt").read_text().splitlines()
+    return {int(iteration): float(loss) for iteration, loss in (line.split() for line in lines)}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
+    output = tmp_path_factory.mktemp("uninterrupted")
+    assert run_apart(root, output) == 0
+    losses = read_losses(output)
+    assert sorted(losses) == list(range(ITERATIONS))
+    return losses
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kill", "workers", "resumes_at"),
+    [
+        pytest.param(("--kill-at", 18), 0, 16, id="between saves"),
+        pytest.param(("--kill-at", 18), 2, 16, id="between saves, 2 workers"),
+        pytest.param(("--kill-in-save", 2), 0, 8, id="during a save"),
+    ],
+)
+def test_killed_and_resumed_run_repeats_the_losses(
+    root: Path, uninterrupted: dict[int, float], tmp_path: Path, kill: tuple[str, int], workers: int, resumes_at: int
+) -> None:
+    assert run_apart(root, tmp_path, *kill, workers=workers) == -signal.SIGKILL
+    (tmp_path / "losses.txt").unlink()
+    assert run_apart(root, tmp_path, workers=workers) == 0
+    losses = read_losses(tmp_path)
+    assert min(losses) == resumes_at
+    for iteration in range(resumes_at, resumes_at + 20):
+        assert losses[iteration] == pytest.approx(uninterrupted[iteration], rel=1e-4)
+    assert [path.name for path in tmp_path.glob("*.pth")] == ["model_final.pth"] or (
+        sorted(path.name for path in tmp_path.glob("*.pth")) == ["model_0000039.pth", "model_final.pth"]
+    )
+    assert not (tmp_path / ".saving").exists()
+
+
+def train(root: Path, output: Path, *opts: Any, resume: bool = False) -> tuple[LungTrainer, Any]:
+    trainer = LungTrainer(tiny_config(root, output, *opts))
+    trainer.resume_or_load(resume=resume)
+    return trainer, trainer.train()
+
+
+def test_converged_run_stops_evaluates_saves_and_does_not_train_on(root: Path, tmp_path: Path) -> None:
+    opts = (*CONVERGE, "SOLVER.MAX_ITER", 60, "SOLVER.WARMUP_ITERS", 3, "SOLVER.STEPS", (50,))
+    opts = (*opts[:-1], ())  # no step: the rate is flat after the warm-up
+    trainer, results = train(root, tmp_path, *opts)
+    # Armed from 3, the window is full at 4, which is the first best; 4 iterations of patience later it has converged.
+    assert trainer.iter == 9
+    assert set(results) == {"bbox", "segm"}
+    assert (tmp_path / "model_final.pth").is_file()
+    again, results_again = train(root, tmp_path, *opts, resume=True)
+    assert again.iter == 9
+    assert results_again["segm"]["AP"] == results["segm"]["AP"]
+
+
+def test_stop_is_armed_after_the_last_step_only(root: Path, tmp_path: Path) -> None:
+    trainer, _ = train(
+        root, tmp_path, *CONVERGE, "SOLVER.MAX_ITER", 30, "SOLVER.WARMUP_ITERS", 0, "SOLVER.STEPS", (12,),
+        "DATASETS.TEST", (),
+    )  # fmt: skip
+    assert trainer.iter == 12 + 1 + 4 + 1
+
+
+def test_run_that_does_not_converge_stops_at_max_iter(root: Path, tmp_path: Path) -> None:
+    trainer, _ = train(root, tmp_path, "SOLVER.MAX_ITER", 4, "SOLVER.WARMUP_ITERS", 0, "DATASETS.TEST", ())
+    assert any(isinstance(hook, ConvergenceStop) for hook in trainer._hooks)
+    assert trainer.iter == 4
+    assert (tmp_path / "model_final.pth").is_file()
+
+
+def test_seed_repeats_a_run(root: Path, tmp_path: Path) -> None:
+    def weights(folder: str, seed: int) -> torch.Tensor:
+        opts = ("SOLVER.MAX_ITER", 2, "DATASETS.TEST", (), "SEED", seed)
+        trainer, _ = train(root, tmp_path / folder, *opts)
+        return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+
+    first = weights("first", 3)
+    assert torch.equal(first, weights("second", 3))
+    assert not torch.equal(first, weights("third", 4))
+
+
+def test_run_leaves_log_scalars_and_picture(root: Path, tmp_path: Path) -> None:
+    train(root, tmp_path, "SOLVER.MAX_ITER", 3, "TEST.EVAL_PERIOD", 2)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert math.isfinite(rows[0]["total_loss"])
+    assert "segm/AP50-bronchiectasis" in rows[-1]
+    assert (tmp_path / "training_curves.png").stat().st_size > 5000
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+    assert (tmp_path / "model_best.pth").is_file()
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_mixed_precision_on_cpu_trains(root: Path, tmp_path: Path) -> None:
+    trainer, _ = train(root, tmp_path, "SOLVER.MAX_ITER", 2, "SOLVER.AMP.ENABLED", True, "DATASETS.TEST", ())
+    assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
+
+
+def test_infinite_loss_is_an_error_with_its_remedy(root: Path, tmp_path: Path) -> None:
+    opts = ("SOLVER.MAX_ITER", 30, "SOLVER.BASE_LR", 1e6, "SOLVER.WARMUP_ITERS", 0, "DATASETS.TEST", ())
+    with pytest.raises(TrainingError, match="BASE_LR"):
+        train(root, tmp_path, *opts)
+    assert not (tmp_path / "model_final.pth").exists()
+
+
+def test_data_set_that_was_not_prepared_is_named(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"no_such_train.*prepare_dataset"):
+        LungTrainer(tiny_config(root, tmp_path, "DATASETS.TRAIN", ("no_such_train",)))

@@ -1,0 +1,194 @@
+#!/usr/bin/env python
+"""Show the whole method on synthetic patients: what tools/quickstart.sh runs after the set-up.
+
+Each stage is one of the project's own tools, called as a user would; its command is printed. A stage that is done is
+not done again: remove the output folder to start anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from lung_d2.categories import CATEGORIES
+from lung_d2.command_line import run_tool
+from lung_d2.errors import LungD2Error
+
+logger = logging.getLogger("quickstart")
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = "configs/quick_schedules/mask_rcnn_R_50_FPN_phantom_cpu.yaml"
+DATASET = "phantom_quick"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the way.
+
+    Attributes:
+        name: What the table calls it.
+        command: Tool and arguments, relative to the repository.
+        is_done: Whether its result is there.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    is_done: Callable[[], bool]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--series", type=Path, help="DICOM folder or NIfTI file of your own to recognise as well")
+    parser.add_argument("--output", type=Path, default=ROOT / "output" / "quickstart", help="folder for everything")
+    return parser
+
+
+def main() -> None:
+    """Run the stages, then print the table."""
+    args = build_parser().parse_args()
+    output = args.output.resolve()
+    series = args.series.resolve() if args.series else None
+    output.mkdir(parents=True, exist_ok=True)
+    seconds = _read_json(output / "seconds.json", {})
+    for stage in build_stages(output):
+        _run(stage, output, seconds)
+    _run(_recognise("recognise", _held_out_series(output), output), output, seconds)
+    if series:
+        _run(_recognise("recognise --series", series, output, always=True), output, seconds)
+    _say(output, seconds)
+
+
+def build_stages(output: Path) -> list[Stage]:
+    """Return the stages up to the evaluation."""
+    model = output / "model"
+    train = ("tools/train_net.py", "--config-file", CONFIG, "OUTPUT_DIR", str(model))
+    weights = str(model / "model_final.pth")
+    return [
+        Stage(
+            "build phantoms",
+            ("tools/make_phantom.py", "--preset", "quick", "--out", str(output / "cohort")),
+            lambda: (output / "cohort.done").is_file(),
+        ),
+        Stage(
+            "prepare",
+            (
+                "tools/prepare_dataset.py",
+                "dicom",
+                str(output / "cohort"),
+                "--name",
+                DATASET,
+                "--instances",
+                "values",
+                "--val-fraction",
+                "0.2",
+                "--overwrite",
+            ),
+            lambda: (_dataset_folder(output) / "annotations" / "val.json").is_file(),
+        ),  # fmt: skip
+        Stage("train", (*train[:3], "--resume", *train[3:], "DATASETS.TEST", "()"), Path(weights).is_file),
+        Stage("evaluate", (*train[:3], "--eval-only", *train[3:], "MODEL.WEIGHTS", weights), _results(output).is_file),
+    ]
+
+
+def _recognise(name: str, series: Path, output: Path, *, always: bool = False) -> Stage:
+    model = output / "model"
+    results = output / "recognition"
+    return Stage(
+        name,
+        ("tools/recognize.py", "--config-file", str(model / "config.yaml"), "--weights", str(model / "model_final.pth"),
+         "--input", str(series), "--output", str(results)),
+        lambda: not always and any(results.glob("*/detections.json")),
+    )  # fmt: skip
+
+
+def _run(stage: Stage, output: Path, seconds: dict[str, float]) -> None:
+    if stage.is_done():
+        logger.info("== %s: done before", stage.name)
+        return
+    logger.info("== %s\n$ python %s", stage.name, shlex.join(_shorten(part) for part in stage.command))
+    start = time.monotonic()
+    environment = os.environ | {"DETECTRON2_DATASETS": str(output / "datasets"), "PYTHONWARNINGS": "ignore"}
+    status = subprocess.run([sys.executable, *stage.command], cwd=ROOT, env=environment, check=False).returncode
+    if status:
+        raise LungD2Error(
+            f"stage {stage.name}", found=f"exit status {status}", remedy="see its message above, then run this again"
+        )
+    if stage.name == "build phantoms":
+        (output / "cohort.done").touch()
+    # A stage that was interrupted and resumed took the time of all its parts.
+    seconds[stage.name] = seconds.get(stage.name, 0.0) + time.monotonic() - start
+    (output / "seconds.json").write_text(json.dumps(seconds))
+
+
+def _shorten(part: str) -> str:
+    return str(Path(part).relative_to(ROOT)) if part.startswith(f"{ROOT}{os.sep}") else part
+
+
+def _dataset_folder(output: Path) -> Path:
+    return output / "datasets" / "lung_ct" / DATASET
+
+
+def _results(output: Path) -> Path:
+    return output / "model" / "inference" / f"{DATASET}_val" / "results.json"
+
+
+def _held_out_series(output: Path) -> Path:
+    """Return the DICOM folder of the first held-out patient."""
+    from lung_d2.ct import find_series
+
+    held_out = {image["series"] for image in _read_json(_dataset_folder(output) / "annotations" / "val.json")["images"]}
+    for folder in sorted(path for path in (output / "cohort").iterdir() if path.is_dir()):
+        if find_series(folder)[0].series_hash in held_out:
+            return folder
+    raise LungD2Error(output, found="no held-out series", remedy="remove this folder and run again")
+
+
+def _say(output: Path, seconds: dict[str, float]) -> None:
+    results = _read_json(_results(output))
+    rows = [["box AP", results["bbox"]["AP"]], ["mask AP", results["segm"]["AP"]]]
+    for category in CATEGORIES:
+        rows.append([f"box AP50, {category.name}", results["bbox"][f"AP50-{category.name}"]])
+        rows.append([f"mask AP50, {category.name}", results["segm"][f"AP50-{category.name}"]])
+    rows += [[f"seconds: {name}", value] for name, value in seconds.items()]
+    rows.append(["seconds: all", sum(seconds.values())])
+    print(tabulate(rows, headers=["on held-out phantoms", ""], floatfmt=".1f", tablefmt="simple"))
+    print(_describe_model(output))
+    for folder in sorted((output / "recognition").iterdir()):
+        pictures = sorted((folder / "overlays").glob("*.png"))
+        print(f"overlays: {_shorten(str(folder / 'overlays'))} ({len(pictures)} slices with detections)")
+    print(f"curves:   {_shorten(str(output / 'model' / 'training_curves.png'))}")
+    print(
+        "Trained on synthetic patients for minutes: it shows the way, and finds little on real CT. Research use only."
+    )
+
+
+def _describe_model(output: Path) -> str:
+    from lung_d2 import load_config
+
+    logging.getLogger("lung_d2").setLevel(logging.WARNING)
+    cfg = load_config(output / "model" / "config.yaml")
+    return (
+        f"ResNet-{cfg.MODEL.RESNETS.DEPTH} from random weights, {cfg.INPUT.MIN_SIZE_TEST} px, "
+        f"{cfg.SOLVER.MAX_ITER} iterations of {cfg.SOLVER.IMS_PER_BATCH} slices on {cfg.MODEL.DEVICE}"
+    )
+
+
+def _read_json(path: Path, default: Any = None) -> Any:
+    return json.loads(path.read_text()) if path.is_file() or default is None else default
+
+
+if __name__ == "__main__":
+    run_tool(main)
