@@ -114,7 +114,7 @@ def draw_anatomy(rng: np.random.Generator, lung_hu: tuple[float, float], prone_s
     return Anatomy(
         lung_height=height,
         cage_width=rng.uniform(128, 144) * size,
-        cage_depth=rng.uniform(90, 103) * size,
+        cage_depth=rng.uniform(87, 101) * size,
         squareness=rng.uniform(2.05, 2.3),
         fat=rng.uniform(6, 20),
         muscle=rng.uniform(0.8, 1.3),

@@ -53,7 +53,7 @@ def draw_distractors(strength: float, lungs: LungMap, rng: np.random.Generator) 
     walled = bullae.take(rng.random(len(bullae)) < 0.35)
     return Distractors(
         bullae=bullae,
-        walls=walled.resized(add_mm=0.35),
+        walls=walled.resized(add_mm=0.5),
         nodules=_balls(lungs, int(strength * rng.integers(2, 16)) * has[1], (1.3, 3.8), (2.0, 60.0), rng),
         bands=_bands(lungs, int(strength * rng.integers(1, 9)) * has[2], rng),
         emphysema=float(strength * rng.uniform(0, 1) * (rng.random() < 0.5)),

@@ -140,7 +140,7 @@ def _draw_opacity(wanted: LesionSpec, lungs: LungMap, height: Vector2, rng: np.r
         raggedness=0.0 if kind == "round" else float(rng.uniform(0.10, 0.20)),
         shift=float(rng.uniform(0, 30)),
         pleural_mm=float(rng.uniform(0.75, 1.1) * max(size, 10)) if kind == "crescent" else 0.0,
-        hu=-690.0 + 190.0 * evidence + float(rng.uniform(-20, 30)),
+        hu=-655.0 + 165.0 * evidence + float(rng.uniform(-20, 30)),
         vagueness=float(0.34 - 0.20 * evidence),
         analytic_ml=round_ml,
     )

@@ -82,7 +82,7 @@ def _paint_holes(lung: np.ndarray, scene: Scene, plane: Plane) -> None:
         upper = float(smooth_step(0.3, 0.8, np.array(plane.z / scene.anatomy.lung_height)))
         holes = smooth_step(1.2, 1.6, scene.anatomy.grain.on_plane(plane, 6.0, shift=12.0))
         paint(lung, holes * extra.emphysema * upper, -965.0)
-    paint(lung, tube_coverage(extra.walls, plane), -560.0)
+    paint(lung, tube_coverage(extra.walls, plane), -430.0)
     paint(lung, tube_coverage(extra.bullae, plane), -972.0)
 
 

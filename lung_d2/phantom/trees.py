@@ -12,7 +12,7 @@ import numpy as np
 
 from lung_d2.phantom.tubes import Tubes
 
-_MURRAY = 2.45
+_MURRAY = 2.6
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def grow_tree(points: np.ndarray, root: np.ndarray, heading: np.ndarray, rng: np
         if distance < 1.5:
             continue
         aim = _limit_turn(way / distance, direction, 0.35)
-        end = start + aim * min(max(0.42 * distance, 3.0), distance)
+        end = start + aim * min(max(0.47 * distance, 3.0), distance)
         branches.append((start, end, direction, parent))
         if len(cloud) < 2 * least or len(branches) > 20_000:
             continue
@@ -90,7 +90,9 @@ def _split(cloud: np.ndarray, direction: np.ndarray, rng: np.random.Generator) -
     beside = centered - np.outer(centered @ direction, direction)
     sample = beside[:: max(1, len(beside) // 400)]
     _, vectors = np.linalg.eigh(sample.T @ sample)
-    normal = _unit(vectors[:, 2] + rng.normal(0, 0.25, 3))
+    # Eigenvectors have no sign of their own; another LAPACK must not turn the tree round.
+    longest = vectors[:, 2] * (1.0 if vectors[np.argmax(np.abs(vectors[:, 2])), 2] > 0 else -1.0)
+    normal = _unit(longest + rng.normal(0, 0.25, 3))
     projection = centered @ normal
     cut = np.quantile(projection[:: max(1, len(projection) // 400)], rng.uniform(0.35, 0.65))
     return cloud[projection < cut], cloud[projection >= cut]
