@@ -84,16 +84,17 @@ def load_lung_json(json_file: Path, image_root: Path, name: str) -> list[dict[st
         content = json.loads(json_file.read_text())
         extra = {image["id"]: {key: image[key] for key in _EXTRA_IMAGE_KEYS} for image in content["images"]}
         neighbours = {image["id"]: image["neighbours"] for image in content["images"] if "neighbours" in image}
-        classes = [category["name"] for category in sorted(content["categories"], key=lambda c: c["id"])]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        categories = {category["id"]: category["name"] for category in content["categories"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(
             json_file, found=f"no COCO JSON ({type(error).__name__})", remedy="prepare the data set again"
         ) from error
-    if classes != [category.name for category in CATEGORIES]:
-        raise DatasetError(json_file, found=f"categories {classes}", expected="ours", remedy="prepare it again")
+    ours = {category.coco_id: category.name for category in CATEGORIES}
+    if categories != ours:
+        raise DatasetError(json_file, found=f"categories {categories}", expected=str(ours), remedy="prepare it again")
     records: list[dict[str, Any]] = load_coco_json(str(json_file), str(image_root), name)
     for record in records:
         record.update(extra[record["image_id"]])
         if record["image_id"] in neighbours:
-            record["neighbours"] = [str(image_root / name) for name in neighbours[record["image_id"]]]
+            record["neighbours"] = [str(image_root / file_name) for file_name in neighbours[record["image_id"]]]
     return records

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -40,13 +41,13 @@ def split_by_patient(patients: Iterable[str], fractions: Mapping[str, float], se
             remedy="add patients, or set --val-fraction 0",
         )
     random.Random(seed).shuffle(ids)
-    smaller = sorted(wanted, key=lambda name: wanted[name])[:-1]  # the largest split takes what is left
+    *smaller, largest = sorted(wanted, key=lambda name: wanted[name])  # the largest split takes what is left
     result: dict[str, str] = {}
-    for name in smaller:
-        count = max(1, round(wanted[name] * len(set(ids) | set(result))))
+    total = len(ids)
+    for waiting, name in zip(range(len(smaller), 0, -1), smaller, strict=True):
+        count = min(max(1, round(wanted[name] * total)), len(ids) - waiting)
         result.update(dict.fromkeys(ids[:count], name))
         ids = ids[count:]
-    largest = max(wanted, key=lambda name: wanted[name])
     return result | dict.fromkeys(ids, largest)
 
 
@@ -57,14 +58,17 @@ def read_split_file(path: Path) -> dict[str, dict[str, str]]:
         ``{"split": {patient: split}, "patient": {file: patient}}``; a row without a patient is its own.
 
     Raises:
-        DatasetError: A column is missing, or a patient stands in two splits.
+        DatasetError: A column or value is missing, or a patient stands in two splits.
     """
     if not path.is_file():
         raise DatasetError(
             path, found="no such file", expected="a CSV with columns patient and split", remedy="correct it"
         )
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        rows = list(csv.DictReader(stream))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(path, found="no CSV", expected="text in UTF-8", remedy="export it again") from error
     columns = set(rows[0]) if rows else set()
     patient_column = next((column for column in _PATIENT_COLUMNS if column in columns), None)
     if "split" not in columns or not (patient_column or "file" in columns):
@@ -73,12 +77,19 @@ def read_split_file(path: Path) -> dict[str, dict[str, str]]:
         )
     split_of: dict[str, str] = {}
     patient_of: dict[str, str] = {}
-    for row in rows:
-        patient = row[patient_column] if patient_column else row["file"]
+    for number, row in enumerate(rows, 2):
+        patient = row[patient_column or "file"]
+        if not patient or not re.fullmatch(r"[\w-]+", row["split"] or ""):
+            raise DatasetError(
+                path,
+                found=f"row {number} without a patient or file, or with the split {row['split']!r}",
+                expected="both, the split as letters, digits, _ -",
+                remedy="fill it in",
+            )
         if split_of.setdefault(patient, row["split"]) != row["split"]:
             raise DatasetError(
                 path,
-                found=f"{patient_column} {patient} in the splits {split_of[patient]} and {row['split']}",
+                found=f"row {number} in {row['split']}, an earlier row of the same patient in {split_of[patient]}",
                 expected="each patient in one split",
                 remedy="move all its rows to one",
             )

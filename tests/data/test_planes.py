@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from lung_d2.data.planes import read_plane, write_plane
+from lung_d2.errors import DatasetError
+
+
+@pytest.mark.parametrize(
+    "plane",
+    [np.array([[-32768, -1024], [0, 32767]], np.int16), np.arange(256, dtype=np.uint8).reshape(16, 16)],
+    ids=["HU", "grey"],
+)
+def test_every_value_comes_back(tmp_path, plane):
+    write_plane(plane, tmp_path / "slice.png")
+    again = read_plane(tmp_path / "slice.png")
+    assert again.dtype == plane.dtype
+    assert np.array_equal(again, plane)
+
+
+def test_hu_are_stored_with_an_offset(tmp_path):
+    write_plane(np.array([[-1000]], np.int16), tmp_path / "slice.png")
+    assert cv2.imread(str(tmp_path / "slice.png"), cv2.IMREAD_UNCHANGED).tolist() == [[31768]]
+
+
+def test_grey_picture_with_three_channels_is_grey(tmp_path):
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    cv2.imwrite(str(tmp_path / "picture.png"), np.dstack([grey] * 3))
+    assert np.array_equal(read_plane(tmp_path / "picture.png"), grey)
+
+
+def test_transparency_is_left_out(tmp_path):
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    cv2.imwrite(str(tmp_path / "picture.png"), np.dstack([grey, grey, grey, np.full_like(grey, 9)]))
+    assert np.array_equal(read_plane(tmp_path / "picture.png"), grey)
+
+
+def test_colour_picture_is_refused(tmp_path):
+    picture = np.zeros((3, 4, 3), np.uint8)
+    picture[1, 1, 2] = 200
+    cv2.imwrite(str(tmp_path / "picture.png"), picture)
+    with pytest.raises(DatasetError, match=r"picture\.png: a colour picture"):
+        read_plane(tmp_path / "picture.png")
+
+
+@pytest.mark.parametrize("name", ["slice.png", "slice.jpg"])
+def test_file_that_breaks_off_is_refused(tmp_path, name):
+    path = tmp_path / name
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8))
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(DatasetError, match=f"{name}: not a readable picture"):
+        read_plane(path)
+
+
+def test_whole_jpeg_is_read(tmp_path):
+    cv2.imwrite(str(tmp_path / "slice.jpg"), np.full((8, 8), 77, np.uint8))
+    assert np.unique(read_plane(tmp_path / "slice.jpg")).tolist() == [77]
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(DatasetError, match=r"none\.png: no such file"):
+        read_plane(tmp_path / "none.png")
+
+
+def test_floating_point_picture_is_refused(tmp_path):
+    cv2.imwrite(str(tmp_path / "slice.tiff"), np.zeros((4, 4), np.float32))
+    with pytest.raises(DatasetError, match="pixels of float32; expected 8 or 16 bits"):
+        read_plane(tmp_path / "slice.tiff")
+
+
+def test_folder_that_is_not_there_cannot_be_written(tmp_path):
+    with pytest.raises(DatasetError, match="cannot be written"):
+        write_plane(np.zeros((4, 4), np.int16), tmp_path / "none" / "slice.png")
