@@ -6,8 +6,10 @@ A frame is handed over in a new file that holds its pixel module and nothing els
 
 from __future__ import annotations
 
+import os
 import struct
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +29,12 @@ _itk: Any = SimpleITK  # It has no types.
 IntArray = npt.NDArray[Any]
 """Integers of whatever width the file has."""
 
+DAMAGE, STDERR = b"Corrupt JPEG data", 2
+_stderr_lock = threading.Lock()
+
 JPEG_START, JPEG_2000_START, JP2_START = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP"
+END_OF_IMAGE = b"\xff\xd9"
+"""Last marker of JPEG, JPEG-LS and JPEG 2000 streams alike."""
 JPEG_FRAME_HEADERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 """Second bytes of the markers that open a JPEG or JPEG-LS frame (ITU-T T.81 table B.1, T.87)."""
 
@@ -67,12 +74,19 @@ def decode_frame(data: bytes, dataset: Dataset, transfer_syntax: str, where: str
             expected=f"{size[0]} x {size[1]} with 1, as its header says",
             remedy="export the file again",
         )
+    if coded is not None and not data.rstrip(b"\0").endswith(END_OF_IMAGE):
+        raise InputError(
+            where, found="a compressed frame without its end", expected="a whole file", remedy="copy or export it again"
+        )
     with tempfile.TemporaryDirectory(prefix="lung_d2_") as folder:
         path = Path(folder, "frame.dcm")
         try:
             frame = _frame_dataset(data, dataset, transfer_syntax)
             frame.save_as(path, enforce_file_format=True)
-            stored = _read_frame(path, frame)
+            with _stderr_in(Path(folder, "stderr")) as said:
+                stored = _read_frame(path, frame)
+            if DAMAGE in said.read_bytes():
+                raise RuntimeError("the decoder guessed at pixels of a damaged stream")
         except (*READ_ERRORS, RuntimeError) as error:
             raise InputError(
                 where,
@@ -83,6 +97,23 @@ def decode_frame(data: bytes, dataset: Dataset, transfer_syntax: str, where: str
     if stored.shape != size or stored.dtype.kind not in "iu":
         raise InputError(where, found=f"decoded to {stored.shape}", expected=f"{size}", remedy="export the file again")
     return stored
+
+
+@contextmanager
+def _stderr_in(path: Path) -> Iterator[Path]:
+    """Send file descriptor 2 to a file: libjpeg reports damage there and nowhere else, and decodes on."""
+    with _stderr_lock, open(path, "wb") as file:
+        try:
+            terminal = os.dup(STDERR)
+        except OSError:  # A daemon may have closed it.
+            yield path
+            return
+        try:
+            os.dup2(file.fileno(), STDERR)
+            yield path
+        finally:
+            os.dup2(terminal, STDERR)
+            os.close(terminal)
 
 
 def _frame_dataset(data: bytes, dataset: Dataset, transfer_syntax: str) -> Dataset:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.ct.planes import MAX_VOXELS, SIDE_IMAGE_TYPES, Plane
+from lung_d2.ct.planes import MAX_SPACING_MM, MAX_VOXELS, SIDE_IMAGE_TYPES, Plane
 from lung_d2.errors import GeometryError, InputError
 
 logger = logging.getLogger(__name__)
@@ -185,6 +185,13 @@ def _slice_step(planes: Sequence[Plane], origins: Vector, positions: Vector, nor
         return normal * (stated or 1.0)
     steps = np.diff(positions)
     _check_steps(planes, steps, name)
+    if steps.max() > MAX_SPACING_MM:
+        raise GeometryError(
+            name,
+            found=f"slices {steps.max():.0f} mm apart",
+            expected=f"at most {MAX_SPACING_MM:g} mm",
+            remedy="give the whole series",
+        )
     step: Vector = (origins[-1] - origins[0]) / (len(planes) - 1)
     drift = origins - (origins[0] + np.arange(len(planes))[:, None] * step)
     along = np.abs(drift @ normal)

@@ -17,6 +17,8 @@ MAX_SIDE = 8192
 MAX_VOXELS = 2**30
 """Most voxels of a volume that are read: 2 GiB as int16."""
 MAX_SPACING_MM = 100.0
+MAX_POSITION_MM = 1e5
+"""A hundred metres: positions further off are damage."""
 
 HU_RESCALE_TYPES = frozenset({"", "HU", "US", "UNSPECIFIED", "HOUNSFIELD", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS"})
 """Rescale types that may be HU (PS3.3 C.11.1.1.2: absent means HU for CT; US is unspecified)."""
@@ -203,6 +205,8 @@ def _check_geometry(
 ) -> None:
     if not all(math.isfinite(number) for number in (*position, *orientation, *spacing)):
         raise GeometryError(path, found="NaN or infinity in its geometry", remedy="export the series again")
+    if max(map(abs, position)) > MAX_POSITION_MM:
+        raise GeometryError(path, found="a position beyond 100 m", remedy="export the series again")
     if not all(0 < number <= MAX_SPACING_MM for number in spacing):
         raise GeometryError(
             path,

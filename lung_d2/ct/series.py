@@ -135,6 +135,7 @@ class CTSeries:
         _check_uids(stack.planes, self.name)
         for plane in stack.planes:
             _check_hu(plane)
+        _check_rescales(stack.planes)
         return stack
 
     def describe(self) -> str:
@@ -299,6 +300,18 @@ def _check_uids(planes: Sequence[Plane], name: str) -> None:
         logger.warning("%s: %d files without SOPInstanceUID", name, len(files) - len(uids))
     if len(set(uids)) < len(uids):
         logger.warning("%s: %d files share a SOPInstanceUID with another", name, len(uids) - len(set(uids)))
+
+
+def _check_rescales(planes: Sequence[Plane]) -> None:
+    """Refuse a stack of which some planes state their rescale and others do not: those would not be HU."""
+    lacking = [plane for plane in planes if plane.rescale_slope is None or plane.rescale_intercept is None]
+    if 0 < len(lacking) < len(planes):
+        raise InputError(
+            lacking[0].name,
+            found=f"no RescaleSlope or RescaleIntercept, as {len(lacking)} of the {len(planes)} slices",
+            expected="both in all slices, or in none",
+            remedy="export the series again",
+        )
 
 
 def _check_hu(plane: Plane) -> None:

@@ -62,7 +62,7 @@ def make_slice(stored: npt.NDArray[Any], z: float = 0.0, **tags: Any) -> Dataset
 def write(dataset: Dataset, path: Path) -> Path:
     """Write a data set as it is, right or wrong."""
     dataset.file_meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID") or CTImageStorage
-    dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset.save_as(path, enforce_file_format=True)
     return path

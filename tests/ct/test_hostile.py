@@ -73,6 +73,27 @@ def test_damaged_compressed_stream(tmp_path: Path, data_root: Path, name: str) -
             continue
 
 
+def test_truncated_compressed_stream_is_never_read(tmp_path: Path, data_root: Path) -> None:
+    data = (data_root / "odd_files" / "pydicom-data_ct" / "bad_sequence.dcm").read_bytes()
+    for cut in (20, 500, 20000):
+        # The delimiters of the fragment sequence stay whole: only the code stream lacks its end.
+        (tmp_path / "b.dcm").write_bytes(data[: -8 - cut] + bytes(cut) + data[-8:])
+        with pytest.raises(InputError, match="without its end"):
+            read_volume(tmp_path / "b.dcm")
+
+
+def test_damage_that_the_decoder_only_mutters_about(
+    tmp_path: Path, data_root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = bytearray((data_root / "odd_files" / "pydicom-data_ct" / "bad_sequence.dcm").read_bytes())
+    for at in range(-90000, -60000, 3000):
+        data[at] ^= 0x3C
+    (tmp_path / "b.dcm").write_bytes(data)
+    with pytest.raises(InputError, match="cannot be decoded"):
+        read_volume(tmp_path / "b.dcm")
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_damaged_nifti(tmp_path: Path, suffix: str) -> None:
     array = np.arange(-1000, -760, dtype=np.int16).reshape(6, 8, 5)

@@ -324,6 +324,7 @@ def test_missing_modality(tmp_path: Path, tags: dict[str, object]) -> None:
         ({"ImageOrientationPatient": ["NaN", 0, 0, 0, 1, 0]}, "NaN"),
         ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "not orthonormal"),
         ({"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}, "not orthonormal"),
+        ({"ImagePositionPatient": [0, 0, "1e300"]}, "beyond 100 m"),
         ({"RescaleSlope": 0}, "rescale slope 0"),
         ({"RescaleType": "MGML"}, "RescaleType MGML"),
         ({"ImageType": ["DERIVED", "SECONDARY", "AXIAL", "EFF_ATOMIC_NUM"]}, "EFF_ATOMIC_NUM"),
@@ -388,6 +389,19 @@ def test_enhanced_with_too_few_groups(tmp_path: Path) -> None:
     dataset = make_enhanced(stored_slices(2), [0.0, 2.0], [(1.0, -1024.0)] * 2)
     dataset.NumberOfFrames = 900
     assert "900 frames declared but 2" in refused(write(dataset, tmp_path / "a"))
+
+
+def test_rescale_in_some_slices_only(tmp_path: Path) -> None:
+    write_series(tmp_path)
+    write(make_slice(stored_slices(1)[0], z=8.0, RescaleIntercept=None), tmp_path / "b")
+    assert "as 1 of the 5 slices" in refused(tmp_path)
+
+
+def test_enhanced_with_rescale_at_top_level(tmp_path: Path) -> None:
+    dataset = make_enhanced(stored_slices(4), [0.0, 2, 4, 6], [(1, 0)] * 4, RescaleSlope=1, RescaleIntercept=-1024)
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        del group.PixelValueTransformationSequence
+    np.testing.assert_array_equal(read_volume(write(dataset, tmp_path / "a")).hu, expected_hu(4))
 
 
 def test_single_slice_takes_its_thickness(tmp_path: Path) -> None:
