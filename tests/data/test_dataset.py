@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from lung_d2.categories import GROUND_GLASS_OPACITY
+from lung_d2.data import dataset
+from lung_d2.data.annotations import decode_mask
+from lung_d2.data.dataset import AnnotatedSlice, Case, write_dataset
+from lung_d2.data.planes import read_plane
+from lung_d2.errors import DatasetError
+from tiny import SPACING_MM, square, tiny_cases, write_tiny_dataset
+
+SPLITS = {"patient0": "train", "patient1": "train", "patient2": "val"}
+
+
+def write(root, name="tiny", **options):
+    return write_dataset(root, name, tiny_cases(patients=3, size=48), SPLITS, **options)
+
+
+def tree(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def break_off(*_):
+    yield AnnotatedSlice(plane=np.zeros((4, 4), np.int16), instances=(), slice_index=0)
+    raise DatasetError("mask.nii", found="torn", remedy="copy it again")
+
+
+def no_slices():
+    return ()
+
+
+def content(folder, split="train"):
+    return json.loads((folder / "annotations" / f"{split}.json").read_text())
+
+
+def test_layout_on_disk(tmp_path):
+    files = tree(write(tmp_path))
+    images = {f"images/series{case}/{index:04d}.png" for case in range(3) for index in range(4)}
+    assert set(files) == images | {"annotations/train.json", "annotations/val.json"}
+
+
+def test_patients_are_in_their_split(tmp_path):
+    folder = write(tmp_path)
+    assert {image["patient"] for image in content(folder, "train")["images"]} == {"patient0", "patient1"}
+    assert {image["patient"] for image in content(folder, "val")["images"]} == {"patient2"}
+
+
+def test_pycocotools_reads_the_masks_as_they_were(tmp_path):
+    folder = write(tmp_path)
+    coco = COCO(str(folder / "annotations" / "val.json"))
+    source = list(tiny_cases(patients=3, size=48)[2].load())
+    assert len(coco.imgs) == 4
+    for image_id, image in coco.imgs.items():
+        annotations = coco.imgToAnns[image_id]
+        instances = source[image["slice_index"]].instances
+        assert [annotation["category_id"] for annotation in annotations] == [c.coco_id for c, _ in instances]
+        for annotation, (_, mask) in zip(annotations, instances, strict=True):
+            assert np.array_equal(coco.annToMask(annotation), mask)
+
+
+def test_slices_without_a_lesion_are_images_too(tmp_path):
+    train = content(write(tmp_path))
+    annotated = {annotation["image_id"] for annotation in train["annotations"]}
+    assert [image["slice_index"] for image in train["images"] if image["id"] not in annotated] == [0, 0]
+
+
+def test_ids_are_unique(tmp_path):
+    train = content(write(tmp_path))
+    for kind, count in (("images", 8), ("annotations", 12)):
+        assert len({entry["id"] for entry in train[kind]}) == count
+
+
+def test_record_holds_what_coco_has_no_place_for(tmp_path):
+    image = content(write(tmp_path), "val")["images"][1]
+    assert image["hu"] is True
+    assert image["pixel_spacing_mm"] == list(SPACING_MM)
+    assert (image["slice_position_mm"], image["slice_index"], image["series"]) == (2.0, 1, "series2")
+
+
+def test_neighbours_stay_within_their_series_and_repeat_its_ends(tmp_path):
+    images = content(write(tmp_path))["images"]
+    names = [[name.split("/")[1] for name in image["neighbours"]] for image in images]
+    series = [["0000.png", "0001.png"], ["0000.png", "0002.png"], ["0001.png", "0003.png"], ["0002.png", "0003.png"]]
+    assert names == series * 2
+    assert all(name.startswith(image["series"] + "/") for image in images for name in image["neighbours"])
+
+
+def test_slices_that_are_no_series_have_no_neighbours(tmp_path):
+    cases = [replace(case, contiguous=False) for case in tiny_cases(patients=3, size=48)]
+    assert all("neighbours" not in image for image in content(write_dataset(tmp_path, "x", cases, SPLITS))["images"])
+
+
+def test_pixels_are_those_of_the_source(tmp_path):
+    folder = write(tmp_path)
+    source = list(tiny_cases(patients=3, size=48)[1].load())[2]
+    assert np.array_equal(read_plane(folder / "images" / "series1" / "0002.png"), source.plane)
+
+
+def test_empty_mask_is_no_annotation(tmp_path):
+    empty = AnnotatedSlice(np.zeros((8, 8), np.int16), ((GROUND_GLASS_OPACITY, square(8, 0, 0, 0)),), 0)
+    case = Case("case", "p", "s", partial(tuple, [empty]), contiguous=True)
+    assert content(write_dataset(tmp_path, "x", [case], {"p": "train"}))["annotations"] == []
+
+
+def test_workers_make_the_same_files(tmp_path):
+    assert tree(write(tmp_path / "one")) == tree(write(tmp_path / "two", workers=2))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_broken_case_leaves_nothing_under_the_final_name(tmp_path, workers):
+    cases = tiny_cases(patients=3, size=48)
+    cases[1] = replace(cases[1], load=break_off)
+    with pytest.raises(DatasetError, match=r"mask\.nii: torn"):
+        write_dataset(tmp_path, "tiny", cases, SPLITS, workers=workers)
+    assert [path.name for path in (tmp_path / "lung_ct").iterdir()] == [".tiny.partial"]
+
+
+def test_restart_makes_the_same_and_does_not_repeat_what_was_done(tmp_path, monkeypatch):
+    whole = tree(write(tmp_path / "whole"))
+    cases = tiny_cases(patients=3, size=48)
+    with pytest.raises(DatasetError):
+        write_dataset(tmp_path, "tiny", [*cases[:2], replace(cases[2], load=break_off)], SPLITS)
+    imported = []
+    real = dataset._import_case
+    monkeypatch.setattr(
+        dataset, "_import_case", lambda case, staging: (imported.append(case.name), real(case, staging))
+    )
+    assert tree(write(tmp_path)) == whole
+    assert imported == ["case 2"]
+
+
+def test_restart_with_other_options_repeats_the_import(tmp_path):
+    cases = tiny_cases(patients=3, size=48)
+    with pytest.raises(DatasetError):
+        write_dataset(tmp_path, "tiny", [*cases[:2], replace(cases[2], load=break_off)], SPLITS)
+    other = tiny_cases(patients=3, size=48, seed=1)
+    assert tree(write_dataset(tmp_path, "tiny", other, SPLITS)) == tree(
+        write_dataset(tmp_path / "whole", "tiny", other, SPLITS)
+    )
+
+
+def test_name_that_is_taken_is_refused(tmp_path):
+    before = tree(write(tmp_path))
+    with pytest.raises(DatasetError, match="a data set of this name"):
+        write(tmp_path)
+    assert tree(tmp_path / "lung_ct" / "tiny") == before
+
+
+def test_overwrite_replaces_all_of_it(tmp_path):
+    write(tmp_path)
+    one = tiny_cases(patients=1, slices=2, size=48)
+    files = tree(write_dataset(tmp_path, "tiny", one, {"patient0": "test"}, overwrite=True))
+    assert set(files) == {"annotations/test.json", "images/series0/0000.png", "images/series0/0001.png"}
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "a/b", "", ".hidden", "a b", "x\0y"])
+def test_name_that_is_no_file_name_is_refused(tmp_path, name):
+    with pytest.raises(DatasetError, match="expected letters, digits"):
+        write(tmp_path, name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_series_that_comes_twice_is_refused(tmp_path):
+    cases = tiny_cases(patients=2)
+    cases[1] = replace(cases[1], series=cases[0].series)
+    with pytest.raises(DatasetError, match="case 1: the same series as case 0"):
+        write_dataset(tmp_path, "x", cases, SPLITS)
+
+
+def test_patient_without_a_split_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="case 3: no split for its patient"):
+        write_dataset(tmp_path, "x", tiny_cases(patients=4), SPLITS)
+
+
+def test_no_case_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="no annotated series or slices"):
+        write_dataset(tmp_path, "x", [], SPLITS)
+
+
+def test_case_without_a_slice_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="case: no slice"):
+        write_dataset(tmp_path, "x", [Case("case", "patient0", "s", no_slices, contiguous=True)], SPLITS)
+
+
+def test_tiny_dataset_is_as_other_tests_take_it(tmp_path):
+    """Four patients, one of them in val; three slices in four have a square of 256 px and a ring of 132 px."""
+    folder = write_tiny_dataset(tmp_path)
+    val = content(folder, "val")
+    assert (len(content(folder)["images"]), len(val["images"])) == (12, 4)
+    assert [annotation["area"] for annotation in val["annotations"]] == [256, 14 * 14 - 8 * 8] * 3
+    assert decode_mask(val["annotations"][1]["segmentation"]).sum() == 132

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from lung_d2.data import build_train_loader
+from lung_d2.data.loader import PositionSampler
+from lung_d2.errors import DatasetError
+from tiny import tiny_config, write_tiny_dataset
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    path = tmp_path_factory.mktemp("datasets")
+    write_tiny_dataset(path, "loaded", size=64)
+    return path
+
+
+@pytest.fixture
+def loader(root, tmp_path):
+    def build(seed=7, start_iter=0, workers=0, jitter=15.0):
+        opts = ("DATALOADER.NUM_WORKERS", workers, "INPUT.CT.HU_JITTER", jitter)
+        built = build_train_loader(tiny_config(root, tmp_path, *opts, name="loaded"), seed)
+        built.start_iter = start_iter
+        return built
+
+    return build
+
+
+def take(loader, count):
+    return list(itertools.islice(loader, count))
+
+
+def assert_same(batches, others):
+    assert len(batches) == len(others)
+    for image, other in zip(itertools.chain(*batches), itertools.chain(*others), strict=True):
+        assert image["file_name"] == other["file_name"]
+        assert torch.equal(image["image"], other["image"])
+        assert torch.equal(image["instances"].gt_boxes.tensor, other["instances"].gt_boxes.tensor)
+
+
+def test_workers_do_not_change_the_stream(loader):
+    assert_same(take(loader(workers=0), 7), take(loader(workers=2), 7))
+
+
+@pytest.mark.parametrize("start", [3, 8])  # within the first epoch of 6 batches, and after it
+def test_stream_is_taken_up_anywhere(loader, start):
+    assert_same(take(loader(start_iter=start), 3), take(loader(), start + 3)[start:])
+
+
+def test_each_epoch_holds_every_image_once_in_another_order(loader):
+    names = [image["file_name"] for batch in take(loader(), 12) for image in batch]
+    assert len(set(names[:12])) == len(set(names[12:])) == 12
+    assert names[:12] != names[12:]
+
+
+def test_same_image_is_augmented_anew_in_each_epoch(loader):
+    images = [image for batch in take(loader(jitter=100.0), 12) for image in batch]
+    first, second = [image for image in images if image["file_name"] == images[0]["file_name"]]
+    assert not torch.equal(first["image"], second["image"])
+
+
+def test_other_seed_gives_another_order(loader):
+    orders = [[image["file_name"] for batch in take(loader(seed), 6) for image in batch] for seed in (7, 8)]
+    assert orders[0] != orders[1]
+
+
+def test_numpys_global_generator_stays_as_it_was(loader):
+    np.random.seed(5)
+    expected = np.random.random()
+    np.random.seed(5)
+    take(loader(), 2)
+    assert np.random.random() == expected
+
+
+def test_torchs_generator_belongs_to_the_batch(loader):
+    """Anchors and proposals are sampled with it, so a resumed run must draw the same."""
+
+    def draws(start, count):
+        torch.manual_seed(start)  # whatever was drawn before
+        return [torch.rand(1).item() for _ in itertools.islice(loader(start_iter=start), count)]
+
+    fresh = draws(0, 4)
+    assert len(set(fresh)) == 4
+    assert draws(2, 2) == fresh[2:]
+
+
+def test_sampler_gives_each_process_its_places(monkeypatch):
+    monkeypatch.setattr("lung_d2.data.loader.comm.get_world_size", lambda: 2)
+    positions = []
+    for rank in (0, 1):
+        monkeypatch.setattr("lung_d2.data.loader.comm.get_rank", lambda rank=rank: rank)
+        positions.append(list(itertools.islice(PositionSampler(5, seed=0), 10)))
+    assert [position for position, _ in positions[0]] == list(range(0, 20, 2))
+    together = [index for _, index in sorted(positions[0] + positions[1])]
+    assert [sorted(together[start : start + 5]) for start in range(0, 20, 5)] == [[0, 1, 2, 3, 4]] * 4
+
+
+def test_slices_without_a_lesion_are_trained_on(loader):
+    counts = [len(image["instances"]) for batch in take(loader(), 6) for image in batch]
+    assert sorted(counts) == [0] * 3 + [2] * 9
+
+
+def test_data_set_that_was_not_prepared_is_named(root, tmp_path):
+    cfg = tiny_config(root, tmp_path, "DATASETS.TRAIN", ("none_train",), name="loaded")
+    with pytest.raises(DatasetError, match="data set none_train: not prepared"):
+        build_train_loader(cfg, 0)

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog
+from detectron2.data import transforms as T
+
+from lung_d2.ct import GreyLevels, slice_image
+from lung_d2.data import CTDatasetMapper
+from lung_d2.data.planes import write_plane
+from lung_d2.errors import DatasetError, InputError
+from tiny import tiny_cases, tiny_config, volume_of, write_tiny_dataset
+
+STILL = ("INPUT.RANDOM_FLIP", "none", "INPUT.CT.HU_JITTER", 0.0)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    path = tmp_path_factory.mktemp("datasets")
+    write_tiny_dataset(path, "mapped")
+    return path
+
+
+@pytest.fixture
+def config(root, tmp_path):
+    return lambda *opts: tiny_config(root, tmp_path, *opts, name="mapped")
+
+
+def record(index, split="mapped_val"):
+    """Return slice ``index`` of the one val patient; slice 0 has no lesion."""
+    return copy.deepcopy(DatasetCatalog.get(split)[index])
+
+
+def volume_of_val():
+    patient = int(record(0)["patient"].removeprefix("patient"))
+    return volume_of(np.stack([item.plane for item in tiny_cases()[patient].load()]))
+
+
+def grey_record(path, plane):
+    write_plane(plane, path)
+    height, width = plane.shape
+    return {"file_name": str(path), "height": height, "width": width, "hu": False, "annotations": []}
+
+
+def test_training_gives_image_and_instances(config):
+    mapped = CTDatasetMapper(config(), is_train=True)(record(1))
+    assert (mapped["image"].shape, mapped["image"].dtype) == ((3, 64, 64), torch.uint8)
+    assert "annotations" not in mapped
+    assert mapped["instances"].gt_classes.tolist() == [0, 1]
+
+
+def test_unmoved_masks_are_those_of_the_source_with_their_holes(config):
+    mapped = CTDatasetMapper(config(*STILL), is_train=True)(record(2))
+    patient = int(mapped["patient"].removeprefix("patient"))
+    source = list(tiny_cases()[patient].load())[2]
+    for got, (_, mask) in zip(mapped["instances"].gt_masks.tensor.numpy(), source.instances, strict=True):
+        assert np.array_equal(got, mask)
+    assert mapped["instances"].gt_masks.tensor.sum(dim=(1, 2)).tolist() == [256, 132]
+
+
+@pytest.mark.parametrize("opts", [(), ("INPUT.MIN_SIZE_TRAIN", (101,), "INPUT.MAX_SIZE_TRAIN", 101)])
+def test_boxes_are_tight_around_their_masks(config, opts):
+    np.random.seed(3)
+    mapper = CTDatasetMapper(config(*opts), is_train=True)
+    for index in (1, 2, 3):
+        instances = mapper(record(index))["instances"]
+        assert len(instances) == 2
+        for box, mask in zip(instances.gt_boxes.tensor, instances.gt_masks.tensor, strict=True):
+            rows, columns = torch.where(mask)
+            assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+def test_slice_without_a_lesion_has_no_instances(config):
+    instances = CTDatasetMapper(config(), is_train=True)(record(0))["instances"]
+    assert len(instances) == 0
+    assert instances.gt_boxes.tensor.shape == (0, 4)
+
+
+def test_crowd_region_is_no_instance(config):
+    crowd = record(1)
+    crowd["annotations"][0]["iscrowd"] = 1
+    assert CTDatasetMapper(config(), is_train=True)(crowd)["instances"].gt_classes.tolist() == [1]
+
+
+def test_evaluation_attaches_no_truth(config):
+    mapped = CTDatasetMapper(config(), is_train=False)(record(1))
+    assert not {"instances", "annotations"} & set(mapped)
+    assert mapped["image_id"] == record(1)["image_id"]
+
+
+@pytest.mark.parametrize("channels", ["single", "neighbours"])
+@pytest.mark.parametrize("grey", ["window", "minmax_clahe"])
+@pytest.mark.parametrize("index", [0, 2, 3])
+def test_evaluation_image_is_that_of_the_volume_bit_for_bit(config, channels, grey, index):
+    opts = ("INPUT.CT.CHANNELS", channels, "INPUT.CT.GREY", grey, "INPUT.MIN_SIZE_TEST", 100)
+    cfg = config(*opts, "INPUT.MAX_SIZE_TEST", 100)
+    image = slice_image(volume_of_val(), index, grey=GreyLevels(grey), channels=channels)
+    resized = T.ResizeShortestEdge([100, 100], 100).get_transform(image).apply_image(image)
+    mapped = CTDatasetMapper(cfg, is_train=False)(record(index))
+    assert np.array_equal(mapped["image"].numpy(), resized.transpose(2, 0, 1))
+
+
+def test_window_of_the_config_is_used(config):
+    wide = CTDatasetMapper(config("INPUT.CT.WINDOW_CENTER", 40.0, "INPUT.CT.WINDOW_WIDTH", 400.0), is_train=False)
+    image = slice_image(volume_of_val(), 1, grey=GreyLevels(window_center=40, window_width=400))
+    assert np.array_equal(wide(record(1))["image"].numpy(), image.transpose(2, 0, 1))
+
+
+def test_given_dict_is_not_changed(config):
+    given, before = record(1), record(1)
+    CTDatasetMapper(config(), is_train=True)(given)
+    assert given == before
+
+
+def test_jitter_is_one_shift_of_the_whole_training_image(config):
+    cfg = config("INPUT.RANDOM_FLIP", "none", "INPUT.CT.HU_JITTER", 80.0)
+    np.random.seed(0)
+    shift = np.random.normal(0.0, 80.0)
+    np.random.seed(0)
+    mapped = CTDatasetMapper(cfg, is_train=True)(record(1))
+    moved = GreyLevels(window_center=-600 - shift).apply(volume_of_val().hu[1])
+    assert abs(shift) > 20
+    assert np.array_equal(mapped["image"][0].numpy(), moved)
+
+
+def test_jitter_leaves_evaluation_alone(config):
+    jittered = CTDatasetMapper(config("INPUT.CT.HU_JITTER", 500.0), is_train=False)(record(1))
+    assert np.array_equal(jittered["image"][0].numpy(), GreyLevels().apply(volume_of_val().hu[1]))
+
+
+def test_jitter_leaves_grey_sources_alone(config, tmp_path):
+    plane = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64).astype(np.uint8)
+    opts = ("INPUT.RANDOM_FLIP", "none", "INPUT.CT.HU_JITTER", 500.0, "INPUT.CT.GREY", "minmax_clahe")
+    mapped = CTDatasetMapper(config(*opts), is_train=True)(grey_record(tmp_path / "grey.png", plane))
+    assert np.array_equal(mapped["image"][0].numpy(), plane)
+
+
+def test_window_of_a_grey_source_is_refused(config, tmp_path):
+    source = grey_record(tmp_path / "grey.png", np.zeros((64, 64), np.uint8))
+    with pytest.raises(InputError, match="no Hounsfield units"):
+        CTDatasetMapper(config(), is_train=True)(source)
+
+
+def test_slice_of_another_size_is_refused(config):
+    wrong = record(1) | {"height": 32}
+    with pytest.raises(DatasetError, match=r"0001\.png: 64 x 64 pixels; expected 32 x 64"):
+        CTDatasetMapper(config(), is_train=False)(wrong)
+
+
+def test_missing_slice_is_named(config):
+    with pytest.raises(DatasetError, match=r"none\.png: no such file"):
+        CTDatasetMapper(config(), is_train=False)(record(1) | {"file_name": "none.png"})
+
+
+def test_neighbours_of_a_source_without_them_are_refused(config):
+    alone = record(1)
+    del alone["neighbours"]
+    with pytest.raises(DatasetError, match=r"no neighbouring slices.*CHANNELS single"):
+        CTDatasetMapper(config("INPUT.CT.CHANNELS", "neighbours"), is_train=False)(alone)
