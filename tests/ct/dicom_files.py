@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from lung_d2.ct import read_volume
+from lung_d2.errors import InputError, LungD2Error
 
 NAME, PATIENT_ID, BIRTH_DATE = "PLANTED^PATIENT", "PLANTED-ID-77", "19010203"
 PLANTED = ("PLANTED", "19010203")
@@ -124,3 +129,14 @@ def make_enhanced(
         for z, (slope, intercept) in zip(positions, rescales, strict=True)
     )
     return dataset
+
+
+def refused(source: object, kind: type[LungD2Error] = InputError) -> str:
+    """Return the message of a refusal, having checked that it names no patient."""
+    with pytest.raises(kind) as caught:
+        read_volume(source)  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert "\n" not in message
+    assert not any(word in message for word in PLANTED)
+    assert type(pickle.loads(pickle.dumps(caught.value))) is type(caught.value)
+    return message
