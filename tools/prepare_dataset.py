@@ -35,7 +35,9 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--root", type=Path, default=Path(os.environ.get("DETECTRON2_DATASETS", "datasets")), help="folder of data sets"
     )
-    common.add_argument("--split-file", type=Path, help="CSV with columns split, and patient (or volume) and/or file")
+    common.add_argument(
+        "--split-file", type=Path, help="CSV with columns split, and patient (or case, volume) and/or file"
+    )
     common.add_argument("--val-fraction", type=float, default=0.2, help="share of the patients (default 0.2)")
     common.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
     common.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 4), help="processes")
@@ -65,7 +67,7 @@ def main() -> None:
     else:
         cases = _find_slices(args, split_file)
     if split_file:
-        split_of = _hash_patients(split_file["split"])
+        split_of = _split_patients(cases, split_file["split"])
     else:
         fractions = {"train": 1 - args.val_fraction, "val": args.val_fraction}
         split_of = split_by_patient((case.patient for case in cases), fractions, args.seed)
@@ -97,9 +99,22 @@ def _hash_values(patient_of: dict[str, str]) -> dict[str, str]:
     return {file: hash_identity("patient", patient) for file, patient in patient_of.items()}
 
 
-def _hash_patients(split_of: dict[str, str]) -> dict[str, str]:
-    hashed = {hash_identity("patient", patient): split for patient, split in split_of.items()}
-    return hashed | split_of  # a split file may also name patients by the hashes that a data set holds
+def _split_patients(cases: list[Case], named: dict[str, str]) -> dict[str, str]:
+    """Match a split file, which names patients by ID, by the hashes that a data set holds, or by their case folders."""
+    # DICOM patients are hashed with the issuer of their ID, which is mostly empty; those of pictures have none.
+    hashed = {hash_identity("patient", prefix + name): split for name, split in named.items() for prefix in ("\0", "")}
+    known = hashed | named
+    split_of: dict[str, str] = {}
+    for case in cases:
+        split = known.get(case.patient) or named.get(case.name)
+        if split and split_of.setdefault(case.patient, split) != split:
+            raise DatasetError(
+                case.name,
+                found=f"in {split}, another case of its patient in {split_of[case.patient]}",
+                expected="each patient in one split",
+                remedy="move all its cases to one",
+            )
+    return split_of
 
 
 def _parse_labels(entries: list[str]) -> dict[int, Category | None]:

@@ -14,15 +14,14 @@ the source had none), ``pixel_spacing_mm`` (row, column) and ``slice_position_mm
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
-import pickle
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from lung_d2.categories import CATEGORIES, Category
+from lung_d2.ct.identity import hash_identity
 from lung_d2.data.annotations import build_annotation
 from lung_d2.data.planes import write_plane
 from lung_d2.errors import DatasetError
@@ -162,8 +162,13 @@ def _import_cases(cases: Sequence[Case], staging: Path, workers: int) -> None:
 
 
 def _case_file(staging: Path, case: Case) -> Path:
-    # The pickle holds the importer's options: a case that was imported by others is done again.
-    return staging / "cases" / f"{case.series}-{hashlib.sha256(pickle.dumps(case)).hexdigest()[:16]}.json"
+    return staging / "cases" / f"{case.series}-{_options_hash(case.load)}.json"
+
+
+def _options_hash(load: Callable[[], Iterable[AnnotatedSlice]]) -> str:
+    """Hash what an importer was asked for: a case that was imported with other options is done again."""
+    options = repr((load.args, load.keywords)) if isinstance(load, partial) else getattr(load, "__qualname__", "")
+    return hash_identity("options", options)
 
 
 def _import_case(case: Case, staging: Path) -> None:

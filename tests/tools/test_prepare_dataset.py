@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ct.dicom_files import PATIENT_ID, PLANTED, write_series
+from lung_d2.ct import read_volume, write_nifti
+from tiny import square
+
+SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "prepare_dataset.py"
+
+
+@pytest.fixture
+def prepare(tmp_path):
+    """Give a function that runs the tool with ``tmp_path/root`` for data sets."""
+    environment = {**os.environ, "DETECTRON2_DATASETS": str(tmp_path / "root"), "OMP_NUM_THREADS": "1"}
+
+    def run(*words):
+        command = [sys.executable, SCRIPT, *map(str, words), "--name", "made"]
+        return subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+        )
+
+    return run
+
+
+def content(tmp_path, split):
+    return json.loads((tmp_path / "root" / "lung_ct" / "made" / "annotations" / f"{split}.json").read_text())
+
+
+def error_of(done):
+    """Return the one line that a refusal ends with."""
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert line == done.stderr.splitlines()[-1]
+    return line
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for name in ("a_1.png", "a_2.png", "b_1.png"):
+        for folder, values in (("ct", np.full((16, 16), 50)), ("ggo", square(16, 2, 2, 5) * 255)):
+            (tmp_path / "source" / folder).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(tmp_path / "source" / folder / name), values.astype(np.uint8))
+    return ["slices", tmp_path / "source", "--images", "ct", "--masks", "ggo=ground_glass_opacity"]
+
+
+@pytest.fixture
+def series(tmp_path):
+    """Give two patients' series of 3 slices, with a label map each."""
+    for number in range(2):
+        folder = tmp_path / "source" / f"case{number}"
+        write_series(folder / "dicom", 3, PatientID=f"{PATIENT_ID}-{number}", SeriesInstanceUID=f"1.2.{number}")
+        labels = np.zeros((3, 6, 5), np.uint8)
+        labels[1, 1:4, 1:3] = 1
+        labels[2, 5, 4] = 2
+        write_nifti(labels, read_volume(folder / "dicom").affine_lps, folder / "labels.nii.gz")
+    return ["dicom", tmp_path / "source", "--label", "1=ground_glass_opacity", "--label", "2=bronchiectasis"]
+
+
+def test_dicom_with_label_maps(prepare, series, tmp_path):
+    done = prepare(*series, "--val-fraction", "0.5")
+    assert done.returncode == 0, done.stderr
+    for split in ("train", "val"):
+        found = content(tmp_path, split)
+        assert len(found["images"]) == 3
+        assert Counter(annotation["category_id"] for annotation in found["annotations"]) == {1: 1, 2: 1}
+        assert f"made_{split}: 1 patients, 3 slices, 1 ground_glass_opacity, 1 bronchiectasis" in done.stderr
+
+
+def test_data_set_holds_nothing_of_the_patient(prepare, series, tmp_path):
+    done = prepare(*series, "--val-fraction", "0.5")
+    everything = done.stderr + json.dumps([content(tmp_path, split) for split in ("train", "val")])
+    assert not any(word in everything for word in (*PLANTED, PATIENT_ID))
+
+
+def test_split_file_names_patients_of_dicom(prepare, series, tmp_path):
+    (tmp_path / "split.csv").write_text(f"patient,split\n{PATIENT_ID}-0,val\n{PATIENT_ID}-1,test\n")
+    done = prepare(*series, "--split-file", tmp_path / "split.csv")
+    assert done.returncode == 0, done.stderr
+    (path,) = {image["series"] for image in content(tmp_path, "val")["images"]}
+    assert path == read_volume(tmp_path / "source" / "case0" / "dicom").series_hash
+
+
+def test_split_file_names_case_folders(prepare, series, tmp_path):
+    (tmp_path / "split.csv").write_text("case,split\ncase0,train\ncase1,val\n")
+    done = prepare(*series, "--split-file", tmp_path / "split.csv")
+    assert done.returncode == 0, done.stderr
+    assert len(content(tmp_path, "val")["images"]) == 3
+
+
+def test_two_cases_of_a_patient_in_two_splits_are_refused(prepare, series, tmp_path):
+    write_series(tmp_path / "source" / "case1" / "dicom", 3, PatientID=f"{PATIENT_ID}-0", SeriesInstanceUID="1.2.1")
+    (tmp_path / "split.csv").write_text("case,split\ncase0,train\ncase1,val\n")
+    line = error_of(prepare(*series, "--split-file", tmp_path / "split.csv"))
+    assert "case1: in val, another case of its patient in train" in line
+
+
+def test_pictures_by_pattern(prepare, pictures, tmp_path):
+    done = prepare(*pictures, "--patients", "^([a-z])_", "--val-fraction", "0.5")
+    assert done.returncode == 0, done.stderr
+    counts = sorted(len(content(tmp_path, split)["images"]) for split in ("train", "val"))
+    assert counts == [1, 2]
+
+
+def test_pictures_without_patients_are_refused(prepare, pictures):
+    assert "no way to tell the patients apart" in error_of(prepare(*pictures))
+
+
+@pytest.mark.parametrize(
+    ("words", "finding"),
+    [
+        (["--label", "x=bronchiectasis"], "--label x=bronchiectasis: no label"),
+        (["--label", "3"], "category '': unknown"),
+        (["--split-file", "none.csv"], "none.csv: no such file"),
+        (["--val-fraction", "1.5"], "shares that sum to 1"),
+    ],
+)
+def test_bad_option_is_one_line(prepare, series, words, finding):
+    assert finding in error_of(prepare(*series, *words))
+
+
+def test_covid_slices_with_their_split(prepare, data_root, tmp_path):
+    source = data_root / "covid_slices"
+    folders = ["--images", "ct", "--masks", "covid=ground_glass_opacity", "--split-file", source / "split.csv"]
+    done = prepare("slices", source, *folders)
+    assert done.returncode == 0, done.stderr
+    train, val = content(tmp_path, "train"), content(tmp_path, "val")
+    assert (len(train["images"]), len(val["images"])) == (1093, 189)
+    patients = [{image["patient"] for image in split["images"]} for split in (train, val)]
+    assert [len(names) for names in patients] == [11, 4]
+    assert not patients[0] & patients[1]
+    annotated = {annotation["image_id"] for annotation in train["annotations"]}
+    assert len(annotated) == 1093  # every slice has a lesion
+    assert not any(image["hu"] for image in val["images"])
