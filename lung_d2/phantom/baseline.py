@@ -31,16 +31,16 @@ class RuleParameters:
         join_mm: Lumens nearer than this are one lesion, mm.
     """
 
-    haze_hu: tuple[float, float] = (-760.0, -380.0)
+    haze_hu: tuple[float, float] = (-640.0, -300.0)
     haze_smooth_mm: float = 1.5
-    haze_open_mm: float = 3.0
+    haze_open_mm: float = 5.0
     haze_least_mm2: float = 60.0
-    rim_mm: float = 2.0
-    lumen_hu: float = -880.0
-    lumen_mm2: tuple[float, float] = (6.0, 250.0)
-    wall_hu: float = -640.0
-    wall_mm: float = 1.6
-    join_mm: float = 1.5
+    rim_mm: float = 4.5
+    lumen_hu: float = -720.0
+    lumen_mm2: tuple[float, float] = (3.0, 250.0)
+    wall_hu: float = -440.0
+    wall_mm: float = 2.0
+    join_mm: float = 3.0
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def _is_done(folder: Path, spec: PhantomSpec) -> bool:
         found = "none"
     if found != spec_hash(spec):
         raise DatasetError(
-            folder, found="files of another cohort", expected="a free place", remedy="remove it or choose another folder"
+            folder, found="files of another cohort", expected="a free place", remedy="remove it or take another folder"
         )
     return True
 

@@ -49,18 +49,20 @@ def draw_distractors(strength: float, lungs: LungMap, rng: np.random.Generator) 
         The distractors.
     """
     has = rng.random(5) < 0.25 + 0.75 * strength
-    bullae = _balls(lungs, int(strength * rng.integers(4, 34)) * has[0], (1.8, 6.5), (2.0, 30.0), rng)
-    walled = bullae.take(rng.random(len(bullae)) < 0.35)
+    bullae = _balls(lungs, int(strength * rng.integers(8, 50)) * has[0], (1.8, 8.5), (2.0, 40.0), rng)
+    rows = _rows(lungs, int(strength * rng.integers(2, 14)) * (rng.random() < 0.75), rng)
+    walled = join_tubes([bullae.take(rng.random(len(bullae)) < 0.5), rows])
+    bullae = join_tubes([bullae, rows])
     return Distractors(
         bullae=bullae,
-        walls=walled.resized(add_mm=0.5),
+        walls=walled.resized(add_mm=0.9),
         nodules=_balls(lungs, int(strength * rng.integers(2, 16)) * has[1], (1.3, 3.8), (2.0, 60.0), rng),
         bands=_bands(lungs, int(strength * rng.integers(1, 9)) * has[2], rng),
         emphysema=float(strength * rng.uniform(0, 1) * (rng.random() < 0.5)),
-        dependent_mm=float(strength * rng.uniform(5, 20) * has[3]),
-        dependent_hu=float(rng.uniform(-680, -430)),
-        motion_mm=float(strength * rng.uniform(0, 7) * has[4]),
-        mosaic_hu=float(strength * rng.uniform(5, 32)),
+        dependent_mm=float(strength * rng.uniform(6, 22) * has[3]),
+        dependent_hu=float(rng.uniform(-640, -400)),
+        motion_mm=float(strength * rng.uniform(1, 9) * has[4]),
+        mosaic_hu=float(strength * rng.uniform(8, 40)),
     )
 
 
@@ -79,6 +81,21 @@ def _balls(
     # Small ones are far more common than large ones.
     size = (radius[0] + (radius[1] - radius[0]) * rng.random(count) ** 2).astype(np.float32)
     return Tubes(center, center, size, size)
+
+
+def _rows(lungs: LungMap, count: int, rng: np.random.Generator) -> Tubes:
+    """Rows of bullae that touch one another under the pleura: paraseptal emphysema."""
+    under = lungs.points[(lungs.depth > 3.0) & (lungs.depth < 8.5)]
+    rows = []
+    for start in under[rng.choice(len(under), size=count)]:
+        near = under[np.linalg.norm(under - start, axis=1) < rng.uniform(9, 20)]
+        center = near[rng.choice(len(near), size=min(len(near), int(rng.integers(3, 9))), replace=False)]
+        center = (center + rng.uniform(-2, 2, center.shape)).astype(np.float32)
+        apart = np.linalg.norm(center[:, None] - center[None], axis=2) + 99.0 * np.eye(len(center))
+        # A thin wall stays between neighbours.
+        size = np.clip(0.5 * apart.min(axis=1) - 0.45, 1.5, 6.5).astype(np.float32)
+        rows.append(Tubes(center, center, size, size))
+    return join_tubes(rows)
 
 
 def _bands(lungs: LungMap, count: int, rng: np.random.Generator) -> Tubes:

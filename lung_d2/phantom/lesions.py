@@ -124,7 +124,8 @@ def _draw_opacity(wanted: LesionSpec, lungs: LungMap, height: Vector2, rng: np.r
     kind = str(rng.choice(["round", "patch", "crescent", "large"], p=[0.22, 0.42, 0.20, 0.16]))
     size = rng.uniform(wanted.size_mm.low, wanted.size_mm.high)
     stretch = {"round": (1.0, 0.8), "patch": (1.15, 0.75), "crescent": (1.5, 1.1), "large": (1.6, 0.9)}[kind]
-    semi = (size * stretch[0], size * rng.uniform(min(stretch[1], 0.8), stretch[1] + 0.1), size * rng.uniform(stretch[1], stretch[0]))
+    middle, last = rng.uniform(min(stretch[1], 0.8), stretch[1] + 0.1), rng.uniform(stretch[1], stretch[0])
+    semi = (size * stretch[0], size * middle, size * last)
     reach = max(semi) * (1.0 if kind == "round" else 1.25)
     depth = {"round": (max(semi) + 2.5, 90), "patch": (4, 0.9 * size), "crescent": (1, 6), "large": (0.4 * size, 60)}
     center = _draw_place(lungs, depth[kind], (height[0] + 0.5 * size, height[1] - 0.5 * size), rng)

@@ -104,7 +104,7 @@ def fill_lungs(anatomy: Anatomy, lungs: LungMap, rng: np.random.Generator) -> Lu
 
 def _airways(artery: Tubes, ends: np.ndarray, side: int) -> tuple[Tubes, Tubes]:
     """Lay airways beside the arteries, until they are too small to be seen."""
-    seen = artery.take(ends >= 36)
+    seen = artery.take(ends >= 20)
     beside = np.array([side * 0.25, 0.80, 0.55], np.float32)
     beside /= np.linalg.norm(beside)
     lumen0, lumen1 = 0.70 * seen.radius_start, 0.70 * seen.radius_end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -82,7 +83,7 @@ def _great_vessels(anatomy: Anatomy) -> Iterator[Rod]:
     right, left = hilum(anatomy, -1), hilum(anatomy, 1)
     arch = ((x + 24, y - 10, c + 8), (x + 16, y - 34, c + 22), (x - 8, y - 62, c + 16), (x - 17, y - 76, c - 8))
     yield Rod(_VESSEL, (x + 14, low - 14, -90), (x + 24, y - 10, c + 8), a * 0.9, a)
-    for start, end in zip(arch, arch[1:], strict=False):
+    for start, end in pairwise(arch):
         yield Rod(_VESSEL, start, end, a, a * 1.03)
     yield Rod(_VESSEL, arch[-1], (x - 6, y - 72, c - 55), a * 1.05, a * 1.15)
     yield Rod(_VESSEL, (x - 28 * s, y - 60, c + 60), (x - 27 * s, y - 66, c - 48), 7.5, 9.5)

@@ -169,6 +169,4 @@ def _finish(
         patient_hash=hash_identity("patient", f"PHANTOM-{number:03d}"),
         series_hash=hash_identity("series", series),
     )
-    return PhantomPatient(
-        number, volume, instances, lesions, scene, kernel, sampling.thickness_mm, scene.anatomy.prone
-    )
+    return PhantomPatient(number, volume, instances, lesions, scene, kernel, sampling.thickness_mm, scene.anatomy.prone)

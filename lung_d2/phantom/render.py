@@ -82,7 +82,7 @@ def _paint_holes(lung: np.ndarray, scene: Scene, plane: Plane) -> None:
         upper = float(smooth_step(0.3, 0.8, np.array(plane.z / scene.anatomy.lung_height)))
         holes = smooth_step(1.2, 1.6, scene.anatomy.grain.on_plane(plane, 6.0, shift=12.0))
         paint(lung, holes * extra.emphysema * upper, -965.0)
-    paint(lung, tube_coverage(extra.walls, plane), -430.0)
+    paint(lung, tube_coverage(extra.walls, plane), -260.0)
     paint(lung, tube_coverage(extra.bullae, plane), -972.0)
 
 
@@ -113,7 +113,7 @@ def _paint_contents(lung: np.ndarray, scene: Scene, plane: Plane) -> None:
     contents, extra = scene.contents, scene.distractors
     paint(lung, tube_coverage(extra.bands, plane), -120.0)
     paint(lung, tube_coverage(contents.vessels, plane), BLOOD_HU)
-    paint(lung, tube_coverage(contents.walls, plane), -220.0)
+    paint(lung, tube_coverage(contents.walls, plane), -120.0)
     paint(lung, tube_coverage(contents.airways, plane), LUMEN_HU)
     paint(lung, tube_coverage(extra.nodules, plane), 35.0)
 
@@ -137,7 +137,7 @@ def _smear_heart(lung: np.ndarray, frame: Frame, motion_mm: float) -> None:
     """Let the beating heart lend its shade to the lung beside it."""
     for part, distance in frame.mediastinum:
         if part.name == "heart":
-            paint(lung, 0.28 * smooth_step(2.5 * motion_mm, 0.0, distance - part.margin), -300.0)
+            paint(lung, 0.34 * smooth_step(2.5 * motion_mm, 0.0, distance - part.margin), -300.0)
 
 
 def render_slice(

@@ -7,10 +7,13 @@ from dataclasses import replace
 
 from lung_d2.phantom.spec import PhantomSpec
 
+# Raise it with every change of the generator that changes a picture: cohorts made before are then not mixed in.
+GENERATOR_VERSION = 1
+
 
 def spec_hash(spec: PhantomSpec) -> str:
-    """Return 64 hexadecimal digits that stand for all parameters of a spec but the number of its patients."""
-    return hashlib.sha256(repr(replace(spec, patients=1)).encode()).hexdigest()
+    """Return 64 hexadecimal digits for the generator and all parameters of a spec but the number of its patients."""
+    return hashlib.sha256(f"{GENERATOR_VERSION} {replace(spec, patients=1)!r}".encode()).hexdigest()
 
 
 def phantom_uid(spec: PhantomSpec, number: int, purpose: str) -> str:
