@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lung_d2.errors import ConfigError, DependencyError
+from lung_d2.errors import ConfigError, detectron2_missing
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -89,16 +89,6 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     _scale_learning_rate(cfg, rate_was_given="SOLVER.BASE_LR" in opts[::2])
     _resolve_device(cfg)
     return cfg
-
-
-def detectron2_missing() -> DependencyError:
-    """Return the error that says how Detectron2 is installed."""
-    return DependencyError(
-        "detectron2",
-        found="not installed",
-        expected="a version of 2024 or later",
-        remedy="run 'bash tools/setup.sh', or see https://detectron2.readthedocs.io/en/latest/tutorials/install.html",
-    )
 
 
 def _merge_file(cfg: CfgNode, path: Path) -> None:

@@ -79,3 +79,13 @@ class TrainingError(LungD2Error):
 
 class DependencyError(LungD2Error, ImportError):
     """A package that is missing."""
+
+
+def detectron2_missing() -> DependencyError:
+    """Return the error that says how Detectron2 is installed."""
+    return DependencyError(
+        "detectron2",
+        found="not installed",
+        expected="a version of 2024 or later",
+        remedy="run 'bash tools/setup.sh', or see https://detectron2.readthedocs.io/en/latest/tutorials/install.html",
+    )

@@ -18,6 +18,7 @@ from pathlib import Path
 # A room may import rooms of a lower rank and itself. "" is lung_d2/__init__.py, which only hands names out.
 RANKS = {
     "errors": 0,
+    "lazy": 1,
     "categories": 1,
     "config": 2,
     "ct": 3,

@@ -14,8 +14,7 @@ from typing import Any
 
 from lung_d2 import load_config, register_lung_datasets
 from lung_d2.command_line import run_tool
-from lung_d2.config import detectron2_missing
-from lung_d2.errors import ConfigError
+from lung_d2.errors import ConfigError, detectron2_missing
 
 try:
     from detectron2.engine import default_argument_parser, default_setup, launch

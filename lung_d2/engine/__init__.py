@@ -1,9 +1,6 @@
-"""Training and prediction, exported lazily."""
+"""Training and prediction."""
 
-from __future__ import annotations
-
-import importlib
-from typing import Any
+from lung_d2.lazy import export_lazily
 
 _EXPORTS = {
     "CTPredictor": "lung_d2.engine.predictor",
@@ -12,9 +9,4 @@ _EXPORTS = {
 }
 
 __all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_EXPORTS[name]), name)
+__getattr__, __dir__ = export_lazily(__name__, _EXPORTS)
