@@ -79,7 +79,7 @@ class Recognition:
     def draw(self, detections: SliceDetections) -> npt.NDArray[np.uint8]:
         """Draw the detections of one slice over it; returns uint8 RGB."""
         index = detections.slice_index
-        caption = f"slice {index} of {len(self.planes)}"
+        caption = f"slice {index} (0-{len(self.planes) - 1})"
         if self.volume is None:
             return draw_overlay(self.planes[index], detections, caption=caption)
         return draw_overlay(
@@ -87,6 +87,7 @@ class Recognition:
             detections,
             caption=f"{caption}, {self.volume.slice_positions_mm[index]:.1f} mm",
             pixel_spacing_mm=(self.volume.spacing_mm[1], self.volume.spacing_mm[2]),
+            sides=_sides(self.volume),
         )
 
     def _image_record(self, index: int) -> dict[str, Any]:
@@ -117,8 +118,9 @@ def recognize(source: Source, predictor: CTPredictor, series_uid: str | None = N
     pictures = _picture_files(source)
     if pictures:
         planes = [read_plane(path) for path in pictures]
-        if any(plane.dtype != np.uint8 for plane in planes):
-            raise InputError(pictures[0], found="16-bit pictures", expected="8-bit grey", remedy="give DICOM or NIfTI")
+        for path, plane in zip(pictures, planes, strict=True):
+            if plane.dtype != np.uint8:
+                raise InputError(path, found="16-bit pixels", expected="8-bit grey", remedy="give DICOM or NIfTI")
         found = [predictor.predict_picture(plane.astype(np.uint8), index) for index, plane in enumerate(planes)]
         name = hash_identity("pictures", "\n".join(path.name for path in pictures))
         return Recognition(name=name, planes=planes, detections=tuple(found))
@@ -126,6 +128,14 @@ def recognize(source: Source, predictor: CTPredictor, series_uid: str | None = N
     return Recognition(
         name=volume.series_hash, planes=list(volume.hu), detections=tuple(predictor(volume)), volume=volume
     )
+
+
+def _sides(volume: CTVolume) -> str:
+    """Return the sides of the body at the left and right edge of a slice (LPS: x to the left, y back, z up)."""
+    direction = volume.affine_lps[:3, 0]
+    axis = int(np.argmax(np.abs(direction)))
+    pair = ("RL", "AP", "FH")[axis]
+    return pair if direction[axis] > 0 else pair[::-1]
 
 
 def _picture_files(source: Source) -> list[Path]:

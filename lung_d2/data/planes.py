@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,8 +22,9 @@ def write_plane(plane: npt.NDArray[np.generic], path: Path) -> None:
         plane: ``(H, W)``, int16 in HU (16-bit PNG of HU + 32768) or uint8 grey (8-bit PNG).
         path: Ends in ``.png``.
     """
-    stored = plane if plane.dtype == np.uint8 else (plane.astype(np.int32) + HU_OFFSET).astype(np.uint16)
-    if not cv2.imwrite(str(path), stored):
+    is_grey = plane.dtype == np.uint8
+    stored: npt.NDArray[Any] = plane if is_grey else (plane.astype(np.int32) + HU_OFFSET).astype(np.uint16)
+    if not cv2.imwrite(str(path), np.asarray(stored, stored.dtype)):
         raise DatasetError(path, found="cannot be written", remedy="check the disk space and the permissions")
 
 
@@ -37,7 +39,7 @@ def read_plane(path: str | Path) -> npt.NDArray[np.generic]:
     """
     if not Path(path).is_file():
         raise DatasetError(path, found="no such file", remedy="prepare the data set again")
-    stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    stored: npt.NDArray[Any] | None = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if stored is None or _is_truncated_jpeg(Path(path)):
         raise DatasetError(path, found="not a readable picture", expected="a PNG or JPEG", remedy="write it again")
     if stored.ndim == 3:

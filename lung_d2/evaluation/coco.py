@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,19 +24,32 @@ class LungCOCOEvaluator(COCOEvaluator):  # type: ignore[misc]
         super().__init__(dataset_name, tasks=TASKS, output_dir=output_dir, use_fast_impl=False, allow_cached_coco=False)
 
     def evaluate(self, img_ids: list[int] | None = None) -> dict[str, dict[str, float]]:
-        """Return ``{"bbox": {...}, "segm": {...}}`` in percent on the main process, ``{}`` on the others."""
+        """Return ``{"bbox": {...}, "segm": {...}}`` in percent on the main process, ``{}`` on the others.
+
+        A metric without ground truth is NaN, and null in ``results.json``.
+        """
         results: dict[str, dict[str, float]] = super().evaluate(img_ids)
         if results:
-            (Path(self._output_dir) / "results.json").write_text(json.dumps(results, indent=2))
+            _write_json(results, Path(self._output_dir) / "results.json")
         return results
 
     def _derive_coco_results(
         self, coco_eval: Any, iou_type: str, class_names: Sequence[str] | None = None
     ) -> dict[str, float]:
         results: dict[str, float] = super()._derive_coco_results(coco_eval, iou_type, class_names=class_names)
+        if coco_eval is None:
+            return results | self._nothing_found(class_names or ())
         for index, name in enumerate(class_names or ()):
-            results[f"AP50-{name}"] = _ap50(coco_eval, index) if coco_eval is not None else float("nan")
+            results[f"AP50-{name}"] = _ap50(coco_eval, index)
         return results
+
+    def _nothing_found(self, class_names: Sequence[str]) -> dict[str, float]:
+        """Return AP 0 where there was something to find; Detectron2 says NaN, and nothing of the categories."""
+        found = {f"{metric}-{name}": 0.0 for name in class_names for metric in ("AP", "AP50")}
+        for coco_id, name in zip(self._coco_api.getCatIds(), class_names, strict=True):
+            if not self._coco_api.getAnnIds(catIds=[coco_id]):
+                found |= {f"AP-{name}": float("nan"), f"AP50-{name}": float("nan")}
+        return found | {metric: 0.0 for metric in ("AP", "AP50", "AP75") if self._coco_api.getAnnIds()}
 
 
 def _ap50(coco_eval: Any, category_index: int) -> float:
@@ -47,3 +61,8 @@ def _ap50(coco_eval: Any, category_index: int) -> float:
     precision = coco_eval.eval["precision"][at_50, :, category_index, 0, -1]
     precision = precision[precision > -1]
     return float(np.mean(precision) * 100) if precision.size else float("nan")
+
+
+def _write_json(results: dict[str, dict[str, float]], path: Path) -> None:
+    strict = {task: {name: None if math.isnan(ap) else ap for name, ap in aps.items()} for task, aps in results.items()}
+    path.write_text(json.dumps(strict, indent=2, allow_nan=False))

@@ -127,5 +127,6 @@ def _read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     if values.dtype != np.uint8:
         raise DatasetError(path, found="16-bit pixels", expected="an 8-bit mask", remedy="convert it")
     # {0, 255}, {0, 1} and labels are all common; JPEG leaves greys around the edges of {0, 255}, and resizing too.
+    levels = values.astype(np.uint8)
     is_jpeg = path.suffix.lower() in {".jpg", ".jpeg"}
-    return values > (127 if is_jpeg or values.max() > 127 else 0)
+    return levels > (127 if is_jpeg or levels.max() > 127 else 0)
