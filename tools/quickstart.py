@@ -11,6 +11,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -33,6 +34,10 @@ CONFIG = "configs/quick_schedules/mask_rcnn_R_50_FPN_phantom_cpu.yaml"
 DATASET = "phantom_quick"
 
 
+# Of the log of a training or an evaluation, the terminal shows how far it is; the rest is in the stage's log file.
+_PROGRESS = re.compile(r"(eta: .*? loss_cls)|(Inference done .*)|(error: .*)|(the loss has converged.*)")
+
+
 @dataclass(frozen=True)
 class Stage:
     """One step of the way.
@@ -41,11 +46,13 @@ class Stage:
         name: What the table calls it.
         command: Tool and arguments, relative to the repository.
         is_done: Whether its result is there.
+        is_wordy: Whether its log goes to a file, and only its progress to the terminal.
     """
 
     name: str
     command: tuple[str, ...]
     is_done: Callable[[], bool]
+    is_wordy: bool = False
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -73,45 +80,44 @@ def main() -> None:
 
 def build_stages(output: Path) -> list[Stage]:
     """Return the stages up to the evaluation."""
-    model = output / "model"
-    train = ("tools/train_net.py", "--config-file", CONFIG, "OUTPUT_DIR", str(model))
-    weights = str(model / "model_final.pth")
+    model, cohort = output / "model", output / "cohort"
+    prepare = ("--name", DATASET, "--instances", "values", "--val-fraction", "0.2", "--overwrite")
+    train = ("tools/train_net.py", "--config-file", CONFIG)
+    weights = model / "model_final.pth"
     return [
         Stage(
             "build phantoms",
-            ("tools/make_phantom.py", "--preset", "quick", "--out", str(output / "cohort")),
-            lambda: (output / "cohort.done").is_file(),
+            ("tools/make_phantom.py", "--preset", "quick", "--out", str(cohort)),
+            (output / "cohort.done").is_file,
         ),
         Stage(
             "prepare",
-            (
-                "tools/prepare_dataset.py",
-                "dicom",
-                str(output / "cohort"),
-                "--name",
-                DATASET,
-                "--instances",
-                "values",
-                "--val-fraction",
-                "0.2",
-                "--overwrite",
-            ),
-            lambda: (_dataset_folder(output) / "annotations" / "val.json").is_file(),
-        ),  # fmt: skip
-        Stage("train", (*train[:3], "--resume", *train[3:], "DATASETS.TEST", "()"), Path(weights).is_file),
-        Stage("evaluate", (*train[:3], "--eval-only", *train[3:], "MODEL.WEIGHTS", weights), _results(output).is_file),
+            ("tools/prepare_dataset.py", "dicom", str(cohort), *prepare),
+            (_dataset_folder(output) / "annotations" / "val.json").is_file,
+        ),
+        Stage(
+            "train",
+            (*train, "--resume", "OUTPUT_DIR", str(model), "DATASETS.TEST", "()"),
+            weights.is_file,
+            is_wordy=True,
+        ),
+        Stage(
+            "evaluate",
+            (*train, "--eval-only", "OUTPUT_DIR", str(model), "MODEL.WEIGHTS", str(weights)),
+            _results(output).is_file,
+            is_wordy=True,
+        ),
     ]
 
 
 def _recognise(name: str, series: Path, output: Path, *, always: bool = False) -> Stage:
-    model = output / "model"
-    results = output / "recognition"
+    model, results = output / "model", output / "recognition"
+    weights = ("--config-file", str(model / "config.yaml"), "--weights", str(model / "model_final.pth"))
     return Stage(
         name,
-        ("tools/recognize.py", "--config-file", str(model / "config.yaml"), "--weights", str(model / "model_final.pth"),
-         "--input", str(series), "--output", str(results)),
+        ("tools/recognize.py", *weights, "--input", str(series), "--output", str(results)),
         lambda: not always and any(results.glob("*/detections.json")),
-    )  # fmt: skip
+    )
 
 
 def _run(stage: Stage, output: Path, seconds: dict[str, float]) -> None:
@@ -120,8 +126,7 @@ def _run(stage: Stage, output: Path, seconds: dict[str, float]) -> None:
         return
     logger.info("== %s\n$ python %s", stage.name, shlex.join(_shorten(part) for part in stage.command))
     start = time.monotonic()
-    environment = os.environ | {"DETECTRON2_DATASETS": str(output / "datasets"), "PYTHONWARNINGS": "ignore"}
-    status = subprocess.run([sys.executable, *stage.command], cwd=ROOT, env=environment, check=False).returncode
+    status = _run_wordy(stage, output) if stage.is_wordy else _start(stage, output).wait()
     if status:
         raise LungD2Error(
             f"stage {stage.name}", found=f"exit status {status}", remedy="see its message above, then run this again"
@@ -131,6 +136,26 @@ def _run(stage: Stage, output: Path, seconds: dict[str, float]) -> None:
     # A stage that was interrupted and resumed took the time of all its parts.
     seconds[stage.name] = seconds.get(stage.name, 0.0) + time.monotonic() - start
     (output / "seconds.json").write_text(json.dumps(seconds))
+
+
+def _start(stage: Stage, output: Path, **streams: Any) -> subprocess.Popen[str]:
+    environment = os.environ | {"DETECTRON2_DATASETS": str(output / "datasets"), "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, *stage.command]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **streams)
+
+
+def _run_wordy(stage: Stage, output: Path) -> int:
+    path = output / f"{stage.name}.log"
+    process = _start(stage, output, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert process.stdout is not None
+    with path.open("a") as log:
+        for line in process.stdout:
+            log.write(line)
+            if match := _PROGRESS.search(line):
+                logger.info("   %s", " ".join(match.group().removesuffix("loss_cls").split()))
+    if status := process.wait():
+        logger.info("%s", "".join(path.read_text().splitlines(keepends=True)[-15:]))
+    return status
 
 
 def _shorten(part: str) -> str:

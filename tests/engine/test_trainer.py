@@ -155,3 +155,17 @@ def test_infinite_loss_is_an_error_with_its_remedy(root: Path, tmp_path: Path) -
 def test_data_set_that_was_not_prepared_is_named(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no_such_train.*prepare_dataset"):
         LungTrainer(tiny_config(root, tmp_path, "DATASETS.TRAIN", ("no_such_train",)))
+
+
+@pytest.mark.slow
+def test_two_processes_on_cpu_train_as_one_run(root: Path, tmp_path: Path) -> None:
+    cfg = tiny_config(root, tmp_path, "SOLVER.MAX_ITER", 4, "SOLVER.WARMUP_ITERS", 2)
+    (tmp_path / "tiny.yaml").write_text(cfg.dump())
+    command = [sys.executable, "tools/train_net.py", "--config-file", str(tmp_path / "tiny.yaml"), "--num-gpus", "2"]
+    environment = os.environ | {"DETECTRON2_DATASETS": str(root), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "log.txt.rank1").is_file()
+    checkpoint = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert checkpoint["iteration"] == 3
+    assert not any(name.startswith("module.") for name in checkpoint["model"])
