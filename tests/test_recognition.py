@@ -174,6 +174,13 @@ def test_failed_write_leaves_the_earlier_result(tmp_path, monkeypatch):
     assert files(tmp_path / "bb") == ["detections.json", "overlays/slice_0001.png", "slices.json"]
 
 
+def test_what_a_killed_write_left_is_gone(tmp_path):
+    (tmp_path / ".bb.partial" / "overlays").mkdir(parents=True)
+    (tmp_path / ".bb.partial" / "overlays" / "slice_0002.png").touch()
+    made().write(tmp_path)
+    assert files(tmp_path) == ["bb/detections.json", "bb/overlays/slice_0001.png", "bb/slices.json"]
+
+
 def test_second_write_replaces_all_of_the_first(tmp_path):
     made().write(tmp_path)
     made(score=0.3).write(tmp_path)
