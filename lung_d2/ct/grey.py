@@ -78,7 +78,8 @@ class GreyLevels:
 
 
 def _window(plane: npt.NDArray[np.generic], center: float, width: float) -> npt.NDArray[np.uint8]:
-    levels = (plane.astype(np.float32) - np.float32(center - width / 2)) * np.float32(255 / width)
+    low, levels_per_hu = np.float32(center - width / 2), np.float32(255 / width)
+    levels: npt.NDArray[np.float32] = (plane.astype(np.float32) - low) * levels_per_hu
     return np.rint(np.clip(levels, 0, 255)).astype(np.uint8)
 
 
