@@ -49,8 +49,8 @@ def draw_distractors(strength: float, lungs: LungMap, rng: np.random.Generator) 
         The distractors.
     """
     has = rng.random(5) < 0.25 + 0.75 * strength
-    bullae = _balls(lungs, int(strength * rng.integers(8, 50)) * has[0], (1.8, 8.5), (2.0, 40.0), rng)
-    rows = _rows(lungs, int(strength * rng.integers(2, 14)) * (rng.random() < 0.75), rng)
+    bullae = _balls(lungs, int(strength * rng.integers(8, 60)) * has[0], (1.8, 9.0), (2.0, 40.0), rng)
+    rows = _rows(lungs, int(strength * rng.integers(4, 22)) * (rng.random() < 0.85), rng)
     walled = join_tubes([bullae.take(rng.random(len(bullae)) < 0.5), rows])
     bullae = join_tubes([bullae, rows])
     return Distractors(
@@ -59,7 +59,7 @@ def draw_distractors(strength: float, lungs: LungMap, rng: np.random.Generator) 
         nodules=_balls(lungs, int(strength * rng.integers(2, 16)) * has[1], (1.3, 3.8), (2.0, 60.0), rng),
         bands=_bands(lungs, int(strength * rng.integers(1, 9)) * has[2], rng),
         emphysema=float(strength * rng.uniform(0, 1) * (rng.random() < 0.5)),
-        dependent_mm=float(strength * rng.uniform(6, 22) * has[3]),
+        dependent_mm=float(strength * rng.uniform(8, 27) * has[3]),
         dependent_hu=float(rng.uniform(-640, -400)),
         motion_mm=float(strength * rng.uniform(1, 9) * has[4]),
         mosaic_hu=float(strength * rng.uniform(8, 40)),

@@ -253,7 +253,7 @@ def _draw_paths(
     count = int(rng.integers(2, 5))
     turn = rng.uniform(0, 2 * np.pi)
     # Cysts press into one another; tubes share a wall.
-    touch = 0.80 if kind == "cystic" else 0.94
+    touch = 0.86 if kind == "cystic" else 0.94
     paths = []
     for index in range(count):
         scale = 1.0 if index == 0 else rng.uniform(0.6, 1.0)

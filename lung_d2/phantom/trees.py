@@ -94,7 +94,8 @@ def _split(cloud: np.ndarray, direction: np.ndarray, rng: np.random.Generator) -
     longest = vectors[:, 2] * (1.0 if vectors[np.argmax(np.abs(vectors[:, 2])), 2] > 0 else -1.0)
     normal = _unit(longest + rng.normal(0, 0.25, 3))
     projection = centered @ normal
-    cut = np.quantile(projection[:: max(1, len(projection) // 400)], rng.uniform(0.35, 0.65))
+    ranked = np.sort(projection[:: max(1, len(projection) // 400)])
+    cut = ranked[int(rng.uniform(0.35, 0.65) * len(ranked))]
     return cloud[projection < cut], cloud[projection >= cut]
 
 

@@ -10,7 +10,7 @@ import pytest
 from lung_d2.errors import ConfigError, DatasetError
 from lung_d2.phantom import cohort, preset_by_name, write_cohort
 
-SMALL = replace(preset_by_name("mini"), matrix=(64, 64), slice_count=3, patients=2)
+SMALL = replace(preset_by_name("mini"), matrix=(64, 64), slice_count=2, patients=2)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
