@@ -46,7 +46,8 @@ def test_the_rule_finds_something_where_it_is_easy() -> None:
 
 @pytest.mark.slow
 def test_the_rule_stays_below_30_on_the_benchmark(record_property: pytest.RecordProperty) -> None:
-    patients = [build_patient(preset_by_name("benchmark"), number) for number in range(4)]
+    # Eight patients: with four the figure swings by 15 points with the patients that happen to be taken.
+    patients = (build_patient(preset_by_name("benchmark"), number) for number in range(8))
     scores = score_ap50(patients, lambda patient, index: apply_rule(patient.volume, index))
     for name, score in scores.items():
         record_property(f"rule AP50 {name}", round(score, 1))
