@@ -9,11 +9,14 @@ python tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/mod
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from typing import Any
 
+from torch.multiprocessing import ProcessRaisedException
+
 from lung_d2 import load_config, register_lung_datasets
-from lung_d2.command_line import run_tool
+from lung_d2.command_line import ERROR_STATUS, run_tool
 from lung_d2.errors import ConfigError, detectron2_missing
 
 try:
@@ -47,17 +50,26 @@ def train(args: argparse.Namespace) -> Mapping[str, Any] | None:
     return results
 
 
-def main() -> None:
+def main() -> int:
     """Parse, then launch one process for each GPU."""
     args = default_argument_parser().parse_args()
-    launch(
-        train,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+    try:
+        launch(
+            train,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except ProcessRaisedException as error:
+        # Several processes: an error of ours arrives as the last line of a child's traceback.
+        kind, _, message = str(error).strip().splitlines()[-1].partition(": ")
+        if not kind.startswith("lung_d2.errors."):
+            raise
+        sys.stderr.write(f"error: {message}\n")
+        return ERROR_STATUS
+    return 0
 
 
 if __name__ == "__main__":

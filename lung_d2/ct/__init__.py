@@ -5,8 +5,9 @@ Names are imported when first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lung_d2.lazy import export_lazily
 
 if TYPE_CHECKING:
     from lung_d2.ct.grey import GreyLevels as GreyLevels
@@ -23,30 +24,21 @@ if TYPE_CHECKING:
     from lung_d2.ct.volume import load_series as load_series
     from lung_d2.ct.volume import read_volume as read_volume
 
-_MODULES = {
-    "CTSeries": "series",
-    "CTVolume": "volume",
-    "GreyLevels": "grey",
-    "LabelVolume": "nifti",
-    "find_series": "series",
-    "image_from_planes": "slices",
-    "labels_on_grid": "nifti",
-    "load_series": "volume",
-    "read_label_volume": "nifti",
-    "read_nifti_volume": "nifti",
-    "read_volume": "volume",
-    "slice_image": "slices",
-    "write_nifti": "nifti",
+_EXPORTS = {
+    "CTSeries": "lung_d2.ct.series",
+    "CTVolume": "lung_d2.ct.volume",
+    "GreyLevels": "lung_d2.ct.grey",
+    "LabelVolume": "lung_d2.ct.nifti",
+    "find_series": "lung_d2.ct.series",
+    "image_from_planes": "lung_d2.ct.slices",
+    "labels_on_grid": "lung_d2.ct.nifti",
+    "load_series": "lung_d2.ct.volume",
+    "read_label_volume": "lung_d2.ct.nifti",
+    "read_nifti_volume": "lung_d2.ct.nifti",
+    "read_volume": "lung_d2.ct.volume",
+    "slice_image": "lung_d2.ct.slices",
+    "write_nifti": "lung_d2.ct.nifti",
 }
 
-__all__ = sorted(_MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__all__ = sorted(_EXPORTS)
+__getattr__, __dir__ = export_lazily(__name__, _EXPORTS)

@@ -52,6 +52,8 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
         tag_last: Whether a save becomes the one that ``--resume`` takes up.
     """
 
+    save_dir: str
+
     def __init__(self, model: torch.nn.Module, save_dir: str = "", *, tag_last: bool = True, **kwargs: Any) -> None:
         super().__init__(model, save_dir, **kwargs)
         self.tag_last = tag_last

@@ -157,15 +157,26 @@ def test_data_set_that_was_not_prepared_is_named(root: Path, tmp_path: Path) -> 
         LungTrainer(tiny_config(root, tmp_path, "DATASETS.TRAIN", ("no_such_train",)))
 
 
+def run_two_processes(root: Path, output: Path, *opts: Any) -> subprocess.CompletedProcess[str]:
+    cfg = tiny_config(root, output, "SOLVER.MAX_ITER", 4, "SOLVER.WARMUP_ITERS", 2, *opts)
+    (output / "tiny.yaml").write_text(cfg.dump())
+    command = [sys.executable, "tools/train_net.py", "--config-file", str(output / "tiny.yaml"), "--num-gpus", "2"]
+    environment = os.environ | {"DETECTRON2_DATASETS": str(root), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.slow
 def test_two_processes_on_cpu_train_as_one_run(root: Path, tmp_path: Path) -> None:
-    cfg = tiny_config(root, tmp_path, "SOLVER.MAX_ITER", 4, "SOLVER.WARMUP_ITERS", 2)
-    (tmp_path / "tiny.yaml").write_text(cfg.dump())
-    command = [sys.executable, "tools/train_net.py", "--config-file", str(tmp_path / "tiny.yaml"), "--num-gpus", "2"]
-    environment = os.environ | {"DETECTRON2_DATASETS": str(root), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True, check=False)
+    done = run_two_processes(root, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "log.txt.rank1").is_file()
     checkpoint = torch.load(tmp_path / "model_final.pth", weights_only=True)
     assert checkpoint["iteration"] == 3
     assert not any(name.startswith("module.") for name in checkpoint["model"])
+
+
+@pytest.mark.slow
+def test_error_of_a_child_process_is_one_line_too(root: Path, tmp_path: Path) -> None:
+    done = run_two_processes(root, tmp_path, "DATASETS.TRAIN", ("no_such_train",))
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: data set no_such_train: not prepared")
