@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 
-class PositionSampler(Sampler[tuple[int, int]]):
-    """An endless shuffled stream of ``(position, index)``; each epoch is a permutation of its own seed.
+class PositionSampler(Sampler[tuple[int, int, int]]):
+    """An endless shuffled stream of ``(seed, position, index)``; each epoch is a permutation of its own seed.
 
     Attributes:
+        seed: Seed of the run. It stands here alone, so that a resumed run changes it by setting it here.
         start: Position at which the next iterator begins.
     """
 
@@ -38,28 +39,28 @@ class PositionSampler(Sampler[tuple[int, int]]):
         """Set the number of images and the seed; this process takes every world-size-th position."""
         self.size, self.seed, self.start = size, seed, 0
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
         """Yield from ``start`` on, for this process's rank."""
         epoch, order = -1, np.empty(0, np.int64)
         for position in itertools.count(self.start + comm.get_rank(), comm.get_world_size()):
             if position // self.size != epoch:
                 epoch = position // self.size
                 order = np.random.default_rng([self.seed, epoch]).permutation(self.size)
-            yield position, int(order[position % self.size])
+            yield self.seed, position, int(order[position % self.size])
 
 
 class _SeededDataset(Dataset[Record]):
-    """Map records with numpy's global generator, which Detectron2's augmentations use, seeded by the position."""
+    """Map records with numpy's global generator, which Detectron2's augmentations use, seeded by seed and position."""
 
-    def __init__(self, records: Sequence[Record], mapper: Callable[[Record], Record], seed: int) -> None:
-        self.records, self.mapper, self.seed = DatasetFromList(records), mapper, seed
+    def __init__(self, records: Sequence[Record], mapper: Callable[[Record], Record]) -> None:
+        self.records, self.mapper = DatasetFromList(records), mapper
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, key: tuple[int, int]) -> Record:
-        position, index = key
-        with _numpy_seed(self.seed, position):
+    def __getitem__(self, key: tuple[int, int, int]) -> Record:
+        seed, position, index = key
+        with _numpy_seed(seed, position):
             return self.mapper(self.records[index])
 
 
@@ -110,7 +111,7 @@ def build_train_loader(cfg: CfgNode, seed: int) -> TrainLoader:
         raise DatasetError(", ".join(cfg.DATASETS.TRAIN), found="no image to train on", remedy="prepare it again")
     sampler = PositionSampler(len(records), seed)
     batches = build_detection_train_loader(
-        _SeededDataset(records, CTDatasetMapper(cfg, is_train=True), seed),
+        _SeededDataset(records, CTDatasetMapper(cfg, is_train=True)),
         mapper=None,
         sampler=sampler,
         total_batch_size=cfg.SOLVER.IMS_PER_BATCH,

@@ -68,6 +68,14 @@ def test_other_seed_gives_another_order(loader):
     assert orders[0] != orders[1]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_seed_of_the_sampler_is_the_only_one(loader, workers):
+    """A resumed run takes up the seed of its checkpoint, not that of the new process."""
+    resumed = loader(seed=8, start_iter=2, workers=workers)
+    resumed.sampler.seed = 7
+    assert_same(take(resumed, 4), take(loader(seed=7, start_iter=2), 4))
+
+
 def test_numpys_global_generator_stays_as_it_was(loader):
     np.random.seed(5)
     expected = np.random.random()
@@ -94,8 +102,8 @@ def test_sampler_gives_each_process_its_places(monkeypatch):
     for rank in (0, 1):
         monkeypatch.setattr("lung_d2.data.loader.comm.get_rank", lambda rank=rank: rank)
         positions.append(list(itertools.islice(PositionSampler(5, seed=0), 10)))
-    assert [position for position, _ in positions[0]] == list(range(0, 20, 2))
-    together = [index for _, index in sorted(positions[0] + positions[1])]
+    assert [position for _, position, _ in positions[0]] == list(range(0, 20, 2))
+    together = [index for _, _, index in sorted(positions[0] + positions[1])]
     assert [sorted(together[start : start + 5]) for start in range(0, 20, 5)] == [[0, 1, 2, 3, 4]] * 4
 
 
