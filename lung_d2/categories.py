@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from lung_d2.errors import DatasetError
 
@@ -41,3 +42,21 @@ def category_by_name(name: str) -> Category:
             return category
     names = ", ".join(category.name for category in CATEGORIES)
     raise DatasetError(f"category {name!r}", found="unknown", expected=f"one of {names}", remedy="rename it")
+
+
+def category_by_coco_id(coco_id: int) -> Category:
+    """Return the category of that COCO id.
+
+    Raises:
+        DatasetError: No category has this id.
+    """
+    for category in CATEGORIES:
+        if category.coco_id == coco_id:
+            return category
+    ids = ", ".join(str(category.coco_id) for category in CATEGORIES)
+    raise DatasetError(f"category_id {coco_id}", found="unknown", expected=f"one of {ids}", remedy="correct it")
+
+
+def coco_categories() -> list[dict[str, Any]]:
+    """Return the ``categories`` of a COCO file."""
+    return [{"id": item.coco_id, "name": item.name, "supercategory": "lung lesion"} for item in CATEGORIES]

@@ -6,6 +6,7 @@
     ├── InputError           a CT file, series or volume that cannot be read rightly
     │   ├── GeometryError    positions, spacing or orientation that make no volume
     │   └── SeriesChoiceError  several series where one was asked for
+    ├── OutputError          a folder or file that cannot be written
     ├── DatasetError         annotations, masks, splits or records of a data set
     ├── ConfigError          a config file or key
     ├── CheckpointError      weights that cannot be found, fetched or trusted
@@ -59,6 +60,10 @@ class GeometryError(InputError):
 
 class SeriesChoiceError(InputError):
     """Several series where one was asked for."""
+
+
+class OutputError(LungD2Error):
+    """A folder or file that cannot be written."""
 
 
 class DatasetError(LungD2Error):

@@ -29,9 +29,10 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from lung_d2.categories import CATEGORIES, Category
+from lung_d2.categories import Category, coco_categories
 from lung_d2.ct.identity import hash_identity
 from lung_d2.data.annotations import build_annotation
+from lung_d2.data.folders import create_folder, replace_folder, restore_folder
 from lung_d2.data.planes import write_plane
 from lung_d2.errors import DatasetError
 
@@ -69,6 +70,8 @@ class Case:
         series: Hashed or anonymous id, fit for a folder name.
         load: Reads the slices, in order; picklable, so that worker processes can.
         contiguous: Whether neighbouring slices of the list are neighbours in the body.
+        fingerprint: Of the files that it reads, see :func:`fingerprint_files`: a case whose files have changed is
+            imported again.
     """
 
     name: str
@@ -76,6 +79,23 @@ class Case:
     series: str
     load: Callable[[], Iterable[AnnotatedSlice]]
     contiguous: bool
+    fingerprint: str = ""
+
+
+def fingerprint_files(files: Iterable[Path]) -> str:
+    """Hash path, size and time of change of files, without reading them.
+
+    Raises:
+        DatasetError: A file is not there.
+    """
+    lines = []
+    for path in files:
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise DatasetError(path, found="cannot be opened", remedy="check the path and its permissions") from error
+        lines.append(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}")
+    return hash_identity("files", "\n".join(lines))
 
 
 def write_dataset(
@@ -105,21 +125,23 @@ def write_dataset(
 
     Raises:
         DatasetError: The name is taken or no name, a case is broken, or a patient has no split.
+        OutputError: The folder cannot be created.
     """
     final = _dataset_folder(root, name)
+    restore_folder(final)
     if final.exists() and not overwrite:
         raise DatasetError(final, found="a data set of this name", remedy="choose another --name, or give --overwrite")
     _check_cases(cases, split_of)
     staging = final.with_name(f".{name}.partial")
-    (staging / "cases").mkdir(parents=True, exist_ok=True)
+    create_folder(root)  # named in the message, where it cannot be
+    create_folder(staging / "cases")
     _import_cases(cases, staging, workers)
+    _remove_strangers(cases, staging)
     for split in sorted({split_of[case.patient] for case in cases}):
         members = [case for case in cases if split_of[case.patient] == split]
         _write_json(_build_coco(name, split, members, staging), staging / "annotations" / f"{split}.json")
     shutil.rmtree(staging / "cases")
-    if final.exists():
-        shutil.rmtree(final)
-    os.replace(staging, final)
+    replace_folder(staging, final)
     return final
 
 
@@ -162,17 +184,29 @@ def _import_cases(cases: Sequence[Case], staging: Path, workers: int) -> None:
 
 
 def _case_file(staging: Path, case: Case) -> Path:
-    return staging / "cases" / f"{case.series}-{_options_hash(case.load)}.json"
+    return staging / "cases" / f"{case.series}-{_options_hash(case)}.json"
 
 
-def _options_hash(load: Callable[[], Iterable[AnnotatedSlice]]) -> str:
-    """Hash what an importer was asked for: a case that was imported with other options is done again."""
+def _options_hash(case: Case) -> str:
+    """Hash what an importer was asked for and of which files: a case of other options or files is done again."""
+    load = case.load
     options = repr((load.args, load.keywords)) if isinstance(load, partial) else getattr(load, "__qualname__", "")
-    return hash_identity("options", options)
+    return hash_identity("options", f"{options}\0{case.fingerprint}")
+
+
+def _remove_strangers(cases: Sequence[Case], staging: Path) -> None:
+    """Remove what interrupted calls with other cases or splits have left."""
+    shutil.rmtree(staging / "annotations", ignore_errors=True)
+    series = {case.series for case in cases}
+    for folder in (staging / "images").iterdir():
+        if folder.name not in series:
+            shutil.rmtree(folder)
 
 
 def _import_case(case: Case, staging: Path) -> None:
     folder = staging / "images" / case.series
+    for stale in (staging / "cases").glob(f"{case.series}-*.json"):  # of other options: its images go now
+        stale.unlink()
     shutil.rmtree(folder, ignore_errors=True)  # what an import that was killed left
     folder.mkdir(parents=True)
     records: list[dict[str, Any]] = []
@@ -217,7 +251,7 @@ def _build_coco(name: str, split: str, cases: Sequence[Case], staging: Path) -> 
     return {
         "info": {"description": f"{name}, {split} split, prepared by lung_d2"},
         "licenses": [],
-        "categories": [{"id": c.coco_id, "name": c.name, "supercategory": "lung lesion"} for c in CATEGORIES],
+        "categories": coco_categories(),
         "images": images,
         "annotations": annotations,
     }

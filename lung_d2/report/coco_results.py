@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lung_d2.categories import CATEGORIES
+from lung_d2.categories import coco_categories
 from lung_d2.lesions.detections import SliceDetections
 
 
@@ -37,7 +37,7 @@ def build_image_index(images: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "info": {"description": "slices of one series; image_id is the 0-based slice index along the normal"},
         "licenses": [],
-        "categories": [{"id": c.coco_id, "name": c.name, "supercategory": "lung lesion"} for c in CATEGORIES],
+        "categories": coco_categories(),
         "images": list(images),
         "annotations": [],
     }

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from lung_d2.categories import CATEGORIES
+from lung_d2.categories import category_by_coco_id
 from lung_d2.ct.grey import GreyLevels
 from lung_d2.data.annotations import decode_mask
 from lung_d2.lesions.detections import SliceDetections
@@ -50,7 +50,8 @@ def draw_overlay(
     size = (grey.shape[1] * factor, grey.shape[0] * factor)
     canvas: npt.NDArray[Any] = np.repeat(cv2.resize(grey, size, interpolation=cv2.INTER_CUBIC)[..., None], 3, axis=2)
     for index in reversed(range(len(detections))):
-        _draw_mask(canvas, decode_mask(detections.masks[index]), _color(int(detections.category_ids[index])), factor)
+        color = category_by_coco_id(int(detections.category_ids[index])).color
+        _draw_mask(canvas, decode_mask(detections.masks[index]), color, factor)
     picture = Image.fromarray(canvas)
     pen = ImageDraw.Draw(picture)
     window = f"C {shown.window_center:g}  W {shown.window_width:g} HU, " if plane.dtype != np.uint8 else ""
@@ -66,15 +67,6 @@ def draw_overlay(
     for index in range(len(detections)):
         _draw_box(pen, detections, index, factor, size, taken)
     return np.asarray(picture)
-
-
-def _category(coco_id: int) -> Any:
-    return next(category for category in CATEGORIES if category.coco_id == coco_id)
-
-
-def _color(coco_id: int) -> tuple[int, int, int]:
-    color: tuple[int, int, int] = _category(coco_id).color
-    return color
 
 
 def _font(size: int = 17) -> Any:
@@ -97,7 +89,7 @@ def _draw_box(
     size: tuple[int, int],
     taken: list[_Place],
 ) -> None:
-    category = _category(int(detections.category_ids[index]))
+    category = category_by_coco_id(int(detections.category_ids[index]))
     x0, y0, x1, y1 = (float(value) * factor for value in detections.boxes[index])
     pen.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=category.color, width=1)
     text = f"{_SHORT_NAMES[category.name]} {detections.scores[index]:.2f}"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from functools import partial
 
@@ -11,9 +12,9 @@ from pycocotools.coco import COCO
 from lung_d2.categories import GROUND_GLASS_OPACITY
 from lung_d2.data import dataset
 from lung_d2.data.annotations import decode_mask
-from lung_d2.data.dataset import AnnotatedSlice, Case, write_dataset
+from lung_d2.data.dataset import AnnotatedSlice, Case, fingerprint_files, write_dataset
 from lung_d2.data.planes import read_plane
-from lung_d2.errors import DatasetError
+from lung_d2.errors import DatasetError, OutputError
 from tiny import SPACING_MM, square, tiny_cases, write_tiny_dataset
 
 SPLITS = {"patient0": "train", "patient1": "train", "patient2": "val"}
@@ -144,6 +145,91 @@ def test_restart_with_other_options_repeats_the_import(tmp_path):
     assert tree(write_dataset(tmp_path, "tiny", other, SPLITS)) == tree(
         write_dataset(tmp_path / "whole", "tiny", other, SPLITS)
     )
+
+
+def broken_off(tmp_path, cases):
+    """Run an import that fails in its last case."""
+    with pytest.raises(DatasetError, match="torn"):
+        write_dataset(tmp_path, "tiny", [*cases[:-1], replace(cases[-1], load=break_off)], SPLITS)
+
+
+def test_restart_imports_a_case_again_whose_files_changed(tmp_path):
+    masks = [tmp_path / f"{number}.txt" for number in range(3)]
+    for number, path in enumerate(masks):
+        path.write_text(str(number))
+
+    def read(path):
+        yield AnnotatedSlice(plane=np.full((4, 4), int(path.read_text()), np.uint8), instances=(), slice_index=0)
+
+    def cases():
+        return [
+            Case(path.stem, f"patient{path.stem}", path.stem, partial(read, path), False, fingerprint_files([path]))
+            for path in masks
+        ]
+
+    broken_off(tmp_path, cases())
+    masks[1].write_text("9")  # of the same size
+    os.utime(masks[1], ns=(1, 1))
+    folder = write_dataset(tmp_path, "tiny", cases(), SPLITS)
+    assert [read_plane(folder / "images" / str(case) / "0000.png")[0, 0] for case in range(3)] == [0, 9, 2]
+
+
+def test_fingerprint_is_of_path_size_and_time(tmp_path):
+    path = tmp_path / "a"
+    seen = []
+    for name, text, time in (("a", "one", 1), ("a", "one", 1), ("a", "one", 2), ("a", "four", 2), ("b", "four", 2)):
+        path = path.rename(tmp_path / name) if path.exists() else path
+        path.write_text(text)
+        os.utime(path, ns=(1, time))
+        seen.append(fingerprint_files([path]))
+    assert seen[0] == seen[1]
+    assert len(set(seen)) == 4
+    with pytest.raises(DatasetError, match="none: cannot be opened"):
+        fingerprint_files([tmp_path / "none"])
+
+
+def test_nothing_of_an_interrupted_import_with_other_cases_or_splits_stays(tmp_path):
+    """Two imports are broken off: one within its cases, one after a split was written."""
+    *cases, other = tiny_cases(patients=4, size=48)
+    broken_off(tmp_path, [replace(other, patient="patient0"), *cases])
+    stale = tmp_path / "lung_ct" / ".tiny.partial" / "annotations" / "test.json"
+    stale.parent.mkdir()
+    stale.write_text("{}")
+    assert tree(write(tmp_path)) == tree(write(tmp_path / "whole"))
+
+
+def test_case_whose_import_with_other_options_was_killed_is_not_taken_as_done(tmp_path):
+    cases = tiny_cases(patients=3, size=48)
+    broken_off(tmp_path, cases)
+    broken_off(tmp_path, [cases[1], cases[2], replace(cases[0], series="series0")])  # removes the images of case 0
+    assert tree(write(tmp_path)) == tree(write(tmp_path / "whole"))
+
+
+def test_overwrite_that_is_killed_between_leaves_the_earlier_data_set(tmp_path, monkeypatch):
+    before = tree(write(tmp_path))
+    one = tiny_cases(patients=1, slices=2, size=48)
+    real = os.replace
+
+    def killed(source, target):
+        if source.name == ".tiny.partial":
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr("lung_d2.data.folders.os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset(tmp_path, "tiny", one, {"patient0": "test"}, overwrite=True)
+    monkeypatch.undo()
+    with pytest.raises(DatasetError, match="a data set of this name"):
+        write_dataset(tmp_path, "tiny", one, {"patient0": "test"})
+    assert tree(tmp_path / "lung_ct" / "tiny") == before
+    write_dataset(tmp_path, "tiny", one, {"patient0": "test"}, overwrite=True)
+    assert [path.name for path in (tmp_path / "lung_ct").iterdir()] == ["tiny"]
+
+
+def test_root_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "root").write_text("")
+    with pytest.raises(OutputError, match="root: a file; expected a folder"):
+        write(tmp_path / "root")
 
 
 def test_name_that_is_taken_is_refused(tmp_path):
