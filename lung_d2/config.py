@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lung_d2.categories import CATEGORIES
 from lung_d2.errors import ConfigError, detectron2_missing
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
 logger = logging.getLogger(__name__)
+
+GREY_KINDS = ("window", "minmax_clahe")
+CHANNELS = ("single", "neighbours")
 
 
 def add_lung_config(cfg: CfgNode) -> None:
@@ -34,7 +40,7 @@ def add_lung_config(cfg: CfgNode) -> None:
     # "single": the slice in all three channels; "neighbours": slices k-1, k, k+1.
     cfg.INPUT.CT.CHANNELS = "single"
     # Training only: standard deviation, in HU, of one shift of the whole image (scanners and calibration differ).
-    # 0 turns it off; 8-bit sources have no HU and are left as they are.
+    # 0 turns it off. It shows in a window alone: minmax_clahe follows the shift, and 8-bit sources have no HU.
     cfg.INPUT.CT.HU_JITTER = 0.0
 
     cfg.MODEL.ROI_HEADS.LOSS_WEIGHTS = CN()
@@ -52,14 +58,15 @@ def add_lung_config(cfg: CfgNode) -> None:
     cfg.SOLVER.CONVERGENCE = CN()
     # Stop before MAX_ITER once the total loss no longer falls.
     cfg.SOLVER.CONVERGENCE.ENABLED = True
-    # The loss is smoothed by its mean over this many iterations.
-    cfg.SOLVER.CONVERGENCE.WINDOW = 500
+    # The loss is smoothed by its mean over this many iterations, 1 or more.
+    cfg.SOLVER.CONVERGENCE.WINDOW = 100
     # Iterations without a fall after which the loss has converged.
-    cfg.SOLVER.CONVERGENCE.PATIENCE = 3000
+    cfg.SOLVER.CONVERGENCE.PATIENCE = 400
     # A fall counts when the smoothed loss drops by more than this share of its best value.
     cfg.SOLVER.CONVERGENCE.TOLERANCE = 0.005
 
-    # The metric that says which checkpoint is best, as the evaluation names it, "task/metric".
+    # The metric that says which checkpoint is best, as metrics.json names it: "task/metric", and where DATASETS.TEST
+    # names several data sets "NAME/task/metric".
     cfg.TEST.BEST_METRIC = "segm/AP50"
 
 
@@ -88,7 +95,55 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     _merge_opts(cfg, list(opts))
     _scale_learning_rate(cfg, rate_was_given="SOLVER.BASE_LR" in opts[::2])
     _resolve_device(cfg)
+    check_config(cfg)
     return cfg
+
+
+def check_config(cfg: CfgNode) -> None:
+    """Check what would fail late, or not fail and be wrong.
+
+    Raises:
+        ConfigError: Naming the first key at fault.
+    """
+    from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
+
+    rules: list[tuple[str, Callable[[Any], bool], str]] = [
+        ("INPUT.FORMAT", lambda value: value == "BGR", "BGR, since DefaultPredictor reverses RGB"),
+        ("INPUT.MASK_FORMAT", lambda value: value == "bitmask", "bitmask, since polygons hold no holes"),
+        ("INPUT.CT.GREY", lambda value: value in GREY_KINDS, " or ".join(GREY_KINDS)),
+        ("INPUT.CT.CHANNELS", lambda value: value in CHANNELS, " or ".join(CHANNELS)),
+        ("INPUT.CT.WINDOW_WIDTH", lambda value: value > 0, "above 0 HU"),
+        ("INPUT.CT.HU_JITTER", lambda value: value >= 0, "0 HU or more"),
+        ("MODEL.MASK_ON", bool, "True, since every lesion has a mask"),
+        ("MODEL.META_ARCHITECTURE", lambda value: value in META_ARCH_REGISTRY, "a registered name"),
+        ("MODEL.ROI_HEADS.NAME", lambda value: value in ROI_HEADS_REGISTRY, "a registered name"),
+        ("MODEL.ROI_HEADS.NUM_CLASSES", lambda value: value == len(CATEGORIES), f"{len(CATEGORIES)}, our categories"),
+        ("SOLVER.IMS_PER_BATCH", lambda value: value > 0, "1 or more"),
+        ("SOLVER.MAX_ITER", lambda value: value > 0, "1 or more"),
+        ("SOLVER.CONVERGENCE.WINDOW", lambda value: value > 0, "1 or more"),
+        ("SOLVER.CONVERGENCE.PATIENCE", lambda value: value > 0, "1 or more"),
+        ("SOLVER.CONVERGENCE.TOLERANCE", lambda value: 0 <= value < 1, "a share of the loss"),
+        ("TEST.BEST_METRIC", lambda value: "/" in value, "task/metric, as segm/AP50"),
+    ]
+    for key, is_right, expected in rules:
+        if not is_right(value := _value_of(cfg, key)):
+            raise ConfigError(key, found=str(value), expected=expected, remedy="correct the key")
+
+
+def input_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Return what a model was trained to see: the keys that have to be the same wherever its weights are used.
+
+    Returns:
+        Values by key, of plain types, as they are kept in a checkpoint.
+    """
+    keys = ["INPUT.CT.GREY", "INPUT.CT.CHANNELS", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.ANCHOR_GENERATOR.SIZES"]
+    if cfg.INPUT.CT.GREY == "window":
+        keys += ["INPUT.CT.WINDOW_CENTER", "INPUT.CT.WINDOW_WIDTH"]
+    return {key: _value_of(cfg, key) for key in keys}
+
+
+def _value_of(cfg: CfgNode, key: str) -> Any:
+    return functools.reduce(operator.getitem, key.split("."), cfg)
 
 
 def _merge_file(cfg: CfgNode, path: Path) -> None:
@@ -98,6 +153,7 @@ def _merge_file(cfg: CfgNode, path: Path) -> None:
         raise ConfigError(
             path, found="no such file", expected="a YAML config", remedy="see configs/ for those there are"
         )
+    _check_bases(path)
     try:
         # Detectron2's default is allow_unsafe=True, with which a !!python tag runs code.
         cfg.merge_from_file(str(path), allow_unsafe=False)
@@ -113,6 +169,22 @@ def _merge_file(cfg: CfgNode, path: Path) -> None:
         ) from error
     except (KeyError, ValueError, AssertionError) as error:
         raise ConfigError(path, found=_first_line(error), remedy="correct the key or its value") from error
+
+
+def _check_bases(path: Path, seen: tuple[Path, ...] = ()) -> None:
+    """Refuse a ``_BASE_`` that would be fetched: reading a config opens no connection."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, OSError, UnicodeDecodeError):
+        return  # said when it is merged
+    bases = content.get("_BASE_", []) if isinstance(content, dict) else []
+    for base in [bases] if isinstance(bases, str) else bases:
+        if "://" in str(base):
+            raise ConfigError(path, found=f"_BASE_ {base}", expected="a local file", remedy="fetch it first")
+        if path not in seen:
+            _check_bases(path.parent / str(base), (*seen, path))
 
 
 def _merge_opts(cfg: CfgNode, opts: list[str]) -> None:
@@ -147,6 +219,12 @@ def _scale_learning_rate(cfg: CfgNode, *, rate_was_given: bool) -> None:
 def _resolve_device(cfg: CfgNode) -> None:
     import torch
 
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+    try:
+        kind = torch.device(cfg.MODEL.DEVICE).type
+    except RuntimeError as error:
+        raise ConfigError(
+            "MODEL.DEVICE", found=cfg.MODEL.DEVICE, expected="cuda, cuda:1 or cpu", remedy="correct the key"
+        ) from error
+    if kind == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     logger.info("device: %s", cfg.MODEL.DEVICE)

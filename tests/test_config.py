@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import yaml
@@ -141,3 +143,34 @@ def test_steps_end_before_the_training():
     for path in LEAVES:
         solver = load_config(path).SOLVER
         assert max(solver.STEPS) < solver.MAX_ITER, path
+
+
+def test_base_that_would_be_fetched_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "far.yaml").write_text('_BASE_: "https://127.0.0.1:9/base.yaml"\n')
+    (tmp_path / "near.yaml").write_text('_BASE_: "far.yaml"\n')
+    for name in ("far.yaml", "near.yaml"):
+        with pytest.raises(ConfigError, match=r"far\.yaml: _BASE_ https.*local file"):
+            load_config(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("INPUT.FORMAT", "RGB"),
+        ("INPUT.MASK_FORMAT", "polygon"),
+        ("INPUT.CT.GREY", "grey"),
+        ("INPUT.CT.CHANNELS", "three"),
+        ("INPUT.CT.HU_JITTER", -5.0),
+        ("MODEL.MASK_ON", False),
+        ("MODEL.DEVICE", "gpu"),
+        ("MODEL.META_ARCHITECTURE", "NoSuchNet"),
+        ("MODEL.ROI_HEADS.NUM_CLASSES", 5),
+        ("SOLVER.MAX_ITER", 0),
+        ("SOLVER.CONVERGENCE.WINDOW", 0),
+        ("SOLVER.CONVERGENCE.PATIENCE", -1),
+        ("TEST.BEST_METRIC", "AP50"),
+    ],
+)
+def test_value_that_cannot_work_is_refused_at_once(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=key):
+        load_config(CONFIGS / "Base-LungCT-RCNN-FPN.yaml", [key, value])

@@ -17,9 +17,11 @@ from torch.multiprocessing import ProcessRaisedException
 
 from lung_d2 import load_config, register_lung_datasets
 from lung_d2.command_line import ERROR_STATUS, run_tool
+from lung_d2.config import input_settings
 from lung_d2.errors import ConfigError, detectron2_missing
 
 try:
+    from detectron2.config import CfgNode
     from detectron2.engine import default_argument_parser, default_setup, launch
 except ImportError as error:
     raise SystemExit(f"error: {detectron2_missing()}") from error
@@ -34,20 +36,36 @@ def train(args: argparse.Namespace) -> Mapping[str, Any] | None:
 
     cfg = load_config(args.config_file, args.opts)
     cfg.freeze()
-    default_setup(cfg, args)
+    _set_up(cfg, args)
     register_lung_datasets()
     if not args.eval_only:
         trainer = LungTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()
-    if not cfg.MODEL.WEIGHTS and not args.resume:
-        raise ConfigError("--eval-only", found="no MODEL.WEIGHTS", remedy="give MODEL.WEIGHTS FILE, or --resume")
     model = LungTrainer.build_model(cfg)
-    LungCheckpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    checkpointer = LungCheckpointer(model, cfg.OUTPUT_DIR, settings=input_settings(cfg))
+    if not (checkpointer.has_checkpoint() if args.resume else cfg.MODEL.WEIGHTS):
+        found = f"no checkpoint in {cfg.OUTPUT_DIR}" if args.resume else "no MODEL.WEIGHTS"
+        raise ConfigError("--eval-only", found=found, expected="trained weights", remedy="give MODEL.WEIGHTS FILE")
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     results = LungTrainer.test(cfg, model)
     if comm.is_main_process():
         verify_results(cfg, results)
     return results
+
+
+def _set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Set up log and output folder; an evaluation leaves the log and the config.yaml of its run as they are."""
+    cfg = cfg.clone()
+    if args.eval_only:
+        cfg.defrost()
+        cfg.OUTPUT_DIR = f"{cfg.OUTPUT_DIR}/inference"
+    try:
+        default_setup(cfg, args)
+    except OSError as error:
+        raise ConfigError(
+            "OUTPUT_DIR", found=f"{cfg.OUTPUT_DIR} cannot be written ({error.strerror})", remedy="name another folder"
+        ) from error
 
 
 def main() -> int:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from lung_d2.config import CHANNELS
 from lung_d2.ct.grey import GreyLevels
 from lung_d2.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from lung_d2.ct.volume import CTVolume
-
-CHANNELS = ("single", "neighbours")
 
 
 def slice_image(

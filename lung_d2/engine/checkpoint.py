@@ -8,7 +8,7 @@ import pickle
 import shutil
 import socket
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,14 +49,31 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
     """Detectron2's checkpointer, for files of any origin and for runs that are killed at any moment.
 
     Args:
+        model: The model.
+        save_dir: Folder of the saves.
         tag_last: Whether a save becomes the one that ``--resume`` takes up.
+        allow_partial: Whether weights may lack parameters, as a backbone's do that a training starts from.
+        settings: What the model is trained to see, :func:`lung_d2.config.input_settings`; saved with the weights, and
+            compared with those of a file that is loaded whole.
     """
 
     save_dir: str
 
-    def __init__(self, model: torch.nn.Module, save_dir: str = "", *, tag_last: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        save_dir: str = "",
+        *,
+        tag_last: bool = True,
+        allow_partial: bool = False,
+        settings: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(model, save_dir, **kwargs)
         self.tag_last = tag_last
+        self.allow_partial = allow_partial
+        self.settings = _as_plain(settings or {})
+        self._partial_is_fine, self._source = False, ""
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Save as ``name.pth``, and only then move it, and the mark of the last one, to their places."""
@@ -68,7 +85,7 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
         staging.mkdir(parents=True)
         self.save_dir = str(staging)
         try:
-            super().save(name, **kwargs)
+            super().save(name, settings=self.settings, **kwargs)
         finally:
             self.save_dir = str(final)
         os.replace(staging / f"{name}.pth", final / f"{name}.pth")
@@ -76,21 +93,44 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
             os.replace(staging / "last_checkpoint", final / "last_checkpoint")
         shutil.rmtree(staging)
 
-    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load weights from a file or a ``detectron2://`` or ``https://`` address.
 
         Raises:
-            CheckpointError: The file is missing, cannot be fetched, is broken, or holds more than arrays.
+            CheckpointError: The file is missing, cannot be fetched, is broken, holds more than arrays, or is of
+                another model or of other images.
         """
+        self._partial_is_fine, self._source = self.allow_partial and checkpointables == [], path
         with _fetch_timeout():
             try:
-                return super().load(path, *args, **kwargs)  # type: ignore[no-any-return]
+                return super().load(path, checkpointables)  # type: ignore[no-any-return]
             except OSError as error:
                 raise self._missing(path, error) from error
             except AssertionError as error:
-                raise CheckpointError(path, found="no such file", remedy="correct MODEL.WEIGHTS") from error
+                raise CheckpointError(path, found="no such file", remedy="name a file that is there") from error
             finally:
                 self._parsed_url_during_load = None
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        settings = checkpoint.pop("settings", {})
+        incompatible = super()._load_model(checkpoint)
+        missing, total = len(incompatible.missing_keys), len(self.model.state_dict())
+        if missing == total or (missing and not self._partial_is_fine):
+            raise CheckpointError(
+                self._source,
+                found=f"without {missing} of the model's {total} parameters, {incompatible.missing_keys[0]} first",
+                expected="weights of this config's model",
+                remedy="give the config that they were trained with",
+            )
+        for key in sorted(settings.keys() & self.settings.keys()):
+            if settings[key] != self.settings[key] and not self._partial_is_fine:
+                raise CheckpointError(
+                    self._source,
+                    found=f"trained with {key} {settings[key]}",
+                    expected=f"{self.settings[key]}, as the config says",
+                    remedy="give the config that they were trained with",
+                )
+        return incompatible
 
     def _missing(self, path: str, error: OSError) -> CheckpointError:
         if "://" not in path:
@@ -119,6 +159,13 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
 
     def _torch_load(self, f: str) -> Any:
         return torch.load(f, map_location="cpu", weights_only=True)
+
+
+def _as_plain(value: Any) -> Any:
+    """Return mappings and sequences as dicts and lists: what a checkpoint holds, and what compares."""
+    if isinstance(value, Mapping):
+        return {str(key): _as_plain(item) for key, item in value.items()}
+    return [_as_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _check_arrays_alone(filename: str) -> None:

@@ -34,6 +34,11 @@ class ConvergenceRule:
     tolerance: float
     armed_from: int
 
+    @property
+    def earliest_stop(self) -> int:
+        """First iteration after which the loss can have converged."""
+        return self.armed_from + self.window - 1 + self.patience
+
 
 def build_convergence_rule(cfg: CfgNode) -> ConvergenceRule | None:
     """Read ``SOLVER.CONVERGENCE``; None where it is off, or the learning rate changes to the end."""
@@ -44,12 +49,15 @@ def build_convergence_rule(cfg: CfgNode) -> ConvergenceRule | None:
         logger.warning("no convergence stop: %s changes the rate to the end", cfg.SOLVER.LR_SCHEDULER_NAME)
         return None
     steps = [step for step in cfg.SOLVER.STEPS if step < cfg.SOLVER.MAX_ITER]
-    return ConvergenceRule(
+    rule = ConvergenceRule(
         window=settings.WINDOW,
         patience=settings.PATIENCE,
         tolerance=settings.TOLERANCE,
         armed_from=max([cfg.SOLVER.WARMUP_ITERS, *steps]),
     )
+    if rule.earliest_stop >= cfg.SOLVER.MAX_ITER:
+        logger.warning("the convergence stop cannot come before MAX_ITER: the rate falls until %d", rule.armed_from)
+    return rule
 
 
 class ConvergenceStop(HookBase):  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +24,21 @@ _SCORES = {"bbox/AP": "box AP", "bbox/AP50": "box AP50", "segm/AP": "mask AP", "
 def read_metrics(output_dir: Path) -> dict[str, list[tuple[int, float]]]:
     """Read Detectron2's ``metrics.json`` as ``(iteration, value)`` of each metric.
 
-    A run that was killed and resumed wrote some iterations twice: the later one counts. A line that the kill cut
-    short is left out.
+    A value voids those before it of the same metric and the same or later iterations: they are of a run that was
+    killed after its last checkpoint, or of an older run in the same folder. A line that a kill cut short is left out.
     """
-    rows: dict[int, dict[str, Any]] = {}
+    series: dict[str, list[tuple[int, float]]] = {}
     path = output_dir / METRICS_FILE
     for line in path.read_text().splitlines() if path.is_file() else []:
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
-        rows.setdefault(row["iteration"], {}).update(row)
-    series: dict[str, list[tuple[int, float]]] = {}
-    for iteration in sorted(rows):
-        for name, value in rows[iteration].items():
-            series.setdefault(name, []).append((iteration, value))
+        for name, value in row.items():
+            points = series.setdefault(name, [])
+            while points and points[-1][0] >= row["iteration"]:
+                points.pop()
+            points.append((row["iteration"], value))
     return series
 
 
@@ -66,7 +67,9 @@ def draw_training_curves(output_dir: Path) -> Path | None:
         rate.set_ylabel("learning rate (dotted)", color="0.5")
         rate.set_ylim(0, None)
     path = output_dir / PICTURE_FILE
-    figure.savefig(path, dpi=110)
+    partial = path.with_suffix(".tmp")
+    figure.savefig(partial, dpi=110, format="png")
+    os.replace(partial, path)
     return path
 
 

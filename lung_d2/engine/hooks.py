@@ -16,7 +16,7 @@ class LastCheckpoint(hooks.PeriodicCheckpointer):  # type: ignore[misc]
     def before_train(self) -> None:
         """Know the checkpoint that a resumed run took up, so that it is removed in its turn."""
         super().before_train()
-        if self.checkpointer.has_checkpoint():
+        if self.trainer.start_iter > 0:
             self.recent_checkpoints = [self.checkpointer.get_checkpoint_file()]
 
     def after_step(self) -> None:

@@ -13,12 +13,13 @@ from detectron2.modeling import build_model
 from tqdm import tqdm
 
 from lung_d2.categories import CATEGORIES
+from lung_d2.config import input_settings
 from lung_d2.ct.grey import GreyLevels
 from lung_d2.ct.slices import image_from_planes, slice_image
 from lung_d2.data.annotations import encode_mask
 from lung_d2.data.mapper import grey_levels_from_config
 from lung_d2.engine.checkpoint import LungCheckpointer
-from lung_d2.errors import ConfigError
+from lung_d2.errors import ConfigError, InputError
 from lung_d2.lesions.detections import SliceDetections
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class CTPredictor:
         if not cfg.MODEL.WEIGHTS:
             raise ConfigError("MODEL.WEIGHTS", found="empty", expected="trained weights", remedy="name a checkpoint")
         model = build_model(cfg)
-        LungCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+        LungCheckpointer(model, settings=input_settings(cfg)).load(cfg.MODEL.WEIGHTS)
         return {
             "model": model,
             "resize": T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST),
@@ -84,7 +85,18 @@ class CTPredictor:
         ]
 
     def predict_picture(self, plane: npt.NDArray[np.uint8], slice_index: int = 0) -> SliceDetections:
-        """Detect on one 8-bit grey slice ``(H, W)``, for a model trained on such slices."""
+        """Detect on one 8-bit grey slice ``(H, W)``, for a model trained on such slices.
+
+        Raises:
+            InputError: The model takes neighbouring slices, which a picture has not.
+        """
+        if self.channels != "single":
+            raise InputError(
+                "picture",
+                found="a slice alone",
+                expected="its neighbours, for INPUT.CT.CHANNELS neighbours",
+                remedy="give the whole series, or use a model with CHANNELS single",
+            )
         return self.predict_image(image_from_planes([plane], grey=self.grey), slice_index)
 
     @torch.no_grad()

@@ -15,6 +15,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
 
+from lung_d2.config import input_settings
 from lung_d2.data.loader import TrainLoader, build_train_loader
 from lung_d2.data.mapper import CTDatasetMapper
 from lung_d2.data.register import check_registered
@@ -22,7 +23,7 @@ from lung_d2.engine.checkpoint import LungCheckpointer
 from lung_d2.engine.convergence import ConvergenceStop, build_convergence_rule
 from lung_d2.engine.hooks import BestCheckpoint, CurvePicture, LastCheckpoint
 from lung_d2.engine.precision import build_step
-from lung_d2.errors import TrainingError
+from lung_d2.errors import ConfigError, TrainingError
 from lung_d2.evaluation.coco import LungCOCOEvaluator
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
     def __init__(self, cfg: CfgNode) -> None:
         """Build model, optimizer, loader and hooks of a config, as Detectron2's trainer does."""
         TrainerBase.__init__(self)
+        if not cfg.DATASETS.TRAIN:
+            raise ConfigError("DATASETS.TRAIN", found="empty", expected="a data set", remedy="name one")
         check_registered(cfg.DATASETS.TEST)
         self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
@@ -55,7 +58,9 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
             model, self.train_loader, optimizer, mixed=cfg.SOLVER.AMP.ENABLED, device=torch.device(cfg.MODEL.DEVICE)
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = LungCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer = LungCheckpointer(
+            model, cfg.OUTPUT_DIR, allow_partial=True, settings=input_settings(cfg), trainer=weakref.proxy(self)
+        )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
@@ -71,7 +76,9 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
             hooks.EvalHook(period, lambda: self.evaluate()),
         ]
         if comm.is_main_process():
-            best = LungCheckpointer(self.checkpointer.model, cfg.OUTPUT_DIR, tag_last=False)
+            best = LungCheckpointer(
+                self.checkpointer.model, cfg.OUTPUT_DIR, tag_last=False, settings=self.checkpointer.settings
+            )
             built += [
                 BestCheckpoint(period, best, cfg.TEST.BEST_METRIC) if cfg.DATASETS.TEST else None,
                 LastCheckpoint(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=1),
@@ -87,6 +94,8 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Take up the last checkpoint of ``OUTPUT_DIR``, or load ``MODEL.WEIGHTS`` and start at iteration 0."""
+        if resume and not self.checkpointer.has_checkpoint():
+            logger.info("no checkpoint in %s: training starts at iteration 0", self.cfg.OUTPUT_DIR)
         super().resume_or_load(resume)
         self.train_loader.start_iter = self.start_iter
 
@@ -134,7 +143,7 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a checkpoint; the run goes on with the seed it began with."""
         super().load_state_dict(state)
-        self.seed = self.train_loader.sampler.seed = state["seed"]
+        self.seed = self.train_loader.sampler.seed = state.get("seed", self.seed)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:

@@ -64,8 +64,35 @@ def test_r50_weights_in_the_zoo_format_reach_the_backbone(tmp_path: Path) -> Non
     planted = {name: np.full(tuple(value.shape), 0.125, np.float32) for name, value in bottom_up.items()}
     path = tmp_path / "R-50.pkl"
     path.write_bytes(pickle.dumps({"model": planted, "__author__": "torchvision", "matching_heuristics": True}))
-    LungCheckpointer(detector).load(str(path))
+    LungCheckpointer(detector, allow_partial=True).load(str(path), checkpointables=[])
     assert all(bool((value == 0.125).all()) for value in detector.backbone.bottom_up.state_dict().values())
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    LungCheckpointer(torch.nn.Linear(3, 2), str(tmp_path)).save("other")
+    with pytest.raises(CheckpointError, match=r"other\.pth: without 1 of the model's 2 parameters, weight first"):
+        LungCheckpointer(model()).load(str(tmp_path / "other.pth"))
+
+
+def test_training_starts_from_a_part_but_not_from_nothing(tmp_path: Path) -> None:
+    torch.save({"model": {"weight": torch.ones(2, 2)}}, tmp_path / "part.pth")
+    torch.save({"model": {"layer.weight": torch.ones(2, 2)}}, tmp_path / "nothing.pth")
+    linear = model()
+    start = LungCheckpointer(linear, allow_partial=True)
+    start.load(str(tmp_path / "part.pth"), checkpointables=[])
+    assert linear.weight.tolist() == [[1, 1], [1, 1]]
+    for path, checkpointables in (("nothing.pth", []), ("part.pth", None)):  # None: a run that is resumed
+        with pytest.raises(CheckpointError, match=path):
+            start.load(str(tmp_path / path), checkpointables=checkpointables)
+
+
+def test_weights_for_other_images_are_refused(tmp_path: Path) -> None:
+    LungCheckpointer(model(), str(tmp_path), settings={"INPUT.CT.GREY": "window"}).save("window")
+    same = LungCheckpointer(model(), settings={"INPUT.CT.GREY": "window"})
+    same.load(str(tmp_path / "window.pth"))
+    other = LungCheckpointer(model(), settings={"INPUT.CT.GREY": "minmax_clahe"})
+    with pytest.raises(CheckpointError, match=r"trained with INPUT\.CT\.GREY window; expected minmax_clahe"):
+        other.load(str(tmp_path / "window.pth"))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x04]"])
@@ -85,7 +112,7 @@ def test_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"nowhere\.pth.*MODEL\.WEIGHTS"):
+    with pytest.raises(CheckpointError, match=r"nowhere\.pth: no such file"):
         LungCheckpointer(model()).load(str(tmp_path / "nowhere.pth"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -77,6 +78,13 @@ def test_rule_is_armed_where_the_rate_is_flat(opts: tuple[Any, ...], armed_from:
     rule = build_convergence_rule(load_config(CONFIGS / "Base-LungCT-RCNN-FPN.yaml", opts))
     assert rule is not None
     assert rule.armed_from == armed_from
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_stop_can_come_before_max_iter_in_every_config_that_has_it(path: Path) -> None:
+    cfg = load_config(path)
+    rule = build_convergence_rule(cfg)
+    assert rule is None or rule.earliest_stop < cfg.SOLVER.MAX_ITER - 1
 
 
 @pytest.mark.parametrize(

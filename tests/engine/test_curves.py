@@ -23,5 +23,11 @@ def test_resumed_iterations_count_once_and_cut_lines_are_left_out(tmp_path: Path
     assert cv2.imread(str(path)).std() > 5  # something is drawn
 
 
+def test_older_run_in_the_folder_does_not_show(tmp_path: Path) -> None:
+    rows = [{"iteration": 99, "total_loss": 9.0}, {"iteration": 19, "total_loss": 1.0}]
+    (tmp_path / "metrics.json").write_text("\n".join(json.dumps(row) for row in rows))
+    assert read_metrics(tmp_path)["total_loss"] == [(19, 1.0)]
+
+
 def test_no_picture_before_the_first_loss(tmp_path: Path) -> None:
     assert draw_training_curves(tmp_path) is None

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from lung_d2.engine import LungTrainer
+from lung_d2.config import input_settings
+from lung_d2.engine import LungCheckpointer, LungTrainer
 from lung_d2.engine.convergence import ConvergenceStop
 from lung_d2.errors import DatasetError, TrainingError
 from tiny import tiny_config, write_tiny_dataset
@@ -38,7 +39,9 @@ def run_apart(root: Path, output: Path, *options: Any, workers: int = 0) -> int:
     output.mkdir(exist_ok=True)
     script = str(TESTS / "engine" / "train_until_killed.py")
     command = [sys.executable, script, "--root", str(root), "--output", str(output)]
-    command += [str(option) for option in (*options, *SCHEDULE, "DATALOADER.NUM_WORKERS", workers)]
+    flags = options[:2] if options and str(options[0]).startswith("--") else ()
+    pairs = (*SCHEDULE, "DATALOADER.NUM_WORKERS", workers, *options[len(flags) :])
+    command += [str(option) for option in (*flags, *pairs)]
     path = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, check=False).returncode
@@ -84,6 +87,19 @@ def test_killed_and_resumed_run_repeats_the_losses(
     assert not (tmp_path / ".saving").exists()
 
 
+@pytest.mark.slow
+def test_run_without_a_seed_goes_on_with_the_one_it_drew(root: Path, tmp_path: Path) -> None:
+    varied = ("SEED", -1, "INPUT.MIN_SIZE_TRAIN", (56, 64, 72), "INPUT.MAX_SIZE_TRAIN", 96, "SOLVER.AMP.ENABLED", True)
+    assert run_apart(root, tmp_path, "--kill-at", 23, *varied) == -signal.SIGKILL
+    before = read_losses(tmp_path)
+    (tmp_path / "losses.txt").unlink()
+    assert run_apart(root, tmp_path, *varied, "SOLVER.MAX_ITER", 24) == 0
+    after = read_losses(tmp_path)
+    assert min(after) == 16
+    for iteration in range(16, 24):
+        assert after[iteration] == pytest.approx(before[iteration], rel=1e-4)
+
+
 def train(root: Path, output: Path, *opts: Any, resume: bool = False) -> tuple[LungTrainer, Any]:
     trainer = LungTrainer(tiny_config(root, output, *opts))
     trainer.resume_or_load(resume=resume)
@@ -91,8 +107,7 @@ def train(root: Path, output: Path, *opts: Any, resume: bool = False) -> tuple[L
 
 
 def test_converged_run_stops_evaluates_saves_and_does_not_train_on(root: Path, tmp_path: Path) -> None:
-    opts = (*CONVERGE, "SOLVER.MAX_ITER", 60, "SOLVER.WARMUP_ITERS", 3, "SOLVER.STEPS", (50,))
-    opts = (*opts[:-1], ())  # no step: the rate is flat after the warm-up
+    opts = (*CONVERGE, "SOLVER.MAX_ITER", 60, "SOLVER.WARMUP_ITERS", 3, "SOLVER.STEPS", ())
     trainer, results = train(root, tmp_path, *opts)
     # Armed from 3, the window is full at 4, which is the first best; 4 iterations of patience later it has converged.
     assert trainer.iter == 9
@@ -150,6 +165,33 @@ def test_infinite_loss_is_an_error_with_its_remedy(root: Path, tmp_path: Path) -
     with pytest.raises(TrainingError, match="BASE_LR"):
         train(root, tmp_path, *opts)
     assert not (tmp_path / "model_final.pth").exists()
+
+
+def test_new_run_in_a_used_folder_leaves_the_old_checkpoints(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "model_0000099.pth").write_bytes(b"an older run's")
+    (tmp_path / "last_checkpoint").write_text("model_0000099.pth")
+    opts = ("SOLVER.MAX_ITER", 3, "SOLVER.CHECKPOINT_PERIOD", 1, "DATASETS.TEST", ())
+    train(root, tmp_path, *opts)
+    assert sorted(path.name for path in tmp_path.glob("*.pth")) == [
+        "model_0000002.pth",
+        "model_0000099.pth",
+        "model_final.pth",
+    ]
+
+
+def test_evaluation_leaves_the_config_of_the_run(root: Path, tmp_path: Path) -> None:
+    cfg = tiny_config(root, tmp_path)
+    LungCheckpointer(LungTrainer.build_model(cfg), str(tmp_path), settings=input_settings(cfg)).save("random")
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    before = (tmp_path / "config.yaml").read_text()
+    command = [sys.executable, "tools/train_net.py", "--config-file", str(tmp_path / "config.yaml"), "--eval-only"]
+    command += ["MODEL.WEIGHTS", str(tmp_path / "random.pth")]
+    environment = os.environ | {"DETECTRON2_DATASETS": str(root), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "config.yaml").read_text() == before
+    results = json.loads((tmp_path / "inference" / "tiny_val" / "results.json").read_text())
+    assert set(results) == {"bbox", "segm"}
 
 
 def test_data_set_that_was_not_prepared_is_named(root: Path, tmp_path: Path) -> None:
