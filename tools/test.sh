@@ -5,7 +5,7 @@ set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 PY="$ROOT/.venv/bin/python"
 # Debian packages that tests need, separated by spaces. A test whose package is missing skips with its reason.
-DEBIAN_PACKAGES=""
+DEBIAN_PACKAGES="dicom3tools"
 
 install_debian_packages() {
     [ -n "$DEBIAN_PACKAGES" ] && [ -n "${CI:-}" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
@@ -29,6 +29,7 @@ install_debian_packages
 # The paths of the arguments are relative to the root, whatever folder this was called from.
 cd "$ROOT"
 check ruff "$PY" -m ruff check .
+check format "$PY" -m ruff format --check --quiet .
 check mypy "$PY" -m mypy
 # pytest comes last: its summary is the closing line, its status is ours.
 exec "$PY" -m pytest --durations=15 "$@"

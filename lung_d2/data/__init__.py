@@ -4,6 +4,7 @@ from lung_d2.lazy import export_lazily
 
 _EXPORTS = {
     "CTDatasetMapper": "lung_d2.data.mapper",
+    "grey_levels_from_config": "lung_d2.data.mapper",
     "build_train_loader": "lung_d2.data.loader",
     "register_lung_datasets": "lung_d2.data.register",
     "split_by_patient": "lung_d2.data.splits",
