@@ -17,8 +17,8 @@ from pathlib import Path
 from lung_d2.categories import CATEGORIES, Category, category_by_name
 from lung_d2.command_line import run_tool
 from lung_d2.ct.identity import hash_identity
-from lung_d2.data.dataset import Case, write_dataset
-from lung_d2.data.importers.dicom_masks import INSTANCE_KINDS, find_dicom_mask_cases
+from lung_d2.data.dataset import Case, datasets_root, write_dataset
+from lung_d2.data.importers.dicom_masks import INSTANCE_KINDS, PATIENT_SOURCES, find_dicom_mask_cases
 from lung_d2.data.importers.slice_folders import find_slice_cases, patients_by_pattern
 from lung_d2.data.splits import read_split_file, split_by_patient
 from lung_d2.errors import DatasetError
@@ -32,9 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("source", type=Path, metavar="SOURCE", help="folder of the source")
     common.add_argument("--name", required=True, help="name of the data set; its splits are NAME_train and NAME_val")
-    common.add_argument(
-        "--root", type=Path, default=Path(os.environ.get("DETECTRON2_DATASETS", "datasets")), help="folder of data sets"
-    )
+    common.add_argument("--root", type=Path, help="folder of data sets (default: DETECTRON2_DATASETS, else datasets)")
     common.add_argument(
         "--split-file", type=Path, help="CSV with columns split, and patient (or case, volume) and/or file"
     )
@@ -46,9 +44,18 @@ def build_parser() -> argparse.ArgumentParser:
     sources = parser.add_subparsers(dest="kind", required=True)
     dicom = sources.add_parser("dicom", parents=[common], help="case folders with a DICOM series and NIfTI masks")
     dicom.add_argument(
-        "--label", action="append", default=[], metavar="VALUE=CATEGORY", help=f"of a label map: {names}, or ignore"
+        "--label", action="append", default=[], metavar="VALUE=CATEGORY", help=f"of a label map: {names}, or background"
     )
     dicom.add_argument("--instances", choices=sorted(INSTANCE_KINDS), default="components", help="what one lesion is")
+    dicom.add_argument(
+        "--patients-from",
+        choices=PATIENT_SOURCES,
+        default="id",
+        help="what tells patients apart: the ID of the DICOM header, or the case folder where all IDs are the same",
+    )
+    dicom.add_argument(
+        "--allow-unannotated", action="store_true", help="take a series without a mask as a case without lesions"
+    )
     slices = sources.add_parser("slices", parents=[common], help="folders of 8-bit slices and of masks")
     slices.add_argument("--images", default="images", help="folder of the pictures, in SOURCE")
     slices.add_argument(
@@ -63,7 +70,13 @@ def main() -> None:
     args = build_parser().parse_args()
     split_file = read_split_file(args.split_file) if args.split_file else None
     if args.kind == "dicom":
-        cases = find_dicom_mask_cases(args.source, _parse_labels(args.label), args.instances)
+        cases = find_dicom_mask_cases(
+            args.source,
+            _parse_labels(args.label),
+            args.instances,
+            patients_from=args.patients_from,
+            allow_unannotated=args.allow_unannotated,
+        )
     else:
         cases = _find_slices(args, split_file)
     if split_file:
@@ -71,7 +84,8 @@ def main() -> None:
     else:
         fractions = {"train": 1 - args.val_fraction, "val": args.val_fraction}
         split_of = split_by_patient((case.patient for case in cases), fractions, args.seed)
-    folder = write_dataset(args.root, args.name, cases, split_of, workers=args.workers, overwrite=args.overwrite)
+    root = datasets_root(args.root)
+    folder = write_dataset(root, args.name, cases, split_of, workers=args.workers, overwrite=args.overwrite)
     _say(folder, args.name, cases, split_of)
 
 
@@ -125,7 +139,7 @@ def _parse_labels(entries: list[str]) -> dict[int, Category | None]:
             raise DatasetError(
                 f"--label {entry}", found="no label", expected="e.g. 1=bronchiectasis", remedy="correct it"
             )
-        labels[int(value)] = None if name == "ignore" else category_by_name(name)
+        labels[int(value)] = None if name == "background" else category_by_name(name)
     return labels
 
 

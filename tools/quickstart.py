@@ -63,6 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--series", type=Path, help="DICOM folder or NIfTI file of your own to recognise as well")
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "quickstart", help="folder for everything")
+    parser.add_argument("--preset", default="quick", help="phantoms to build: quick (default) or mini")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")
     return parser
 
 
@@ -74,7 +76,7 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     seconds = _read_json(output / "seconds.json", {})
     seconds.pop(OWN_SERIES, None)
-    for stage in build_stages(output):
+    for stage in build_stages(output, args.preset, tuple(args.opts)):
         _run(stage, output, seconds)
     _run(_recognise("recognise", _held_out_series(output), output), output, seconds)
     if series:
@@ -82,7 +84,7 @@ def main() -> None:
     _say(output, seconds)
 
 
-def build_stages(output: Path) -> list[Stage]:
+def build_stages(output: Path, preset: str = "quick", opts: tuple[str, ...] = ()) -> list[Stage]:
     """Return the stages up to the evaluation."""
     model, cohort = output / "model", output / "cohort"
     prepare = ("--name", DATASET, "--instances", "values", "--val-fraction", "0.2", "--overwrite")
@@ -91,7 +93,7 @@ def build_stages(output: Path) -> list[Stage]:
     return [
         Stage(
             "build phantoms",
-            ("tools/make_phantom.py", "--preset", "quick", "--out", str(cohort)),
+            ("tools/make_phantom.py", "--preset", preset, "--out", str(cohort)),
             (output / "cohort.done").is_file,
         ),
         Stage(
@@ -101,13 +103,13 @@ def build_stages(output: Path) -> list[Stage]:
         ),
         Stage(
             "train",
-            (*train, "--resume", "OUTPUT_DIR", str(model), "DATASETS.TEST", "()"),
+            (*train, "--resume", "OUTPUT_DIR", str(model), "DATASETS.TEST", "()", *opts),
             weights.is_file,
             is_wordy=True,
         ),
         Stage(
             "evaluate",
-            (*train, "--eval-only", "OUTPUT_DIR", str(model), "MODEL.WEIGHTS", str(weights)),
+            (*train, "--eval-only", "OUTPUT_DIR", str(model), "MODEL.WEIGHTS", str(weights), *opts),
             _results(output).is_file,
             is_wordy=True,
         ),
