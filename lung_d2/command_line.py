@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Callable
 
 from lung_d2.errors import LungD2Error
@@ -21,6 +22,7 @@ def run_tool(main: Callable[[], int | None]) -> None:
     try:
         status = main()
     except LungD2Error as error:
+        traceback.clear_frames(error.__traceback__)  # closes progress bars, which end their line
         sys.stderr.write(f"error: {error}\n")
         sys.exit(ERROR_STATUS)
     except KeyboardInterrupt:

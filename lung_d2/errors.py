@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 
 class LungD2Error(Exception):
@@ -40,6 +40,10 @@ class LungD2Error(Exception):
             parts.append(f"expected {expected}")
         parts.append(remedy)
         super().__init__(" ".join("; ".join(parts).split()))
+
+    def at(self, where: str | Path) -> Self:
+        """Return the same error at another place, for who knows better than the raiser where it is."""
+        return type(self)(where, found=self.found, expected=self.expected, remedy=self.remedy)
 
     def __reduce__(self) -> tuple[Callable[..., LungD2Error], tuple[Any, ...]]:
         """Pickle by the four parts, so that an error survives the way out of a worker process."""

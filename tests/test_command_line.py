@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from lung_d2.command_line import ERROR_STATUS, run_tool
 from lung_d2.errors import InputError
@@ -30,6 +31,18 @@ def test_error_of_ours_is_one_line_and_status_2(capsys):
 
     assert status_of(main) == ERROR_STATUS == 2
     assert capsys.readouterr().err == "error: a.dcm: no pixels; export it again\n"
+
+
+@pytest.mark.parametrize("bar_is_closed", [False, True])
+def test_error_starts_a_line_though_a_progress_bar_was_open(capsys, bar_is_closed):
+    def work():
+        bar = tqdm(total=3)
+        if bar_is_closed:
+            bar.close()
+        raise InputError("a.dcm", found="no pixels", remedy="export it again")
+
+    assert status_of(lambda: [work() for _ in tqdm(range(2))]) == ERROR_STATUS
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: a.dcm")
 
 
 def test_interrupt_is_status_130():

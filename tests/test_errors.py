@@ -31,6 +31,12 @@ def test_error_survives_the_way_out_of_a_worker_process(kind):
     assert (str(copy), copy.remedy) == (str(error), "do so")
 
 
+def test_error_at_another_place_is_the_same_otherwise():
+    error = errors.GeometryError("grid", found="a gap", expected="none", remedy="send it again").at("mask.nii")
+    assert type(error) is errors.GeometryError
+    assert str(error) == "mask.nii: a gap; expected none; send it again"
+
+
 def test_missing_package_is_an_import_error():
     with pytest.raises(ImportError, match="torch: not installed"):
         raise errors.DependencyError("torch", found="not installed", remedy="install it")

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+
 READ_ERRORS = (
     ArithmeticError,
     AssertionError,
@@ -134,6 +136,21 @@ def _walk(folder: Path) -> Iterator[Path]:
             path = Path(root, name)
             if path.is_file():
                 yield path
+
+
+def nifti_suffix(path: str | os.PathLike[str]) -> str:
+    """Return ``.nii`` or ``.nii.gz`` where a file name ends so, in letters of any case; else an empty text."""
+    name = os.fspath(path).lower()
+    return next((suffix for suffix in NIFTI_SUFFIXES if name.endswith(suffix)), "")
+
+
+def is_dicom(path: Path) -> bool:
+    """Tell by its first bytes whether a file is DICOM."""
+    try:
+        with open(path, "rb") as file:
+            return _looks_like_dicom(file.read(_PREAMBLE))
+    except OSError as error:
+        raise InputError(path, found="cannot be opened", remedy="check its permissions") from error
 
 
 def read_header(path: Path) -> Header | None:

@@ -10,6 +10,6 @@ def hash_identity(kind: str, value: str) -> str:
 
     Args:
         kind: ``"patient"`` or ``"series"``: the same value of another kind gets another hash.
-        value: The identity.
+        value: The identity; of a damaged file it may hold what is no text.
     """
-    return hashlib.sha256(f"{kind}\0{value}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{kind}\0{value}".encode("utf-8", "backslashreplace")).hexdigest()[:16]

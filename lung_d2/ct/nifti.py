@@ -19,6 +19,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from lung_d2.ct.affine import check_affine, describe_grid, positions_along_normal, spacing_of
+from lung_d2.ct.headers import nifti_suffix
 from lung_d2.ct.hounsfield import INT16, JUDGED_FIELD_MM, check_hu
 from lung_d2.ct.identity import hash_identity
 from lung_d2.ct.planes import MAX_SIDE, MAX_VOXELS
@@ -200,8 +201,8 @@ def write_nifti(array: npt.NDArray[np.generic], affine_lps: Affine, path: str | 
         InputError: The file has another suffix or cannot be written.
     """
     path = Path(path)
-    suffix = next((suffix for suffix in (".nii.gz", ".nii") if path.name.lower().endswith(suffix)), None)
-    if suffix is None:
+    suffix = nifti_suffix(path)
+    if not suffix:
         raise InputError(path, found="another suffix", expected=".nii or .nii.gz", remedy="rename it")
     if array.dtype == np.bool_:
         array = array.astype(np.uint8)

@@ -16,6 +16,7 @@ from lung_d2.ct.headers import (
     Header,
     Source,
     list_files,
+    nifti_suffix,
     quiet_pydicom,
     read_header,
     show_code,
@@ -256,7 +257,7 @@ def _looks_like_ct(header: Header) -> bool:
 
 def _nothing_found(name: str, count: int, plain: Sequence[Path], foreign: Counter[str]) -> InputError:
     if not foreign:
-        nifti = [path for path in plain if path.name.lower().endswith((".nii", ".nii.gz"))]
+        nifti = [path for path in plain if nifti_suffix(path)]
         remedy = f"give the NIfTI file itself, {nifti[0]}" if nifti else "give CT as DICOM, or as .nii or .nii.gz"
         found = "no files" if not count else "not DICOM" if count == 1 else f"{count} files, none of them DICOM"
         return InputError(name, found=found, expected="a CT series", remedy=remedy)
@@ -282,14 +283,10 @@ def _series(key: tuple[str, str, str], headers: Sequence[Header]) -> CTSeries:
     return CTSeries(
         series_instance_uid=series_uid,
         study_instance_uid=study_uid,
-        patient_hash=_hash(kind, identity),
-        series_hash=_hash("series", series_uid or fallback),
+        patient_hash=hash_identity(kind, identity),
+        series_hash=hash_identity("series", series_uid or fallback),
         headers=tuple(headers),
     )
-
-
-def _hash(kind: str, value: str) -> str:
-    return hash_identity(kind, value.encode("utf-8", "backslashreplace").decode())
 
 
 def _check_uids(planes: Sequence[Plane], name: str) -> None:

@@ -15,7 +15,7 @@ from pydicom.uid import UID, JPEGLSNearLossless
 
 from lung_d2.ct.codec import quiet_itk
 from lung_d2.ct.geometry import Stack
-from lung_d2.ct.headers import Source, quiet_pydicom
+from lung_d2.ct.headers import Source, nifti_suffix, quiet_pydicom
 from lung_d2.ct.hounsfield import JUDGED_FIELD_MM, SCANNER_INTERCEPT, STATED_FIELD_MM, check_hu
 from lung_d2.ct.pixels import check_file, read_hu
 from lung_d2.ct.planes import Plane, whole_number
@@ -24,7 +24,6 @@ from lung_d2.errors import GeometryError, InputError
 
 logger = logging.getLogger(__name__)
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
 LOSSY_SYNTAXES = frozenset(
     {
         "1.2.840.10008.1.2.4.50",  # JPEG baseline
@@ -106,7 +105,7 @@ def read_volume(source: Source, series_uid: str | None = None) -> CTVolume:
         InputError: No CT, damaged or unsupported files, or values that are no HU.
     """
     paths = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    nifti = [path for path in paths if str(path).lower().endswith(NIFTI_SUFFIXES) and not Path(path).is_dir()]
+    nifti = [path for path in paths if nifti_suffix(path) and not Path(path).is_dir()]
     if nifti:
         # Not at the top: nifti.py builds CTVolume.
         from lung_d2.ct.nifti import read_nifti_volume

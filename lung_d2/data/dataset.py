@@ -41,6 +41,11 @@ logger = logging.getLogger(__name__)
 DATASETS_FOLDER = "lung_ct"
 
 
+def datasets_root(root: str | Path | None = None) -> Path:
+    """Return the folder of data sets: ``root``, else ``DETECTRON2_DATASETS``, else ``datasets``; ``~`` is expanded."""
+    return Path(root or os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
+
+
 @dataclass(frozen=True)
 class AnnotatedSlice:
     """One slice and its lesions, as every importer yields it.

@@ -15,7 +15,7 @@ from detectron2.data import transforms as T
 from lung_d2.ct.grey import GreyLevels
 from lung_d2.ct.slices import image_from_planes
 from lung_d2.data.planes import read_plane
-from lung_d2.errors import DatasetError
+from lung_d2.errors import DatasetError, InputError
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -75,16 +75,21 @@ class CTDatasetMapper:
 
         Returns:
             The dict with ``image``, uint8 ``(3, H, W)``; in training also ``instances`` with ``gt_boxes``,
-            ``gt_classes`` and ``gt_masks`` (bitmask), empty for a slice without lesions.
+            ``gt_classes`` and ``gt_masks`` (bitmask); those of a slice without lesions are empty, without
+            ``gt_masks``, as Detectron2 makes them.
 
         Raises:
             DatasetError: The slice is missing, broken or of another size, or has no neighbours.
+        InputError: A window is asked of a slice without HU.
         """
         record = copy.deepcopy(dataset_dict)
         shift = 0.0
         if self.is_train and record["hu"]:
             shift = np.random.normal(0.0, self.hu_jitter)
-        image = image_from_planes(self._read_planes(record), grey=self.grey, hu_shift=shift)
+        try:
+            image = image_from_planes(self._read_planes(record), grey=self.grey, hu_shift=shift)
+        except InputError as error:
+            raise error.at(record["file_name"]) from error
         _check_size(record, image)
         augmented = T.AugInput(image)
         transforms = self.augmentations(augmented)

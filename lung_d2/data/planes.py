@@ -9,8 +9,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.errors import DatasetError
+from lung_d2.errors import DatasetError, InputError, LungD2Error
 
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+"""Suffixes of the pictures that users may give."""
+_JPEG = frozenset({".jpg", ".jpeg"})
 # PNG holds unsigned numbers only: a stored value is HU + 32768, so that every int16 has its place.
 HU_OFFSET = 32768
 
@@ -29,7 +32,7 @@ def write_plane(plane: npt.NDArray[np.generic], path: Path) -> None:
 
 
 def read_plane(path: str | Path) -> npt.NDArray[np.generic]:
-    """Read one slice that :func:`write_plane` wrote, or a grey picture of a user.
+    """Read one slice that :func:`write_plane` wrote.
 
     Returns:
         ``(H, W)``, int16 in HU from 16-bit PNG, uint8 from 8-bit.
@@ -37,29 +40,72 @@ def read_plane(path: str | Path) -> npt.NDArray[np.generic]:
     Raises:
         DatasetError: The file is missing, broken, or has colours that differ.
     """
-    if not Path(path).is_file():
-        raise DatasetError(path, found="no such file", remedy="prepare the data set again")
-    stored: npt.NDArray[Any] | None = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if stored is None or _is_truncated_jpeg(Path(path)):
-        raise DatasetError(path, found="not a readable picture", expected="a PNG or JPEG", remedy="write it again")
-    if stored.ndim == 3:
-        stored = _drop_equal_channels(stored, path)
+    try:
+        stored = _read_grey(Path(path))
+    except _UnreadableError as error:
+        raise DatasetError(path, found=error.found, expected="a slice", remedy="prepare the data set again") from error
     if stored.dtype == np.uint8:
         return stored
     if stored.dtype == np.uint16:
         return (stored.astype(np.int32) - HU_OFFSET).astype(np.int16)
-    raise DatasetError(path, found=f"pixels of {stored.dtype}", expected="8 or 16 bits", remedy="convert it")
+    raise DatasetError(path, found=f"pixels of {stored.dtype}", expected="8 or 16 bits", remedy="prepare it again")
+
+
+def read_picture(path: str | Path, expected: str = "8-bit grey levels of a CT slice") -> npt.NDArray[np.uint8]:
+    """Read a picture that a user gives.
+
+    Args:
+        path: PNG, JPEG, BMP or TIFF.
+        expected: What messages say that it should be.
+
+    Returns:
+        uint8 ``(H, W)``.
+
+    Raises:
+        InputError: The file is missing, broken, has colours that differ, or other than 8 bits.
+    """
+    try:
+        stored = _read_grey(Path(path))
+    except _UnreadableError as error:
+        raise InputError(path, found=error.found, expected=expected, remedy=error.remedy) from error
+    if stored.dtype != np.uint8:
+        bits = "16-bit pixels" if stored.dtype == np.uint16 else f"pixels of {stored.dtype}"
+        raise InputError(path, found=bits, expected=expected, remedy="convert it; CT in HU is given as DICOM or NIfTI")
+    return np.asarray(stored, np.uint8)
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """List the pictures that lie in a folder, by name; hidden files are no pictures."""
+    return sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not path.name.startswith(".")
+    )
+
+
+def is_jpeg(path: Path) -> bool:
+    """Tell a JPEG, whose pixels are not quite what was written, by its suffix."""
+    return path.suffix.lower() in _JPEG
+
+
+class _UnreadableError(LungD2Error):
+    """A picture that cannot be read; whose it is decides what the user is told."""
+
+
+def _read_grey(path: Path) -> npt.NDArray[Any]:
+    if not path.is_file():
+        raise _UnreadableError(path, found="no such file", remedy="check the path")
+    stored: npt.NDArray[Any] | None = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if stored is None or _is_truncated_jpeg(path):
+        raise _UnreadableError(path, found="not a readable picture", remedy="write it again")
+    return _drop_equal_channels(stored, path) if stored.ndim == 3 else stored
 
 
 def _is_truncated_jpeg(path: Path) -> bool:
     # OpenCV fills the rest of a JPEG that breaks off with grey; of PNG it reads the whole or nothing.
-    return path.suffix.lower() in {".jpg", ".jpeg"} and b"\xff\xd9" not in path.read_bytes()[-4096:]
+    return is_jpeg(path) and b"\xff\xd9" not in path.read_bytes()[-4096:]
 
 
-def _drop_equal_channels(stored: npt.NDArray[np.generic], path: str | Path) -> npt.NDArray[np.generic]:
+def _drop_equal_channels(stored: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
     colors = stored[..., :3]
     if not (np.array_equal(colors[..., 0], colors[..., 1]) and np.array_equal(colors[..., 0], colors[..., 2])):
-        raise DatasetError(
-            path, found="a colour picture", expected="grey levels of a CT slice", remedy="give it in grey"
-        )
+        raise _UnreadableError(path, found="a colour picture", remedy="give it in grey")
     return np.ascontiguousarray(colors[..., 0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 
 from lung_d2.categories import CATEGORIES
-from lung_d2.data.dataset import DATASETS_FOLDER
+from lung_d2.data.dataset import DATASETS_FOLDER, datasets_root
 from lung_d2.errors import DatasetError
 
 logger = logging.getLogger(__name__)
@@ -31,7 +30,7 @@ def register_lung_datasets(root: str | Path | None = None) -> list[str]:
     Returns:
         The names registered, sorted.
     """
-    folder = Path(root or os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser() / DATASETS_FOLDER
+    folder = datasets_root(root) / DATASETS_FOLDER
     names = []
     for json_file in sorted(folder.glob("[!.]*/annotations/*.json")):
         name = f"{json_file.parent.parent.name}_{json_file.stem}"

@@ -38,7 +38,7 @@ def split_by_patient(patients: Iterable[str], fractions: Mapping[str, float], se
             "splits",
             found=f"{len(ids)} patient(s) for {len(wanted)} splits",
             expected="at least one patient in each split",
-            remedy="add patients, or set --val-fraction 0",
+            remedy="add patients, set --val-fraction 0, or where all have the same id give --patients-from folder",
         )
     random.Random(seed).shuffle(ids)
     *smaller, largest = sorted(wanted, key=lambda name: wanted[name])  # the largest split takes what is left

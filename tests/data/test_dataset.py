@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from pycocotools.coco import COCO
 from lung_d2.categories import GROUND_GLASS_OPACITY
 from lung_d2.data import dataset
 from lung_d2.data.annotations import decode_mask
-from lung_d2.data.dataset import AnnotatedSlice, Case, fingerprint_files, write_dataset
+from lung_d2.data.dataset import AnnotatedSlice, Case, datasets_root, fingerprint_files, write_dataset
 from lung_d2.data.planes import read_plane
 from lung_d2.errors import DatasetError, OutputError
 from tiny import SPACING_MM, square, tiny_cases, write_tiny_dataset
@@ -224,6 +225,19 @@ def test_overwrite_that_is_killed_between_leaves_the_earlier_data_set(tmp_path, 
     assert tree(tmp_path / "lung_ct" / "tiny") == before
     write_dataset(tmp_path, "tiny", one, {"patient0": "test"}, overwrite=True)
     assert [path.name for path in (tmp_path / "lung_ct").iterdir()] == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    ("given", "variable", "expected"),
+    [("~/a", "b", "HOME/a"), (None, "~/b", "HOME/b"), (None, None, "datasets"), ("c", "~/b", "c")],
+)
+def test_root_of_data_sets(given, variable, expected, monkeypatch):
+    monkeypatch.setenv("HOME", "HOME")
+    if variable:
+        monkeypatch.setenv("DETECTRON2_DATASETS", variable)
+    else:
+        monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+    assert datasets_root(given) == Path(expected)
 
 
 def test_root_that_is_a_file_is_named(tmp_path):

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from lung_d2.data.planes import read_plane, write_plane
-from lung_d2.errors import DatasetError
+from lung_d2.data.planes import list_pictures, read_picture, read_plane, write_plane
+from lung_d2.errors import DatasetError, InputError
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,32 @@ def test_whole_jpeg_is_read(tmp_path):
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(DatasetError, match=r"none\.png: no such file"):
+    with pytest.raises(DatasetError, match=r"none\.png: no such file.*prepare the data set again"):
         read_plane(tmp_path / "none.png")
+
+
+def test_missing_picture_of_a_user_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.png: no such file.*; check the path$"):
+        read_picture(tmp_path / "none.png")
+
+
+def test_picture_is_what_the_caller_expects(tmp_path):
+    cv2.imwrite(str(tmp_path / "mask.png"), np.array([[[0, 0, 9]]], np.uint8))
+    with pytest.raises(InputError, match=r"mask\.png: a colour picture; expected a mask; give it in grey"):
+        read_picture(tmp_path / "mask.png", expected="a mask")
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_picture_of_other_than_8_bits_is_refused(tmp_path, dtype):
+    cv2.imwrite(str(tmp_path / "slice.tiff"), np.zeros((4, 4), dtype))
+    with pytest.raises(InputError, match=r"slice\.tiff: (16-bit pixels|pixels of float32); expected 8-bit"):
+        read_picture(tmp_path / "slice.tiff")
+
+
+def test_pictures_are_listed_by_name(tmp_path):
+    for name in ("b.PNG", "a.jpeg", "c.bmp", ".d.png", "e.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in list_pictures(tmp_path)] == ["a.jpeg", "b.PNG", "c.bmp"]
 
 
 def test_floating_point_picture_is_refused(tmp_path):

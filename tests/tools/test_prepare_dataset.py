@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -21,9 +22,9 @@ SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "prepare_dataset.py"
 @pytest.fixture
 def prepare(tmp_path):
     """Give a function that runs the tool with ``tmp_path/root`` for data sets."""
-    environment = {**os.environ, "DETECTRON2_DATASETS": str(tmp_path / "root"), "OMP_NUM_THREADS": "1"}
 
     def run(*words):
+        environment = {**os.environ, "DETECTRON2_DATASETS": str(tmp_path / "root"), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, SCRIPT, *map(str, words), "--name", "made"]
         return subprocess.run(
             command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
@@ -103,6 +104,48 @@ def test_two_cases_of_a_patient_in_two_splits_are_refused(prepare, series, tmp_p
     (tmp_path / "split.csv").write_text("case,split\ncase0,train\ncase1,val\n")
     line = error_of(prepare(*series, "--split-file", tmp_path / "split.csv"))
     assert "case1: in val, another case of its patient in train" in line
+
+
+def test_cases_of_one_dummy_id_are_told_apart_by_their_folders(prepare, series, tmp_path):
+    for number in range(2):
+        folder = tmp_path / "source" / f"case{number}" / "dicom"
+        shutil.rmtree(folder)
+        write_series(folder, 3, PatientID="ANON", SeriesInstanceUID=f"1.2.{number}")
+    assert "1 patient(s) for 2 splits" in (line := error_of(prepare(*series)))
+    assert "--patients-from folder" in line
+    done = prepare(*series, "--patients-from", "folder", "--val-fraction", "0.5")
+    assert done.returncode == 0, done.stderr
+    assert len(content(tmp_path, "train")["images"]) == len(content(tmp_path, "val")["images"]) == 3
+
+
+def test_split_file_names_folders_that_are_the_patients(prepare, series, tmp_path):
+    (tmp_path / "split.csv").write_text("patient,split\ncase0,train\ncase1,val\n")
+    done = prepare(*series, "--split-file", tmp_path / "split.csv", "--patients-from", "folder")
+    assert done.returncode == 0, done.stderr
+
+
+def test_label_may_be_background_and_a_series_without_lesions(prepare, series, tmp_path):
+    (tmp_path / "source" / "case1" / "labels.nii.gz").unlink()
+    words = [*series[:-1], "2=background", "--val-fraction", "0.5"]
+    assert "case1: no mask" in error_of(prepare(*words))
+    done = prepare(*words, "--allow-unannotated")
+    assert done.returncode == 0, done.stderr
+    found = [content(tmp_path, split) for split in ("train", "val")]
+    assert sorted(Counter(a["category_id"] for a in split["annotations"]).total() for split in found) == [0, 1]
+    assert [len(split["images"]) for split in found] == [3, 3]
+
+
+def test_home_in_the_root_is_expanded(prepare, pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    done = prepare(*pictures, "--patients", "^([a-z])_", "--val-fraction", "0.5", "--root", "~/sets")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "home" / "sets" / "lung_ct" / "made").is_dir()
+
+
+def test_root_that_is_a_file_is_one_line(prepare, pictures, tmp_path):
+    (tmp_path / "root").write_text("")
+    line = error_of(prepare(*pictures, "--patients", "^([a-z])_", "--val-fraction", "0.5"))
+    assert line.startswith(f"error: {tmp_path / 'root'}: a file; expected a folder")
 
 
 def test_pictures_by_pattern(prepare, pictures, tmp_path):

@@ -3,7 +3,8 @@
 ::
 
     ROOT/IMAGES/0001.png      8-bit grey levels (no HU)
-    ROOT/MASKS/0001.png       0 outside; 255, 1 or any label inside a lesion of the folder's category
+    ROOT/MASKS/0001.png       0 outside; 255, 1 or any label inside a lesion of the folder's category; of JPEG, which
+                              blurs, above 127
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from lung_d2.categories import Category
 from lung_d2.ct.identity import hash_identity
 from lung_d2.data.annotations import connected_components
-from lung_d2.data.dataset import AnnotatedSlice, Case
-from lung_d2.data.planes import read_plane
+from lung_d2.data.dataset import AnnotatedSlice, Case, fingerprint_files
+from lung_d2.data.planes import PICTURES, is_jpeg, list_pictures, read_picture
 from lung_d2.errors import DatasetError
 
-_PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+_JPEG_INSIDE = 127
 
 
 def find_slice_cases(images: Path, masks: Mapping[Path, Category], patient_of: Mapping[str, str]) -> list[Case]:
@@ -45,10 +47,11 @@ def find_slice_cases(images: Path, masks: Mapping[Path, Category], patient_of: M
             raise DatasetError(
                 folder, found="no such folder", expected="a folder of pictures", remedy="correct the path"
             )
-    files = sorted(path for path in images.iterdir() if path.suffix.lower() in _PICTURES)
+    files = list_pictures(images)
     if not files:
-        raise DatasetError(images, found="no picture", expected=", ".join(sorted(_PICTURES)), remedy="correct the path")
+        raise DatasetError(images, found="no picture", expected=", ".join(sorted(PICTURES)), remedy="correct the path")
     _check_masks(files, masks)
+    masks_of = {folder: {path.stem: path for path in list_pictures(folder)} for folder in masks}
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in files:
         if path.name not in patient_of:
@@ -63,6 +66,7 @@ def find_slice_cases(images: Path, masks: Mapping[Path, Category], patient_of: M
             series=hash_identity("series", patient),
             load=partial(_load_slices, members, dict(masks)),
             contiguous=False,
+            fingerprint=fingerprint_files([*members, *_masks_of(members, masks_of)]),
         )
         for patient, members in sorted(groups.items())
     ]
@@ -79,21 +83,22 @@ def patients_by_pattern(images: Path, pattern: str) -> dict[str, str]:
     except re.error as error:
         raise DatasetError(f"--patients {pattern!r}", found=str(error), remedy="correct the expression") from error
     result = {}
-    for path in sorted(images.iterdir()) if images.is_dir() else []:
+    for path in list_pictures(images) if images.is_dir() else []:
         match = compiled.search(path.name)
-        if path.suffix.lower() in _PICTURES:
-            if not match or not match.groups():
-                raise DatasetError(
-                    path, found=f"no match of {pattern!r}", expected="a group", remedy="correct --patients"
-                )
-            result[path.name] = match.group(1)
+        if not match or not match.groups():
+            raise DatasetError(path, found=f"no match of {pattern!r}", expected="a group", remedy="correct --patients")
+        result[path.name] = match.group(1)
     return result
+
+
+def _masks_of(files: list[Path], masks: Mapping[Path, Mapping[str, Path]]) -> list[Path]:
+    return [by_stem[path.stem] for by_stem in masks.values() for path in files if path.stem in by_stem]
 
 
 def _check_masks(files: list[Path], masks: Mapping[Path, Category]) -> None:
     stems = {path.stem for path in files}
     for folder in masks:
-        found = [path for path in folder.iterdir() if path.suffix.lower() in _PICTURES]
+        found = list_pictures(folder)
         orphans = sorted(path.name for path in found if path.stem not in stems)
         if not found or orphans:
             finding = f"{len(orphans)} mask(s) without a picture, {orphans[0]} first" if orphans else "no mask"
@@ -103,13 +108,9 @@ def _check_masks(files: list[Path], masks: Mapping[Path, Category]) -> None:
 
 
 def _load_slices(files: list[Path], masks: dict[Path, Category]) -> Iterator[AnnotatedSlice]:
-    by_stem = {
-        folder: {path.stem: path for path in folder.iterdir() if path.suffix.lower() in _PICTURES} for folder in masks
-    }
+    by_stem = {folder: {path.stem: path for path in list_pictures(folder)} for folder in masks}
     for index, path in enumerate(files):
-        plane = read_plane(path)
-        if plane.dtype != np.uint8:
-            raise DatasetError(path, found="16-bit pixels", expected="8-bit grey levels", remedy="convert it")
+        plane = read_picture(path)
         lesions = []
         for folder, category in masks.items():
             if path.stem in by_stem[folder]:
@@ -118,15 +119,19 @@ def _load_slices(files: list[Path], masks: dict[Path, Category]) -> Iterator[Ann
         yield AnnotatedSlice(plane=plane, instances=tuple(lesions), slice_index=index)
 
 
-def _read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    values = read_plane(path)
+def _read_mask(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    values = read_picture(path, expected="an 8-bit mask in grey levels")
     if values.shape != shape:
         raise DatasetError(
             path, found=f"size {values.shape}", expected=f"{shape}, its slice's", remedy="resize the mask"
         )
-    if values.dtype != np.uint8:
-        raise DatasetError(path, found="16-bit pixels", expected="an 8-bit mask", remedy="convert it")
-    # {0, 255}, {0, 1} and labels are all common; JPEG leaves greys around the edges of {0, 255}, and resizing too.
-    levels = values.astype(np.uint8)
-    is_jpeg = path.suffix.lower() in {".jpg", ".jpeg"}
-    return levels > (127 if is_jpeg or levels.max() > 127 else 0)
+    if not is_jpeg(path):
+        return values != 0
+    if 0 < values.max() <= _JPEG_INSIDE:
+        raise DatasetError(
+            path,
+            found=f"a JPEG mask of levels up to {values.max()}",
+            expected="0 and 255: JPEG blurs labels away",
+            remedy="write it as PNG",
+        )
+    return values > _JPEG_INSIDE

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 
@@ -107,9 +110,81 @@ def test_image_in_place_of_a_mask_is_refused(tmp_path):
         load(folder)
 
 
+def cohort(root, *, masks):
+    """Write a case for each name, with the masks given for it."""
+    for number, (name, files) in enumerate(masks.items()):
+        write_case(root / name, files, PatientID=f"p{number}", SeriesInstanceUID=f"1.2.{number}")
+    return root
+
+
 def test_case_without_a_mask_is_refused(tmp_path):
     with pytest.raises(DatasetError, match="no mask"):
         find_dicom_mask_cases(write_case(tmp_path, {}), {})
+
+
+def test_case_without_a_mask_among_others_is_refused_with_the_option(tmp_path):
+    cohort(tmp_path, masks={"a": {GGO: labels()}, "b": {}})
+    with pytest.raises(DatasetError, match=r"/b: no mask .*--allow-unannotated"):
+        find_dicom_mask_cases(tmp_path, {})
+
+
+@pytest.mark.parametrize("others", [{"a": {GGO: labels((0, 0, 0, 1))}}, {}])
+def test_case_without_a_mask_may_be_a_normal_patient(tmp_path, others):
+    cohort(tmp_path, masks=others | {"b": {}})
+    cases = find_dicom_mask_cases(tmp_path, {}, allow_unannotated=True)
+    assert [case.name for case in cases] == [*others, "b"]
+    assert found(cases[-1].load()) == [[], [], []]
+
+
+@pytest.mark.parametrize("mask", ["masks/one/" + GGO, GGO])
+@pytest.mark.parametrize("images", ["dicom", "."])
+def test_one_case_may_be_the_source(tmp_path, images, mask):
+    write_series(tmp_path / "case" / images, count=3)
+    (tmp_path / "case" / mask).parent.mkdir(parents=True, exist_ok=True)
+    affine = read_volume(tmp_path / "case").affine_lps
+    write_nifti(labels((1, 2, 2, 1)), affine, tmp_path / "case" / mask)
+    (case,) = find_dicom_mask_cases(tmp_path / "case", {})
+    assert case.name == "case"
+    assert found(case.load()) == [[], [("ground_glass_opacity", 1)], []]
+
+
+def test_masks_without_a_series_among_cases_are_refused(tmp_path):
+    cohort(tmp_path, masks={"a": {GGO: labels()}, "b": {GGO: labels()}})
+    shutil.rmtree(tmp_path / "b" / "dicom")
+    with pytest.raises(InputError, match="/b: not DICOM"):
+        find_dicom_mask_cases(tmp_path, {})
+
+
+def test_index_of_a_medium_is_no_image(tmp_path):
+    cohort(tmp_path, masks={"a": {GGO: labels()}, "b": {GGO: labels()}})
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    assert len(find_dicom_mask_cases(tmp_path, {})) == 2
+
+
+def test_folder_may_be_the_patient(tmp_path):
+    for number in range(2):
+        write_case(tmp_path / f"{number}", {GGO: labels()}, PatientID="ANON", SeriesInstanceUID=f"1.2.{number}")
+    for source, count in (("id", 1), ("folder", 2)):
+        cases = find_dicom_mask_cases(tmp_path, {}, patients_from=source)
+        assert len({case.patient for case in cases}) == count
+    assert all(len(case.patient) == 16 for case in cases)
+
+
+@pytest.mark.parametrize("name", ["dicom/0002.dcm", GGO])
+def test_case_knows_that_a_file_of_it_changed(tmp_path, name):
+    write_case(tmp_path, {GGO: labels()})
+    for number, path in enumerate(sorted((tmp_path / "dicom").iterdir())):
+        path.rename(path.with_name(f"{number:04d}.dcm"))
+    before = find_dicom_mask_cases(tmp_path, {})[0].fingerprint
+    assert find_dicom_mask_cases(tmp_path, {})[0].fingerprint == before
+    os.utime(tmp_path / name, ns=(1, 1))
+    assert find_dicom_mask_cases(tmp_path, {})[0].fingerprint != before
+
+
+def test_suffix_of_a_mask_may_be_in_capitals(tmp_path):
+    folder = write_case(tmp_path, {GGO: labels((1, 2, 2, 1))})
+    (folder / GGO).rename(folder / "ground_glass_opacity.NII.GZ")
+    assert found(load(folder))[1] == [("ground_glass_opacity", 1)]
 
 
 def test_case_without_a_series_is_refused(tmp_path):

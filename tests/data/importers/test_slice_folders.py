@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import os
+
 import cv2
 import numpy as np
 import pytest
 
 from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
 from lung_d2.data.importers.slice_folders import find_slice_cases, patients_by_pattern
-from lung_d2.errors import DatasetError
+from lung_d2.errors import DatasetError, InputError
 from tiny import square
 
 SIZE = 16
@@ -72,17 +74,45 @@ def test_labels_of_one_mask_are_all_inside(source):
     assert sizes(source) == [(1, 16), (1, 9)]
 
 
-def test_greys_around_a_resized_mask_are_outside(source):
-    values = LESION.astype(np.uint8) * 255
-    values[6, 3:7] = 60
-    draw(source / "ggo" / "a1.png", values)
-    assert sizes(source) == [(1, 16)]
-
-
-def test_noise_of_an_empty_jpeg_mask_is_outside(source):
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
+def test_low_labels_beside_255_are_inside(source, suffix):
     (source / "ggo" / "a1.png").unlink()
-    draw(source / "ggo" / "a1.jpg", np.random.default_rng(0).integers(0, 4, (SIZE, SIZE), dtype=np.uint8))
-    assert sizes(source) == []
+    draw(source / "ggo" / f"a1{suffix}", LESION.astype(np.uint8) * 255 + square(SIZE, 10, 10, 3) * np.uint8(1))
+    assert sizes(source) == [(1, 16), (1, 9)]
+
+
+@pytest.mark.parametrize(("side", "expected"), [(8, [(1, 64)]), (0, [])])
+def test_greys_around_a_jpeg_mask_are_outside(source, side, expected):
+    (source / "ggo" / "a1.png").unlink()
+    draw(source / "ggo" / "a1.jpg", square(SIZE, 0, 8, side).astype(np.uint8) * 255)
+    assert sizes(source) == expected
+
+
+def test_jpeg_mask_of_low_labels_is_refused(source):
+    (source / "ggo" / "a1.png").unlink()
+    draw(source / "ggo" / "a1.jpg", np.full((SIZE, SIZE), 2, np.uint8))
+    with pytest.raises(DatasetError, match=r"a1\.jpg: a JPEG mask of levels up to 2; expected 0 and 255"):
+        sizes(source)
+
+
+def test_colour_mask_is_named_as_a_mask(source):
+    draw(source / "ggo" / "a1.png", np.dstack([LESION * np.uint8(value) for value in (0, 0, 255)]))
+    with pytest.raises(InputError, match=r"a1\.png: a colour picture; expected an 8-bit mask"):
+        sizes(source)
+
+
+@pytest.mark.parametrize("name", ["ct/a2.png", "ggo/a1.png"])
+def test_case_knows_that_a_file_of_it_changed(source, name):
+    before = [case.fingerprint for case in find(source)]
+    assert [case.fingerprint for case in find(source)] == before
+    os.utime(source / name, ns=(1, 1))
+    after = [case.fingerprint for case in find(source)]
+    assert (after[0] != before[0], after[1] != before[1]) == (True, False)
+
+
+def test_hidden_files_are_no_pictures(source):
+    (source / "ct" / "._a1.png").write_bytes(b"of another system")
+    assert len(find(source)) == 2
 
 
 def test_each_folder_brings_its_category(source):
@@ -112,7 +142,7 @@ def test_mask_of_another_size_is_named(source):
 def test_16_bit_pictures_are_refused(source, folder):
     """PNG of 16 bits holds HU in our own data sets; nobody knows what it holds in others."""
     draw(source / folder / "a1.png", np.zeros((SIZE, SIZE), np.uint16))
-    with pytest.raises(DatasetError, match=r"a1\.png: 16-bit pixels"):
+    with pytest.raises(InputError, match=r"a1\.png: 16-bit pixels"):
         sizes(source)
 
 
