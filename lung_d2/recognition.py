@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +14,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.ct import read_volume
+from lung_d2.ct import read_volume, slice_image
+from lung_d2.ct.headers import is_dicom, list_files
 from lung_d2.ct.identity import hash_identity
 from lung_d2.ct.volume import CTVolume
-from lung_d2.data.planes import read_plane
-from lung_d2.errors import InputError
+from lung_d2.data.folders import create_folder, replace_folder, restore_folder
+from lung_d2.data.planes import PICTURES, list_pictures, read_picture
+from lung_d2.errors import InputError, OutputError
 from lung_d2.lesions.detections import SliceDetections
 from lung_d2.report.coco_results import build_image_index, build_results
 from lung_d2.report.overlay import draw_overlay
@@ -26,7 +28,6 @@ from lung_d2.report.overlay import draw_overlay
 if TYPE_CHECKING:
     from lung_d2.engine import CTPredictor
 
-_PICTURES = {".png", ".jpg", ".jpeg"}
 DEFAULT_SCORE = 0.5
 
 Source = str | Path | Sequence[str | Path] | CTVolume
@@ -37,7 +38,7 @@ class Recognition:
     """What was found on one series, or on pictures of slices.
 
     Attributes:
-        name: Hash that names the series outside DICOM.
+        name: Hash that names the series outside DICOM, or that of the pictures' bytes.
         planes: The slices, ``(H, W)`` each: int16 HU, or uint8 grey of pictures.
         detections: One entry for each slice, in order.
         volume: The series; None for pictures.
@@ -58,10 +59,24 @@ class Recognition:
 
         Returns:
             The result folder, which is whole or not there.
+
+        Raises:
+            OutputError: It cannot be written.
         """
         final = Path(output) / self.name
         staging = final.with_name(f".{self.name}.partial")
-        shutil.rmtree(staging, ignore_errors=True)
+        create_folder(Path(output))
+        try:
+            restore_folder(final)
+            shutil.rmtree(staging, ignore_errors=True)
+            self._write_files(staging, score)
+            replace_folder(staging, final)
+        except OSError as error:
+            found = f"cannot be written ({error.strerror or error})"
+            raise OutputError(final, found=found, remedy="check the disk space and the permissions") from error
+        return final
+
+    def _write_files(self, staging: Path, score: float) -> None:
         (staging / "overlays").mkdir(parents=True)
         (staging / "detections.json").write_text(json.dumps(build_results(self.detections)))
         index = build_image_index([self._image_record(index) for index in range(len(self.planes))])
@@ -70,11 +85,8 @@ class Recognition:
             if len(shown := found.above(score)):
                 picture = self.draw(shown)
                 path = staging / "overlays" / f"slice_{found.slice_index:04d}.png"
-                cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-        if final.exists():
-            shutil.rmtree(final)
-        os.replace(staging, final)
-        return final
+                if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+                    raise OSError(f"no picture of slice {found.slice_index}")
 
     def draw(self, detections: SliceDetections) -> npt.NDArray[np.uint8]:
         """Draw the detections of one slice over it; returns uint8 RGB."""
@@ -104,8 +116,8 @@ def recognize(source: Source, predictor: CTPredictor, series_uid: str | None = N
     """Detect the lesions of a series or of pictures of slices.
 
     Args:
-        source: A :class:`CTVolume`; a DICOM folder, DICOM files or a NIfTI file; or 8-bit PNG or JPEG pictures of
-            slices, for a model trained on such.
+        source: A :class:`CTVolume`; a DICOM folder, DICOM files or a NIfTI file; or 8-bit pictures of slices, or a
+            folder of them and no DICOM, for a model trained on such.
         predictor: Model and grey levels.
         series_uid: Which series, where the source holds several.
 
@@ -117,17 +129,24 @@ def recognize(source: Source, predictor: CTPredictor, series_uid: str | None = N
     """
     pictures = _picture_files(source)
     if pictures:
-        planes = [read_plane(path) for path in pictures]
-        for path, plane in zip(pictures, planes, strict=True):
-            if plane.dtype != np.uint8:
-                raise InputError(path, found="16-bit pixels", expected="8-bit grey", remedy="give DICOM or NIfTI")
-        found = [predictor.predict_picture(plane.astype(np.uint8), index) for index, plane in enumerate(planes)]
-        name = hash_identity("pictures", "\n".join(path.name for path in pictures))
-        return Recognition(name=name, planes=planes, detections=tuple(found))
+        return _recognize_pictures(pictures, predictor)
     volume = source if isinstance(source, CTVolume) else read_volume(source, series_uid=series_uid)
+    slice_image(volume, 0, grey=predictor.grey, channels=predictor.channels)  # refused before the progress bar opens
     return Recognition(
         name=volume.series_hash, planes=list(volume.hu), detections=tuple(predictor(volume)), volume=volume
     )
+
+
+def _recognize_pictures(pictures: Sequence[Path], predictor: CTPredictor) -> Recognition:
+    planes = [read_picture(path) for path in pictures]
+    found = []
+    for index, (path, plane) in enumerate(zip(pictures, planes, strict=True)):
+        try:
+            found.append(predictor.predict_picture(plane, index))
+        except InputError as error:
+            raise error.at(path) from error
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in pictures]
+    return Recognition(name=hash_identity("pictures", "\n".join(digests)), planes=planes, detections=tuple(found))
 
 
 def _sides(volume: CTVolume) -> str:
@@ -142,7 +161,10 @@ def _picture_files(source: Source) -> list[Path]:
     if isinstance(source, CTVolume):
         return []
     paths = [Path(source)] if isinstance(source, str | Path) else [Path(path) for path in source]
-    pictures = [path for path in paths if path.suffix.lower() in _PICTURES]
+    if len(paths) == 1 and paths[0].is_dir():
+        pictures = list_pictures(paths[0])
+        return [] if pictures and any(map(is_dicom, list_files(paths[0]))) else pictures
+    pictures = [path for path in paths if path.suffix.lower() in PICTURES]
     if pictures and len(pictures) < len(paths):
         raise InputError(pictures[0], found="a picture among other files", remedy="give pictures, or a series, alone")
     return pictures

@@ -14,7 +14,7 @@ from lung_d2 import Recognition, recognize
 from lung_d2.data.annotations import encode_mask
 from lung_d2.data.planes import write_plane
 from lung_d2.engine import CTPredictor
-from lung_d2.errors import InputError
+from lung_d2.errors import InputError, OutputError
 from lung_d2.lesions import SliceDetections
 from tiny import square, tiny_cases, tiny_config, volume_of
 
@@ -106,8 +106,50 @@ def test_one_picture_is_a_source(picture_predictor, tmp_path):
 
 def test_picture_for_a_model_of_hu_is_refused(predictor, tmp_path):
     write_plane(np.full((40, 50), 100, np.uint8), tmp_path / "a.png")
-    with pytest.raises(InputError, match="no Hounsfield units"):
+    with pytest.raises(InputError, match=r"a\.png: no Hounsfield units"):
         recognize(tmp_path / "a.png", predictor)
+
+
+def test_folder_of_pictures_is_read_by_name(picture_predictor, tmp_path):
+    for level, name in enumerate(("b.png", "a.jpg", "c.bmp")):
+        assert cv2.imwrite(str(tmp_path / name), np.full((40, 50), 100 + level, np.uint8))
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert [int(plane[0, 0]) for plane in recognize(tmp_path, picture_predictor).planes] == [101, 100, 102]
+
+
+def test_pictures_beside_a_series_are_left_alone(predictor, tmp_path):
+    write_series(tmp_path, 3)
+    write_plane(np.full((40, 50), 100, np.uint8), tmp_path / "a.png")
+    assert len(recognize(tmp_path, predictor).planes) == 3
+
+
+def test_pictures_are_named_by_their_bytes(picture_predictor, tmp_path):
+    names = []
+    for folder, level in (("one", 100), ("two", 101), ("three", 100)):
+        (tmp_path / folder).mkdir()
+        write_plane(np.full((40, 50), level, np.uint8), tmp_path / folder / "a.png")
+        names.append(recognize(tmp_path / folder / "a.png", picture_predictor).name)
+    assert names[0] == names[2] != names[1]
+
+
+@pytest.fixture
+def neighbours_predictor(predictor, monkeypatch):
+    monkeypatch.setattr(predictor, "channels", "neighbours")
+    return predictor
+
+
+def test_picture_for_a_model_of_neighbours_is_refused(neighbours_predictor, tmp_path):
+    write_plane(np.full((40, 50), 100, np.uint8), tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"a\.png: .*CHANNELS neighbours"):
+        recognize(tmp_path / "a.png", neighbours_predictor)
+
+
+def test_single_slice_for_a_model_of_neighbours_is_refused_before_the_progress_bar(
+    neighbours_predictor, volume, capsys
+):
+    with pytest.raises(InputError, match=r"series 1\.2\.3, slice 0: no neighbouring slices"):
+        recognize(volume_of(np.array(volume.hu[:1])), neighbours_predictor)
+    assert "recognise" not in capsys.readouterr().err
 
 
 def test_pictures_among_other_files_are_refused(picture_predictor, tmp_path):
@@ -168,10 +210,30 @@ def test_failed_write_leaves_the_earlier_result(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(Recognition, "draw", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match=r"bb: cannot be written \(disk full\)"):
         made(score=0.7).write(tmp_path)
     assert (tmp_path / "bb" / "detections.json").read_bytes() == before
     assert files(tmp_path / "bb") == ["detections.json", "overlays/slice_0001.png", "slices.json"]
+
+
+def test_overlay_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("lung_d2.recognition.cv2.imwrite", lambda *_: False)
+    with pytest.raises(OutputError, match=r"bb: cannot be written \(no picture of slice 1\)"):
+        made().write(tmp_path)
+    assert not (tmp_path / "bb").exists()
+
+
+def test_output_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(OutputError, match="out: a file; expected a folder"):
+        made().write(tmp_path / "out")
+
+
+def test_write_that_is_killed_between_loses_nothing(tmp_path):
+    made().write(tmp_path)
+    (tmp_path / "bb").rename(tmp_path / ".bb.old")
+    made(score=0.3).write(tmp_path)
+    assert files(tmp_path) == ["bb/detections.json", "bb/slices.json"]
 
 
 def test_what_a_killed_write_left_is_gone(tmp_path):

@@ -15,6 +15,7 @@ from pathlib import Path
 from lung_d2 import load_config, recognize
 from lung_d2.categories import CATEGORIES
 from lung_d2.command_line import run_tool
+from lung_d2.data.folders import create_folder
 from lung_d2.recognition import DEFAULT_SCORE, Recognition
 
 logger = logging.getLogger("recognize")
@@ -25,7 +26,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, help="config of the training, or the config.yaml it wrote")
     parser.add_argument("--weights", required=True, help="checkpoint of the training")
-    parser.add_argument("--input", required=True, nargs="+", help="DICOM folder or files, NIfTI, or 8-bit pictures")
+    parser.add_argument(
+        "--input", required=True, nargs="+", help="DICOM folder or files, NIfTI, or 8-bit pictures or a folder of them"
+    )
     parser.add_argument("--output", required=True, type=Path, help="folder for the results")
     parser.add_argument("--series-uid", help="which series, where the input holds several")
     parser.add_argument(
@@ -40,6 +43,7 @@ def main() -> None:
     args = build_parser().parse_args()
     from lung_d2.engine import CTPredictor
 
+    create_folder(args.output)  # now, rather than after all the work
     cfg = load_config(args.config_file, [*args.opts, "MODEL.WEIGHTS", args.weights])
     predictor = CTPredictor(cfg)
     source = args.input[0] if len(args.input) == 1 else args.input

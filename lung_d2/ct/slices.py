@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from lung_d2.config import CHANNELS
 from lung_d2.ct.grey import GreyLevels
+from lung_d2.ct.headers import show_uid
 from lung_d2.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -36,10 +37,20 @@ def slice_image(
     count = volume.hu.shape[0]
     if not 0 <= slice_index < count:
         raise InputError(
-            f"slice {slice_index}", found=f"a volume of {count} slices", remedy=f"take one of 0..{count - 1}"
+            f"{_name(volume)}, slice {slice_index}",
+            found=f"a volume of {count} slices",
+            remedy=f"take one of 0..{count - 1}",
         )
-    planes = [volume.hu[index] for index in plane_indices(slice_index, count, channels)]
+    try:
+        indices = plane_indices(slice_index, count, channels)
+    except InputError as error:
+        raise error.at(f"{_name(volume)}, {error.where}") from error
+    planes = [volume.hu[index] for index in indices]
     return image_from_planes(planes, grey=grey or GreyLevels())
+
+
+def _name(volume: CTVolume) -> str:
+    return f"series {show_uid(volume.series_instance_uid or volume.series_hash)}"
 
 
 def plane_indices(slice_index: int, count: int, channels: str) -> tuple[int, ...]:

@@ -65,4 +65,12 @@ def test_input_that_cannot_be_read_is_one_line_and_leaves_nothing(model, tmp_pat
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: notes.txt: ")
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "out").exists()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_output_that_is_a_file_is_refused_before_the_work(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    words = ["--config-file", "none.yaml", "--weights", "none.pth", "--input", "none", "--output", "out"]
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: out: a file; expected a folder")
