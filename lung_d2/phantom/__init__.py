@@ -5,8 +5,9 @@ Names are imported when first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lung_d2.lazy import export_lazily
 
 if TYPE_CHECKING:
     from lung_d2.phantom.cohort import write_cohort as write_cohort
@@ -20,27 +21,18 @@ if TYPE_CHECKING:
     from lung_d2.phantom.spec import Range as Range
     from lung_d2.phantom.truth import PhantomLesion as PhantomLesion
 
-_MODULES = {
-    "LesionSpec": "spec",
-    "PRESETS": "presets",
-    "PhantomLesion": "truth",
-    "PhantomPatient": "patient",
-    "PhantomSpec": "spec",
-    "Range": "spec",
-    "build_patient": "patient",
-    "preset_by_name": "presets",
-    "write_cohort": "cohort",
-    "write_patient": "dicom",
+_EXPORTS = {
+    "LesionSpec": "lung_d2.phantom.spec",
+    "PRESETS": "lung_d2.phantom.presets",
+    "PhantomLesion": "lung_d2.phantom.truth",
+    "PhantomPatient": "lung_d2.phantom.patient",
+    "PhantomSpec": "lung_d2.phantom.spec",
+    "Range": "lung_d2.phantom.spec",
+    "build_patient": "lung_d2.phantom.patient",
+    "preset_by_name": "lung_d2.phantom.presets",
+    "write_cohort": "lung_d2.phantom.cohort",
+    "write_patient": "lung_d2.phantom.dicom",
 }
 
-__all__ = sorted(_MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__all__ = sorted(_EXPORTS)
+__getattr__, __dir__ = export_lazily(__name__, _EXPORTS)

@@ -95,7 +95,8 @@ def _lung(hu: np.ndarray, pixel_mm: float) -> np.ndarray:
 def _find_haze(hu: np.ndarray, lung: np.ndarray, pixel_mm: float, p: RuleParameters) -> list[RuleDetection]:
     smooth = cv2.GaussianBlur(hu, (0, 0), p.haze_smooth_mm / pixel_mm)
     inner = cv2.erode(lung, _disk(p.rim_mm, pixel_mm))
-    mask = ((smooth > p.haze_hu[0]) & (smooth < p.haze_hu[1])).astype(np.uint8) & inner
+    hazy = (smooth > p.haze_hu[0]) & (smooth < p.haze_hu[1])
+    mask = cv2.bitwise_and(hazy.astype(np.uint8), inner)
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _disk(1.5, pixel_mm))
     mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, _disk(p.haze_open_mm, pixel_mm))
     mask = cv2.dilate(mask, _disk(1.0, pixel_mm))

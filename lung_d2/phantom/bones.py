@@ -108,7 +108,7 @@ def _shoulder_blades(anatomy: Anatomy, frame: Frame) -> np.ndarray:
         outer = (inner[0] + side * 0.80 * length, inner[1] - 0.60 * length, z)
         whole = np.minimum(whole, capsule(bent, inner, outer, 2.0, 3.2 + 3.5 * rise))
         if rise > 0.45:
-            root = tuple(0.45 * a + 0.55 * b for a, b in zip(inner, outer, strict=True))
+            root: Vector = (0.45 * inner[0] + 0.55 * outer[0], 0.45 * inner[1] + 0.55 * outer[1], 0.45 * z + 0.55 * z)
             tip = (root[0] + side * 34 * rise, root[1] + 10.0, z)
             whole = smooth_min(whole, capsule(bent, root, tip, 2.2, 3.0), 4.0)
         if rise > 0.8:

@@ -155,7 +155,12 @@ def _draw_place(lungs: LungMap, depth: Vector2, height: Vector2, rng: np.random.
     # Towards the back and the base, where both diseases are met most often.
     weight = 1.0 + 0.008 * (lungs.points[fits, 1] - lungs.points[:, 1].min())
     chosen = rng.choice(fits, p=weight / weight.sum())
-    return tuple(float(v) for v in lungs.points[chosen] + rng.uniform(-2, 2, 3))
+    return _vector(lungs.points[chosen] + rng.uniform(-2, 2, 3))
+
+
+def _vector(point: np.ndarray) -> Vector:
+    x, y, z = (float(value) for value in point)
+    return x, y, z
 
 
 def draw_bronchi(
@@ -232,7 +237,7 @@ def _draw_cluster(
         outer=outer,
         lumen=outer.resized(add_mm=-wall, least_mm=0.3),
         artery=_tube(first + beside * away, artery_radius, "cylindric"),
-        center=tuple(float(v) for v in center),
+        center=_vector(center),
         reach_mm=reach,
         wall_hu=float(-160 + 190 * evidence + rng.uniform(-20, 20)),
     )

@@ -113,9 +113,9 @@ def _sample(spec: PhantomSpec, scene: Scene, heights: tuple[float, float]) -> Sa
     sign = -1.0 if scene.anatomy.prone else 1.0
     x = sign * (np.arange(columns) - (columns - 1) / 2) * pixel
     y = sign * (np.arange(rows) - (rows - 1) / 2) * pixel + 6.0 * sign
-    z = np.linspace(heights[0], heights[1], spec.slice_count)
-    spacing = spec.slice_spacing_mm or (round(float(z[1] - z[0]), 3) if len(z) > 1 else 5.0)
-    z = round(float(z[0]), 3) + spacing * np.arange(spec.slice_count)
+    even = np.linspace(heights[0], heights[1], spec.slice_count)
+    spacing = spec.slice_spacing_mm or (round(float(even[1] - even[0]), 3) if len(even) > 1 else 5.0)
+    z = round(float(even[0]), 3) + spacing * np.arange(spec.slice_count)
     return Sampling(x, y, z, float(pixel), float(spacing), float(spec.slice_thickness_mm or spacing))
 
 
@@ -148,7 +148,8 @@ def _finish(
 ) -> PhantomPatient:
     hu = np.clip(np.rint(np.stack([layer.hu for layer in layers])), LOWEST_HU, HIGHEST_HU).astype(np.int16)
     voxel_mm3 = sampling.pixel_mm**2 * sampling.spacing_mm
-    instances, lesions = {}, ()
+    instances: dict[str, np.ndarray] = {}
+    lesions: tuple[PhantomLesion, ...] = ()
     for category, shapes, masks in (
         (GROUND_GLASS_OPACITY, scene.opacities, [layer.opacities for layer in layers]),
         (BRONCHIECTASIS, scene.bronchi, [layer.bronchi for layer in layers]),

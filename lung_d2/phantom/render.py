@@ -159,17 +159,17 @@ def render_slice(
     count = int(np.clip(round(thickness_mm / 2.4), 1, 3))
     offsets = (np.arange(count) + 0.5) / count * thickness_mm - thickness_mm / 2
     layers = [render_layer(scene, Plane(plane.x, plane.y, plane.z + o, plane.pixel_mm)) for o in offsets.tolist()]
-    hu = sum(layer.hu for layer in layers) / count
+    hu = sum((layer.hu for layer in layers[1:]), start=layers[0].hu) / count
     hu = apply_kernel(hu.astype(np.float32), plane.pixel_mm, kernel)
     hu = hu + _noise(scene, plane, kernel, noise_hu, rng)
     return Layer(hu, _majority([la.opacities for la in layers]), _majority([la.bronchi for la in layers]))
 
 
 def _majority(masks: list[dict[int, np.ndarray]]) -> dict[int, np.ndarray]:
-    out = {}
+    out: dict[int, np.ndarray] = {}
     for index in sorted({key for part in masks for key in part}):
-        share = sum(part[index].astype(np.uint8) for part in masks if index in part)
-        mask = 2 * share >= len(masks)
+        share = np.sum([part[index] for part in masks if index in part], axis=0)
+        mask: np.ndarray = 2 * share >= len(masks)
         if mask.any():
             out[index] = mask
     return out
