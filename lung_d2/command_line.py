@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 
 from lung_d2.errors import LungD2Error
@@ -19,6 +20,8 @@ def run_tool(main: Callable[[], int | None]) -> None:
     keeps its traceback.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # Detectron2's import trips over a deprecation of torch, which a user can do nothing about.
+    warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated", category=FutureWarning)
     try:
         status = main()
     except LungD2Error as error:

@@ -149,7 +149,7 @@ def _run(stage: Stage, output: Path, seconds: dict[str, float]) -> None:
 
 
 def _start(stage: Stage, output: Path, **streams: Any) -> subprocess.Popen[str]:
-    environment = os.environ | {"DETECTRON2_DATASETS": str(output / "datasets"), "PYTHONWARNINGS": "ignore"}
+    environment = os.environ | {"DETECTRON2_DATASETS": str(output / "datasets")}
     command = [sys.executable, *stage.command]
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **streams)
 

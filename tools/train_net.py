@@ -1,30 +1,19 @@
 #!/usr/bin/env python
-"""Train or evaluate a lesion detector: Detectron2's usual arguments.
-
-python tools/train_net.py --config-file configs/mask_rcnn_R_50_FPN_lung_1x.yaml
-python tools/train_net.py --config-file ... --resume
-python tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/model_final.pth
-"""
+"""Train or evaluate a lesion detector, with Detectron2's usual arguments; tools/README.md has examples."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch.multiprocessing import ProcessRaisedException
-
-from lung_d2 import load_config, register_lung_datasets
 from lung_d2.command_line import ERROR_STATUS, run_tool
-from lung_d2.config import input_settings
+from lung_d2.config import input_settings, load_config
 from lung_d2.errors import ConfigError, detectron2_missing
 
-try:
+if TYPE_CHECKING:
     from detectron2.config import CfgNode
-    from detectron2.engine import default_argument_parser, default_setup, launch
-except ImportError as error:
-    raise SystemExit(f"error: {detectron2_missing()}") from error
 
 
 def train(args: argparse.Namespace) -> Mapping[str, Any] | None:
@@ -32,6 +21,7 @@ def train(args: argparse.Namespace) -> Mapping[str, Any] | None:
     from detectron2.evaluation import verify_results
     from detectron2.utils import comm
 
+    from lung_d2.data import register_lung_datasets
     from lung_d2.engine import LungCheckpointer, LungTrainer
 
     cfg = load_config(args.config_file, args.opts)
@@ -56,12 +46,17 @@ def train(args: argparse.Namespace) -> Mapping[str, Any] | None:
 
 def _set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Set up log and output folder; an evaluation leaves the log and the config.yaml of its run as they are."""
+    from detectron2.engine import default_setup
+    from detectron2.utils import comm
+    from detectron2.utils.logger import setup_logger
+
     cfg = cfg.clone()
     if args.eval_only:
         cfg.defrost()
         cfg.OUTPUT_DIR = f"{cfg.OUTPUT_DIR}/inference"
     try:
         default_setup(cfg, args)
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="lung_d2", abbrev_name="lung_d2")
     except OSError as error:
         raise ConfigError(
             "OUTPUT_DIR", found=f"{cfg.OUTPUT_DIR} cannot be written ({error.strerror})", remedy="name another folder"
@@ -70,6 +65,12 @@ def _set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 def main() -> int:
     """Parse, then launch one process for each GPU."""
+    try:
+        from detectron2.engine import default_argument_parser, launch
+    except ImportError as error:
+        raise detectron2_missing() from error
+    from torch.multiprocessing import ProcessRaisedException
+
     args = default_argument_parser().parse_args()
     try:
         launch(
