@@ -20,8 +20,9 @@ def run_tool(main: Callable[[], int | None]) -> None:
     keeps its traceback.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    # Detectron2's import trips over a deprecation of torch, which a user can do nothing about.
+    # Detectron2 trips over deprecations of torch, which a user can do nothing about.
     warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=r"torch\.meshgrid: in an upcoming release", category=UserWarning)
     try:
         status = main()
     except LungD2Error as error:
