@@ -23,6 +23,7 @@ def export_lazily(package: str, modules: Mapping[str, str]) -> tuple[Callable[[s
     """
 
     def get(name: str) -> Any:
+        """Import the module of a public name and return what it names."""
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         try:
