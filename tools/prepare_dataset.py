@@ -9,6 +9,7 @@ python tools/prepare_dataset.py slices ROOT --images ct --masks covid=ground_gla
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 from collections import Counter
@@ -86,7 +87,7 @@ def main() -> None:
         split_of = split_by_patient((case.patient for case in cases), fractions, args.seed)
     root = datasets_root(args.root)
     folder = write_dataset(root, args.name, cases, split_of, workers=args.workers, overwrite=args.overwrite)
-    _say(folder, args.name, cases, split_of)
+    _say(folder, args.name)
 
 
 def _find_slices(args: argparse.Namespace, split_file: dict[str, dict[str, str]] | None) -> list[Case]:
@@ -143,9 +144,7 @@ def _parse_labels(entries: list[str]) -> dict[int, Category | None]:
     return labels
 
 
-def _say(folder: Path, name: str, cases: list[Case], split_of: dict[str, str]) -> None:
-    import json
-
+def _say(folder: Path, name: str) -> None:
     for json_file in sorted((folder / "annotations").glob("*.json")):
         content = json.loads(json_file.read_text())
         counts = Counter(annotation["category_id"] for annotation in content["annotations"])

@@ -10,11 +10,10 @@ import pytest
 import torch
 
 from lung_d2 import slice_image
-from lung_d2.ct import CTVolume
 from lung_d2.data.planes import read_plane
 from lung_d2.engine import CTPredictor, LungCheckpointer, LungTrainer
 from lung_d2.errors import ConfigError
-from tiny import tiny_config, write_tiny_dataset
+from tiny import tiny_config, volume_of, write_tiny_dataset
 
 # A random model is sure of nothing: let it report all the same.
 REPORT_ALL = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "INPUT.MIN_SIZE_TEST", 96, "INPUT.MAX_SIZE_TEST", 128)
@@ -36,24 +35,6 @@ def tiny_weights(root: Path, folder: Path, *opts: Any) -> Any:
     return cfg
 
 
-def volume_of(records: list[dict[str, Any]]) -> CTVolume:
-    """Put the slices of one series, read from disk, into a volume."""
-    hu = np.stack([read_plane(record["file_name"]) for record in records]).astype(np.int16)
-    count = len(hu)
-    return CTVolume(
-        hu=hu,
-        spacing_mm=(2.0, 0.7, 0.8),
-        slice_positions_mm=2.0 * np.arange(count),
-        affine_lps=np.diag([0.8, 0.7, 2.0, 1.0]),
-        series_instance_uid="1.2.3",
-        study_instance_uid="1.2",
-        sop_instance_uids=tuple(f"1.2.3.{index}" for index in range(count)),
-        frame_numbers=(None,) * count,
-        patient_hash="0" * 16,
-        series_hash="1" * 16,
-    )
-
-
 @pytest.mark.parametrize("channels", ["single", "neighbours"])
 def test_mapper_predictor_and_default_predictor_agree(root: Path, tmp_path: Path, channels: str) -> None:
     from detectron2.engine import DefaultPredictor
@@ -61,7 +42,7 @@ def test_mapper_predictor_and_default_predictor_agree(root: Path, tmp_path: Path
     cfg = tiny_weights(root, tmp_path, "INPUT.CT.CHANNELS", channels)
     loader = LungTrainer.build_test_loader(cfg, "tiny_val")
     records = [record for batch in loader for record in batch]
-    volume = volume_of(records)
+    volume = volume_of(np.stack([read_plane(record["file_name"]) for record in records]).astype(np.int16))
     predictor = CTPredictor(cfg)
     plain = DefaultPredictor(cfg)
     found = predictor(volume)
