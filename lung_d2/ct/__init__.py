@@ -11,9 +11,9 @@ from lung_d2.lazy import export_lazily
 
 if TYPE_CHECKING:
     from lung_d2.ct.grey import GreyLevels as GreyLevels
-    from lung_d2.ct.nifti import LabelVolume as LabelVolume
-    from lung_d2.ct.nifti import labels_on_grid as labels_on_grid
-    from lung_d2.ct.nifti import read_label_volume as read_label_volume
+    from lung_d2.ct.labels import LabelVolume as LabelVolume
+    from lung_d2.ct.labels import labels_on_grid as labels_on_grid
+    from lung_d2.ct.labels import read_label_volume as read_label_volume
     from lung_d2.ct.nifti import read_nifti_volume as read_nifti_volume
     from lung_d2.ct.nifti import write_nifti as write_nifti
     from lung_d2.ct.series import CTSeries as CTSeries
@@ -28,12 +28,12 @@ _EXPORTS = {
     "CTSeries": "lung_d2.ct.series",
     "CTVolume": "lung_d2.ct.volume",
     "GreyLevels": "lung_d2.ct.grey",
-    "LabelVolume": "lung_d2.ct.nifti",
+    "LabelVolume": "lung_d2.ct.labels",
     "find_series": "lung_d2.ct.series",
     "image_from_planes": "lung_d2.ct.slices",
-    "labels_on_grid": "lung_d2.ct.nifti",
+    "labels_on_grid": "lung_d2.ct.labels",
     "load_series": "lung_d2.ct.volume",
-    "read_label_volume": "lung_d2.ct.nifti",
+    "read_label_volume": "lung_d2.ct.labels",
     "read_nifti_volume": "lung_d2.ct.nifti",
     "read_volume": "lung_d2.ct.volume",
     "slice_image": "lung_d2.ct.slices",

@@ -7,7 +7,7 @@ import hashlib
 import os
 import struct
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from nibabel import orientations
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from lung_d2.ct.affine import check_affine, describe_grid, positions_along_normal, spacing_of
+from lung_d2.ct.affine import check_affine, positions_along_normal, spacing_of
 from lung_d2.ct.headers import nifti_suffix
 from lung_d2.ct.hounsfield import INT16, JUDGED_FIELD_MM, check_hu
 from lung_d2.ct.identity import hash_identity
@@ -30,7 +30,6 @@ _nib: Any = nibabel  # Most of it has no types.
 _orientations: Any = orientations
 
 Affine = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.unsignedinteger[Any]]
 
 NIFTI_ERRORS = (
     ArithmeticError,
@@ -50,25 +49,10 @@ NIFTI_ERRORS = (
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MM_PER_UNIT = {"meter": 1000.0, "micron": 1e-3}
-GRID_TOLERANCE = 0.1
-"""Grids are the same where no corner differs by more than this share of a voxel."""
-
-
-@dataclass(frozen=True, eq=False)
-class LabelVolume:
-    """Labels in a grid of their own.
-
-    Attributes:
-        labels: uint8 or uint16 ``[Z, Y, X]``; 0 is background.
-        affine_lps: float64 ``(4, 4)``; index (x, y, z, 1) to LPS mm.
-    """
-
-    labels: Labels = field(repr=False)
-    affine_lps: Affine = field(repr=False)
 
 
 @dataclass(frozen=True)
-class _Raw:
+class RawVolume:
     """Unscaled values ``[Z, Y, X]`` of a NIfTI file, in the axes of DICOM, with their scale and LPS affine."""
 
     values: npt.NDArray[Any]
@@ -91,12 +75,12 @@ def read_nifti_volume(path: str | os.PathLike[str]) -> CTVolume:
         InputError: It is damaged, not 3-D, too large, holds NaN, or its values are no HU.
     """
     path = Path(path)
-    raw = _read(path)
+    raw = read_raw_nifti(path)
     hu: npt.NDArray[np.int16] = np.empty(raw.values.shape, dtype=np.int16)
     low, high = np.inf, -np.inf
     for index, picture in enumerate(raw.values):
         values = picture.astype(np.float64) * raw.slope + raw.intercept
-        _check_finite(values, path)
+        check_finite(values, path)
         low, high = min(low, float(values.min())), max(high, float(values.max()))
         hu[index] = np.clip(np.rint(values), INT16.min, INT16.max)
     spacing = spacing_of(raw.affine_lps)
@@ -116,74 +100,6 @@ def read_nifti_volume(path: str | os.PathLike[str]) -> CTVolume:
         patient_hash=hash_identity("patient", contents),
         series_hash=hash_identity("series", contents),
     )
-
-
-def read_label_volume(path: str | os.PathLike[str]) -> LabelVolume:
-    """Read a label volume from NIfTI, reordered without loss to the axes of an axial DICOM series.
-
-    Raises:
-        GeometryError: Its affine makes no grid.
-        InputError: It is damaged, not 3-D, too large, or holds values that are no labels (0 to 65535, whole).
-    """
-    path = Path(path)
-    raw = _read(path)
-    labels = np.empty(raw.values.shape, dtype=np.uint16)
-    for index, picture in enumerate(raw.values):
-        values = picture.astype(np.float64) * raw.slope + raw.intercept
-        _check_finite(values, path)
-        whole = np.rint(values)
-        if np.abs(values - whole).max() > 1e-3 or whole.min() < 0 or whole.max() > np.iinfo(np.uint16).max:
-            raise InputError(
-                path,
-                found="values that are no labels",
-                expected="whole numbers from 0 to 65535",
-                remedy="give the mask itself, not probabilities or an image",
-            )
-        labels[index] = whole
-    small = labels.astype(np.uint8) if labels.max() <= np.iinfo(np.uint8).max else labels
-    return LabelVolume(small, raw.affine_lps)
-
-
-def labels_on_grid(labels: LabelVolume, volume: CTVolume) -> Labels:
-    """Bring labels into the grid of a volume, where the two differ by the order or direction of axes only.
-
-    Args:
-        labels: The labels.
-        volume: The volume they were drawn on; it may be oblique or tilted.
-
-    Returns:
-        Labels ``[Z, Y, X]``, shaped as ``volume.hu``.
-
-    Raises:
-        GeometryError: The grids differ by more than that.
-    """
-    sizes = np.array(labels.labels.shape[::-1])
-    relative = np.linalg.inv(volume.affine_lps) @ labels.affine_lps
-    lengths = np.linalg.norm(relative[:3, :3], axis=0)
-    # A label volume of one slice has a thickness, but no step that could differ.
-    linear = relative[:3, :3] / np.where(sizes == 1, lengths, 1.0)
-    exact = np.rint(linear)
-    order = np.argmax(np.abs(linear), axis=0)
-    fits = sorted(order) == [0, 1, 2] and np.count_nonzero(exact) == 3 and bool((np.abs(exact) <= 1).all())
-    if fits:
-        grid = np.array(volume.hu.shape[::-1])
-        corners = np.array(np.meshgrid(*[(0, size - 1) for size in sizes], indexing="ij")).reshape(3, -1)
-        signs = exact[order, range(3)]
-        starts = np.where(signs[np.argsort(order)] > 0, 0, grid - 1)
-        there = relative[:3, :3] @ corners + relative[:3, 3:]
-        meant = exact @ corners + starts[:, None]
-        fits = bool((grid[order] == sizes).all()) and bool(np.abs(there - meant).max() <= GRID_TOLERANCE)
-    if not fits:
-        raise GeometryError(
-            "labels",
-            found=f"a grid of {describe_grid(labels.labels.shape, labels.affine_lps)}",
-            expected=f"that of the CT, {describe_grid(volume.hu.shape, volume.affine_lps)}",
-            remedy="draw or resample the labels on the CT series itself",
-        )
-    back = np.argsort(order)
-    placed = labels.labels.transpose(2, 1, 0).transpose(back)
-    flips = tuple(slice(None, None, int(sign)) for sign in signs[back])
-    return np.ascontiguousarray(placed[flips].transpose(2, 1, 0))
 
 
 def write_nifti(array: npt.NDArray[np.generic], affine_lps: Affine, path: str | os.PathLike[str]) -> None:
@@ -227,7 +143,8 @@ def write_nifti(array: npt.NDArray[np.generic], affine_lps: Affine, path: str | 
             temporary.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> _Raw:
+def read_raw_nifti(path: Path) -> RawVolume:
+    """Read a NIfTI file without scaling its values; see :class:`RawVolume`."""
     try:
         image = _nib.load(path)
         if not isinstance(image, _nib.Nifti1Image):
@@ -282,7 +199,9 @@ def _affine_lps(image: Any, path: Path) -> Affine:
     return affine
 
 
-def _to_dicom_axes(values: npt.NDArray[np.generic], slope: float, intercept: float, affine: Affine, path: Path) -> _Raw:
+def _to_dicom_axes(
+    values: npt.NDArray[np.generic], slope: float, intercept: float, affine: Affine, path: Path
+) -> RawVolume:
     """Permute and flip ``[x, y, z]`` so that the axes run to +L, +P and +S as nearly as they can."""
     orientation = _orientations.io_orientation(affine)
     if np.isnan(orientation).any():
@@ -291,9 +210,10 @@ def _to_dicom_axes(values: npt.NDArray[np.generic], slope: float, intercept: flo
     moved = _orientations.apply_orientation(values, orientation)
     placed = affine @ _orientations.inv_ornt_aff(orientation, values.shape)
     check_affine(placed, path)
-    return _Raw(moved.transpose(2, 1, 0), slope, intercept, placed)
+    return RawVolume(moved.transpose(2, 1, 0), slope, intercept, placed)
 
 
-def _check_finite(values: npt.NDArray[np.float64], path: Path) -> None:
+def check_finite(values: npt.NDArray[np.float64], path: Path) -> None:
+    """Refuse NaN and infinity."""
     if not np.isfinite(values).all():
         raise InputError(path, found="NaN or infinity among its voxels", expected="numbers", remedy="fill them first")

@@ -12,7 +12,7 @@ import pytest
 
 from ct.dicom_files import make_slice, stored_slices, write
 from lung_d2.ct import CTVolume, labels_on_grid, read_label_volume, read_volume, write_nifti
-from lung_d2.ct.nifti import LabelVolume
+from lung_d2.ct.labels import LabelVolume
 from lung_d2.errors import GeometryError, InputError
 
 FLIP_XY = np.diag([-1.0, -1.0, 1.0, 1.0])

@@ -22,7 +22,7 @@ from lung_d2.categories import CATEGORIES, Category, category_by_name
 from lung_d2.ct import CTSeries, find_series, load_series
 from lung_d2.ct.headers import is_dicom, nifti_suffix
 from lung_d2.ct.identity import hash_identity
-from lung_d2.ct.nifti import labels_on_grid, read_label_volume
+from lung_d2.ct.labels import labels_on_grid, read_label_volume
 from lung_d2.ct.volume import CTVolume
 from lung_d2.data.annotations import connected_components, split_by_value
 from lung_d2.data.dataset import AnnotatedSlice, Case, fingerprint_files

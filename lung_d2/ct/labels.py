@@ -1,0 +1,103 @@
+"""Label volumes: read from any format, brought to the grid of a CT."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lung_d2.ct.affine import describe_grid
+from lung_d2.ct.nifti import check_finite, read_raw_nifti
+from lung_d2.ct.volume import CTVolume
+from lung_d2.errors import GeometryError, InputError
+
+Affine = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.unsignedinteger[Any]]
+
+GRID_TOLERANCE = 0.1
+"""Grids are the same where no corner differs by more than this share of a voxel."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelVolume:
+    """Labels in a grid of their own.
+
+    Attributes:
+        labels: uint8 or uint16 ``[Z, Y, X]``; 0 is background.
+        affine_lps: float64 ``(4, 4)``; index (x, y, z, 1) to LPS mm.
+    """
+
+    labels: Labels = field(repr=False)
+    affine_lps: Affine = field(repr=False)
+
+
+def read_label_volume(path: str | os.PathLike[str]) -> LabelVolume:
+    """Read a label volume from NIfTI, reordered without loss to the axes of an axial DICOM series.
+
+    Raises:
+        GeometryError: Its affine makes no grid.
+        InputError: It is damaged, not 3-D, too large, or holds values that are no labels (0 to 65535, whole).
+    """
+    path = Path(path)
+    raw = read_raw_nifti(path)
+    labels = np.empty(raw.values.shape, dtype=np.uint16)
+    for index, picture in enumerate(raw.values):
+        values = picture.astype(np.float64) * raw.slope + raw.intercept
+        check_finite(values, path)
+        whole = np.rint(values)
+        if np.abs(values - whole).max() > 1e-3 or whole.min() < 0 or whole.max() > np.iinfo(np.uint16).max:
+            raise InputError(
+                path,
+                found="values that are no labels",
+                expected="whole numbers from 0 to 65535",
+                remedy="give the mask itself, not probabilities or an image",
+            )
+        labels[index] = whole
+    small = labels.astype(np.uint8) if labels.max() <= np.iinfo(np.uint8).max else labels
+    return LabelVolume(small, raw.affine_lps)
+
+
+def labels_on_grid(labels: LabelVolume, volume: CTVolume) -> Labels:
+    """Bring labels into the grid of a volume, where the two differ by the order or direction of axes only.
+
+    Args:
+        labels: The labels.
+        volume: The volume they were drawn on; it may be oblique or tilted.
+
+    Returns:
+        Labels ``[Z, Y, X]``, shaped as ``volume.hu``.
+
+    Raises:
+        GeometryError: The grids differ by more than that.
+    """
+    sizes = np.array(labels.labels.shape[::-1])
+    relative = np.linalg.inv(volume.affine_lps) @ labels.affine_lps
+    lengths = np.linalg.norm(relative[:3, :3], axis=0)
+    # A label volume of one slice has a thickness, but no step that could differ.
+    linear = relative[:3, :3] / np.where(sizes == 1, lengths, 1.0)
+    exact = np.rint(linear)
+    order = np.argmax(np.abs(linear), axis=0)
+    fits = sorted(order) == [0, 1, 2] and np.count_nonzero(exact) == 3 and bool((np.abs(exact) <= 1).all())
+    if fits:
+        grid = np.array(volume.hu.shape[::-1])
+        corners = np.array(np.meshgrid(*[(0, size - 1) for size in sizes], indexing="ij")).reshape(3, -1)
+        signs = exact[order, range(3)]
+        starts = np.where(signs[np.argsort(order)] > 0, 0, grid - 1)
+        there = relative[:3, :3] @ corners + relative[:3, 3:]
+        meant = exact @ corners + starts[:, None]
+        fits = bool((grid[order] == sizes).all()) and bool(np.abs(there - meant).max() <= GRID_TOLERANCE)
+    if not fits:
+        raise GeometryError(
+            "labels",
+            found=f"a grid of {describe_grid(labels.labels.shape, labels.affine_lps)}",
+            expected=f"that of the CT, {describe_grid(volume.hu.shape, volume.affine_lps)}",
+            remedy="draw or resample the labels on the CT series itself",
+        )
+    back = np.argsort(order)
+    placed = labels.labels.transpose(2, 1, 0).transpose(back)
+    flips = tuple(slice(None, None, int(sign)) for sign in signs[back])
+    return np.ascontiguousarray(placed[flips].transpose(2, 1, 0))
