@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY, Category
-from lung_d2.data.dataset import AnnotatedSlice, Case, write_dataset
+from lung_d2.data.cases import AnnotatedSlice, Case
+from lung_d2.data.dataset import write_dataset
 from lung_d2.data.splits import split_by_patient
 
 if TYPE_CHECKING:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-r"""Make a data set of DICOM series with masks, or of folders of slices and masks.
+r"""Make a checked data set of the annotations of any tool: a subcommand for each kind of source.
 
 python tools/prepare_dataset.py dicom CASES --name my_lungs
 python tools/prepare_dataset.py slices ROOT --images ct --masks covid=ground_glass_opacity \
@@ -13,135 +13,142 @@ import json
 import logging
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
-from lung_d2.categories import CATEGORIES, Category, category_by_name
+from lung_d2.categories import CATEGORIES
 from lung_d2.command_line import run_tool
-from lung_d2.ct.identity import hash_identity
-from lung_d2.data.dataset import Case, datasets_root, write_dataset
-from lung_d2.data.importers.dicom_masks import INSTANCE_KINDS, PATIENT_SOURCES, find_dicom_mask_cases
-from lung_d2.data.importers.slice_folders import find_slice_cases, patients_by_pattern
-from lung_d2.data.splits import read_split_file, split_by_patient
-from lung_d2.errors import DatasetError
+from lung_d2.data.dataset import SplitRule, datasets_root, write_dataset
+from lung_d2.data.importers.registry import Importer, PatientRule, Request, list_importers
+from lung_d2.data.instances import INSTANCE_KINDS, InstanceRule
+from lung_d2.data.labels import parse_labels
+from lung_d2.data.selection import Selection
+from lung_d2.data.splits import assign_patients, read_split_file
 
 logger = logging.getLogger("prepare_dataset")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Build the parser: a subcommand for each source."""
-    names = ", ".join(category.name for category in CATEGORIES)
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("source", type=Path, metavar="SOURCE", help="folder of the source")
-    common.add_argument("--name", required=True, help="name of the data set; its splits are NAME_train and NAME_val")
-    common.add_argument("--root", type=Path, help="folder of data sets (default: DETECTRON2_DATASETS, else datasets)")
-    common.add_argument(
-        "--split-file", type=Path, help="CSV with columns split, and patient (or case, volume) and/or file"
-    )
-    common.add_argument("--val-fraction", type=float, default=0.2, help="share of the patients (default 0.2)")
-    common.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
-    common.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 4), help="processes")
-    common.add_argument("--overwrite", action="store_true", help="replace a data set of this name")
+def build_parser(importers: Mapping[str, Importer]) -> argparse.ArgumentParser:
+    """Build the parser: a subcommand for each importer."""
+    common = _build_common()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sources = parser.add_subparsers(dest="kind", required=True)
-    dicom = sources.add_parser("dicom", parents=[common], help="case folders with a DICOM series and NIfTI masks")
-    dicom.add_argument(
-        "--label", action="append", default=[], metavar="VALUE=CATEGORY", help=f"of a label map: {names}, or background"
-    )
-    dicom.add_argument("--instances", choices=sorted(INSTANCE_KINDS), default="components", help="what one lesion is")
-    dicom.add_argument(
-        "--patients-from",
-        choices=PATIENT_SOURCES,
-        default="id",
-        help="what tells patients apart: the ID of the DICOM header, or the case folder where all IDs are the same",
-    )
-    dicom.add_argument(
-        "--allow-unannotated", action="store_true", help="take a series without a mask as a case without lesions"
-    )
-    slices = sources.add_parser("slices", parents=[common], help="folders of 8-bit slices and of masks")
-    slices.add_argument("--images", default="images", help="folder of the pictures, in SOURCE")
-    slices.add_argument(
-        "--masks", action="append", required=True, metavar="FOLDER=CATEGORY", help=f"in SOURCE; one of {names}"
-    )
-    slices.add_argument("--patients", metavar="REGEX", help="its first group is the patient in a file name")
+    sources = parser.add_subparsers(dest="importer", required=True, metavar="KIND")
+    for importer in importers.values():
+        own = sources.add_parser(importer.name, parents=[common], help=importer.summary, description=importer.summary)
+        own.set_defaults(instances=importer.instances)
+        importer.add_arguments(own)
     return parser
 
 
+def _build_common() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("source", type=Path, metavar="SOURCE", help="folder or file of the source")
+    common.add_argument("--name", required=True, help="name of the data set; its splits are NAME_train and NAME_val")
+    common.add_argument("--root", type=Path, help="folder of data sets (default: DETECTRON2_DATASETS, else datasets)")
+    common.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 4), help="processes")
+    common.add_argument("--overwrite", action="store_true", help="replace a data set of this name")
+    labels = common.add_argument_group("labels")
+    names = ", ".join(category.name for category in CATEGORIES)
+    labels.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="LABEL=CATEGORY",
+        help=f"what a label value or name means: {names}, background, or ignore (undecided)",
+    )
+    labels.add_argument(
+        "--instances",
+        choices=INSTANCE_KINDS,
+        help="what one lesion is: connected parts of a slice, of the volume, or what the source tells apart",
+    )
+    labels.add_argument(
+        "--min-area-mm2", type=float, default=0.0, help="leave out smaller parts of a slice (default 0: none)"
+    )
+    labels.add_argument(
+        "--allow-unannotated", action="store_true", help="take a series without annotation as one without lesions"
+    )
+    _add_selection(common)
+    _add_splits(common)
+    return common
+
+
+def _add_selection(common: argparse.ArgumentParser) -> None:
+    default = Selection()
+    group = common.add_argument_group("selection of training slices (the other splits keep every slice)")
+    group.add_argument(
+        "--min-lesion-mm2",
+        type=float,
+        default=default.min_lesion_mm2,
+        help="least lesion area of a slice with lesions, in mm2 (default %(default)g)",
+    )
+    group.add_argument(
+        "--min-contrast-hu",
+        type=float,
+        default=default.min_contrast_hu,
+        help="least contrast of its clearest lesion against the lung around, in HU (default %(default)g)",
+    )
+    group.add_argument(
+        "--min-lung-share",
+        type=float,
+        default=default.min_lung_share,
+        help="least share of the slice's lung that is lesion, 0 to 1 (default %(default)g)",
+    )
+    group.add_argument(
+        "--lesion-free-ratio",
+        type=float,
+        default=default.lesion_free_ratio,
+        help="lesion-free slices kept for each with a lesion (default %(default)g; inf: all)",
+    )
+
+
+def _add_splits(common: argparse.ArgumentParser) -> None:
+    group = common.add_argument_group("patients and splits")
+    group.add_argument("--patients", default="", metavar="REGEX", help="its first group is the patient, in a file path")
+    group.add_argument(
+        "--patients-from",
+        choices=("id", "folder"),
+        default="id",
+        help="what tells patients apart: what the source says, or the folder in SOURCE, where all ids are the same",
+    )
+    group.add_argument(
+        "--split-file", type=Path, help="CSV with columns split, and patient (or case, volume) and/or file"
+    )
+    group.add_argument("--val-fraction", type=float, default=0.2, help="share of the patients (default 0.2)")
+    group.add_argument("--test-fraction", type=float, default=0.0, help="share of the patients (default 0)")
+    group.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
+    group.add_argument(
+        "--allow-duplicates", action="store_true", help="only warn of near-identical slices in different splits"
+    )
+
+
 def main() -> None:
-    """Find the cases, split them by patient, write the data set and say what it holds."""
-    args = build_parser().parse_args()
-    split_file = read_split_file(args.split_file) if args.split_file else None
-    if args.kind == "dicom":
-        cases = find_dicom_mask_cases(
-            args.source,
-            _parse_labels(args.label),
-            args.instances,
-            patients_from=args.patients_from,
-            allow_unannotated=args.allow_unannotated,
-        )
-    else:
-        cases = _find_slices(args, split_file)
-    if split_file:
-        split_of = _split_patients(cases, split_file["split"])
-    else:
-        fractions = {"train": 1 - args.val_fraction, "val": args.val_fraction}
-        split_of = split_by_patient((case.patient for case in cases), fractions, args.seed)
-    root = datasets_root(args.root)
-    folder = write_dataset(root, args.name, cases, split_of, workers=args.workers, overwrite=args.overwrite)
+    """Find the cases, import them, deal them to splits, write the data set and say what it holds."""
+    importers = list_importers()
+    args = build_parser(importers).parse_args()
+    listed = read_split_file(args.split_file) if args.split_file else {"split": {}, "patient": {}}
+    request = Request(
+        source=args.source,
+        labels=parse_labels(args.label),
+        rule=InstanceRule(args.instances, args.min_area_mm2),
+        patients=PatientRule(args.patients, listed["patient"], by_folder=args.patients_from == "folder"),
+        allow_unannotated=args.allow_unannotated,
+    )
+    importer = importers[args.importer]
+    cases = importer.find_cases(request, **importer.own_options(args))
+    fractions = {"train": 1 - args.val_fraction - args.test_fraction, "val": args.val_fraction}
+    folder = write_dataset(
+        datasets_root(args.root),
+        args.name,
+        cases,
+        assign_patients([(case.patient, case.name) for case in cases], listed["split"])
+        if args.split_file
+        else SplitRule(fractions | {"test": args.test_fraction}, args.seed),
+        selection=Selection(args.min_lesion_mm2, args.min_contrast_hu, args.min_lung_share, args.lesion_free_ratio),
+        allow_duplicates=args.allow_duplicates,
+        workers=args.workers,
+        overwrite=args.overwrite,
+    )
     _say(folder, args.name)
-
-
-def _find_slices(args: argparse.Namespace, split_file: dict[str, dict[str, str]] | None) -> list[Case]:
-    images = args.source / args.images
-    if args.patients:
-        patient_of = patients_by_pattern(images, args.patients)
-    elif split_file and split_file["patient"]:
-        patient_of = split_file["patient"]
-    else:
-        raise DatasetError(
-            args.source,
-            found="no way to tell the patients apart",
-            expected="--split-file with columns file and patient, or --patients REGEX",
-            remedy="give one: a split by slice would put one patient into both",
-        )
-    masks = {}
-    for entry in args.masks:
-        folder, _, name = entry.rpartition("=")
-        masks[args.source / folder] = category_by_name(name)
-    return find_slice_cases(images, masks, _hash_values(patient_of))
-
-
-def _hash_values(patient_of: dict[str, str]) -> dict[str, str]:
-    return {file: hash_identity("patient", patient) for file, patient in patient_of.items()}
-
-
-def _split_patients(cases: list[Case], named: dict[str, str]) -> dict[str, str]:
-    """Match a split file, which names patients by ID, by the hashes that a data set holds, or by their case folders."""
-    # DICOM patients are hashed with the issuer of their ID, which is mostly empty; those of pictures have none.
-    hashed = {hash_identity("patient", prefix + name): split for name, split in named.items() for prefix in ("\0", "")}
-    known = hashed | named
-    split_of: dict[str, str] = {}
-    for case in cases:
-        split = known.get(case.patient) or named.get(case.name)
-        if split and split_of.setdefault(case.patient, split) != split:
-            raise DatasetError(
-                case.name,
-                found=f"in {split}, another case of its patient in {split_of[case.patient]}",
-                expected="each patient in one split",
-                remedy="move all its cases to one",
-            )
-    return split_of
-
-
-def _parse_labels(entries: list[str]) -> dict[int, Category | None]:
-    labels: dict[int, Category | None] = {}
-    for entry in entries:
-        value, _, name = entry.partition("=")
-        if not value.isdigit() or int(value) == 0:
-            raise DatasetError(
-                f"--label {entry}", found="no label", expected="e.g. 1=bronchiectasis", remedy="correct it"
-            )
-        labels[int(value)] = None if name == "background" else category_by_name(name)
-    return labels
 
 
 def _say(folder: Path, name: str) -> None:

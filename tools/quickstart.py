@@ -25,6 +25,7 @@ from tabulate import tabulate
 
 from lung_d2.categories import CATEGORIES
 from lung_d2.command_line import run_tool
+from lung_d2.data.folders import write_json
 from lung_d2.errors import LungD2Error
 
 logger = logging.getLogger("quickstart")
@@ -143,9 +144,7 @@ def _run(stage: Stage, output: Path, seconds: dict[str, float]) -> None:
     # A stage that was interrupted and resumed took the time of all its parts.
     earlier = 0.0 if stage.repeats else seconds.get(stage.name, 0.0)
     seconds[stage.name] = earlier + time.monotonic() - start
-    partial = output / "seconds.tmp"
-    partial.write_text(json.dumps(seconds))
-    os.replace(partial, output / "seconds.json")
+    write_json(seconds, output / "seconds.json")
 
 
 def _start(stage: Stage, output: Path, **streams: Any) -> subprocess.Popen[str]:

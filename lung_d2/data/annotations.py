@@ -42,16 +42,17 @@ def decode_mask(rle: dict[str, Any]) -> npt.NDArray[np.bool_]:
     return np.asarray(coco_mask.decode(rle), bool)
 
 
-def build_annotation(mask: npt.NDArray[np.bool_], category: Category) -> dict[str, Any]:
+def build_annotation(mask: npt.NDArray[np.bool_], category: Category, *, is_crowd: bool = False) -> dict[str, Any]:
     """Build the COCO annotation of one instance, without its ids.
 
     Args:
         mask: bool ``(H, W)``, not empty.
         category: The lesion's category.
+        is_crowd: It is no instance, but where the source leaves this category undecided.
 
     Returns:
         ``segmentation`` (RLE), ``bbox`` (x, y, width, height in pixels), ``area`` in pixels, ``category_id``,
-        ``iscrowd`` 0.
+        ``iscrowd``.
     """
     rle = encode_mask(mask)
     return {
@@ -59,5 +60,5 @@ def build_annotation(mask: npt.NDArray[np.bool_], category: Category) -> dict[st
         "segmentation": rle,
         "bbox": [float(value) for value in coco_mask.toBbox(rle)],
         "area": int(coco_mask.area(rle)),
-        "iscrowd": 0,
+        "iscrowd": int(is_crowd),
     }

@@ -1,10 +1,12 @@
-"""Folders that stand under their name whole, or not at all."""
+"""Files and folders that stand under their name whole, or not at all."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from lung_d2.errors import OutputError
 
@@ -22,6 +24,19 @@ def create_folder(folder: Path) -> None:
         raise OutputError(folder, found=found, expected="a folder for output", remedy="name another") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(folder, found="a folder that may not be written to", remedy="check its permissions")
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file, whole or not at all; folders that miss are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_json(content: Any, path: Path, *, indent: int | None = None) -> None:
+    """Write a JSON file, whole or not at all; folders that miss are made."""
+    write_text(json.dumps(content, indent=indent), path)
 
 
 def replace_folder(staging: Path, final: Path) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.evaluation import COCOEvaluator
+
+from lung_d2.data.folders import write_json
 
 TASKS = ("bbox", "segm")
 
@@ -66,6 +66,4 @@ def _ap50(coco_eval: Any, category_index: int) -> float:
 
 def _write_json(results: dict[str, dict[str, float]], path: Path) -> None:
     strict = {task: {name: None if math.isnan(ap) else ap for name, ap in aps.items()} for task, aps in results.items()}
-    partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps(strict, indent=2, allow_nan=False))
-    os.replace(partial, path)
+    write_json(strict, path, indent=2)

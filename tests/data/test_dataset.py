@@ -11,10 +11,12 @@ import pytest
 from pycocotools.coco import COCO
 
 from lung_d2.categories import GROUND_GLASS_OPACITY
-from lung_d2.data import dataset
+from lung_d2.data import importing
 from lung_d2.data.annotations import decode_mask
-from lung_d2.data.dataset import AnnotatedSlice, Case, datasets_root, fingerprint_files, write_dataset
+from lung_d2.data.cases import AnnotatedSlice, Case, fingerprint_files
+from lung_d2.data.dataset import SplitRule, datasets_root, write_dataset
 from lung_d2.data.planes import read_plane
+from lung_d2.data.selection import Selection
 from lung_d2.errors import DatasetError, OutputError
 from tiny import SPACING_MM, square, tiny_cases, write_tiny_dataset
 
@@ -45,7 +47,7 @@ def content(folder, split="train"):
 def test_layout_on_disk(tmp_path):
     files = tree(write(tmp_path))
     images = {f"images/series{case}/{index:04d}.png" for case in range(3) for index in range(4)}
-    assert set(files) == images | {"annotations/train.json", "annotations/val.json"}
+    assert set(files) == images | {"annotations/train.json", "annotations/val.json", "report.json"}
 
 
 def test_patients_are_in_their_split(tmp_path):
@@ -111,6 +113,39 @@ def test_empty_mask_is_no_annotation(tmp_path):
     assert content(write_dataset(tmp_path, "x", [case], {"p": "train"}))["annotations"] == []
 
 
+def test_undecided_regions_are_crowds_of_every_category(tmp_path):
+    lesion, region = square(8, 0, 0, 3), square(8, 4, 4, 4)
+    item = AnnotatedSlice(np.zeros((8, 8), np.int16), ((GROUND_GLASS_OPACITY, lesion),), 0, undecided=region)
+    case = Case("case", "p", "s", partial(tuple, [item]), contiguous=True)
+    annotations = content(write_dataset(tmp_path, "x", [case], {"p": "train"}))["annotations"]
+    assert [(one["category_id"], one["iscrowd"], one["area"]) for one in annotations] == [
+        (1, 0, 9),
+        (1, 1, 16),
+        (2, 1, 16),
+    ]
+    assert np.array_equal(decode_mask(annotations[1]["segmentation"]), region)
+
+
+def test_annotations_hold_no_facts(tmp_path):
+    folder = write(tmp_path)
+    assert not any({"facts", "annotations"} & set(image) for image in content(folder)["images"])
+
+
+def test_split_rule_deals_patients_once_their_lesions_are_known(tmp_path):
+    rule = SplitRule({"train": 0.5, "val": 0.5}, seed=3)
+    folder = write_dataset(tmp_path, "x", tiny_cases(patients=4), rule, allow_duplicates=True)
+    patients = {split: {image["patient"] for image in content(folder, split)["images"]} for split in ("train", "val")}
+    assert (len(patients["train"]), len(patients["val"])) == (2, 2)
+    assert not patients["train"] & patients["val"]
+
+
+def test_selection_is_of_the_training_split_and_leaves_neighbours_on_disk(tmp_path):
+    folder = write(tmp_path, selection=Selection(0, 0, 0, lesion_free_ratio=0))
+    assert [image["slice_index"] for image in content(folder)["images"]] == [1, 2, 3, 1, 2, 3]
+    assert [image["slice_index"] for image in content(folder, "val")["images"]] == [0, 1, 2, 3]
+    assert all((folder / "images" / name).is_file() for name in content(folder)["images"][0]["neighbours"])
+
+
 def test_workers_make_the_same_files(tmp_path):
     assert tree(write(tmp_path / "one")) == tree(write(tmp_path / "two", workers=2))
 
@@ -130,9 +165,9 @@ def test_restart_makes_the_same_and_does_not_repeat_what_was_done(tmp_path, monk
     with pytest.raises(DatasetError):
         write_dataset(tmp_path, "tiny", [*cases[:2], replace(cases[2], load=break_off)], SPLITS)
     imported = []
-    real = dataset._import_case
+    real = importing._import_case
     monkeypatch.setattr(
-        dataset, "_import_case", lambda case, staging: (imported.append(case.name), real(case, staging))
+        importing, "_import_case", lambda case, staging: (imported.append(case.name), real(case, staging))
     )
     assert tree(write(tmp_path)) == whole
     assert imported == ["case 2"]
@@ -257,7 +292,8 @@ def test_overwrite_replaces_all_of_it(tmp_path):
     write(tmp_path)
     one = tiny_cases(patients=1, slices=2, size=48)
     files = tree(write_dataset(tmp_path, "tiny", one, {"patient0": "test"}, overwrite=True))
-    assert set(files) == {"annotations/test.json", "images/series0/0000.png", "images/series0/0001.png"}
+    images = {"images/series0/0000.png", "images/series0/0001.png"}
+    assert set(files) == {"annotations/test.json", "report.json"} | images
 
 
 @pytest.mark.parametrize("name", ["..", "../x", "a/b", "", ".hidden", "a b", "x\0y"])

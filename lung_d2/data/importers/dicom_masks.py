@@ -1,4 +1,4 @@
-"""DICOM series with mask volumes in NIfTI, a folder for each case; or one such folder.
+"""DICOM series with mask volumes, a folder for each case; or one such folder.
 
 ::
 
@@ -11,48 +11,34 @@ A case holds one CT series. One without a mask is an error, or on request a case
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from lung_d2.categories import CATEGORIES, Category, category_by_name
-from lung_d2.ct import CTSeries, find_series, load_series
+from lung_d2.categories import CATEGORIES, category_by_name
+from lung_d2.ct import CTSeries, find_series
 from lung_d2.ct.headers import is_dicom, nifti_suffix
-from lung_d2.ct.identity import hash_identity
 from lung_d2.ct.labels import labels_on_grid, read_label_volume
 from lung_d2.ct.volume import CTVolume
-from lung_d2.data.annotations import connected_components, split_by_value
-from lung_d2.data.dataset import AnnotatedSlice, Case, fingerprint_files
+from lung_d2.data.cases import Case
+from lung_d2.data.importers.registry import Importer, Request, check_folder
+from lung_d2.data.importers.volumes import (
+    build_volume_case,
+    join_regions,
+    meanings_of_values,
+    read_series_files,
+    regions_of_instances,
+    regions_of_labels,
+)
+from lung_d2.data.instances import Region
+from lung_d2.data.labels import LabelTable
 from lung_d2.errors import DatasetError, GeometryError, SeriesChoiceError
 
-INSTANCE_KINDS = {"components": connected_components, "values": split_by_value}
-
-
-PATIENT_SOURCES = ("id", "folder")
 _DICOMDIR = "DICOMDIR"  # the index of a medium (PS3.10), which holds no image
 
 
-def find_dicom_mask_cases(
-    root: Path,
-    labels: Mapping[int, Category | None],
-    instances: str = "components",
-    *,
-    patients_from: str = "id",
-    allow_unannotated: bool = False,
-) -> list[Case]:
-    """Find the cases under ``root``.
-
-    Args:
-        root: Folder of case folders, or one case folder.
-        labels: Category of each label of a label map, None to leave it out; masks named by a category do not use it.
-        instances: ``"components"``: connected parts of a slice are lesions; ``"values"``: each value of a mask named
-            by its category is one lesion, even where lesions touch.
-        patients_from: ``"id"``: the patient is that of the DICOM header; ``"folder"``: each case folder is a patient,
-            for series whose ids are all the same.
-        allow_unannotated: Take a series without a mask as a case without lesions.
+def find_cases(request: Request) -> list[Case]:
+    """Find the cases under the source.
 
     Returns:
         The cases, sorted by folder name.
@@ -62,30 +48,32 @@ def find_dicom_mask_cases(
         InputError: A case has no CT series, or a broken one.
         SeriesChoiceError: A case has several.
     """
-    if not root.is_dir():
-        raise DatasetError(root, found="no such folder", expected="a folder of cases", remedy="correct the path")
-    cases = []
-    for folder in _case_folders(root):
-        series, masks = _find_series(folder), _mask_files(folder)
-        if not masks and not allow_unannotated:
-            raise DatasetError(
-                folder,
-                found="no mask (.nii or .nii.gz)",
-                expected="one or more",
-                remedy="add the masks, or give --allow-unannotated to take it as a case without lesions",
-            )
-        name = folder.resolve().name
-        cases.append(
-            Case(
-                name=name,
-                patient=series.patient_hash if patients_from == "id" else hash_identity("patient", name),
-                series=series.series_hash,
-                load=partial(_load_case, folder, masks, dict(labels), instances),
-                contiguous=True,
-                fingerprint=fingerprint_files([*(header.path for header in series.headers), *masks]),
-            )
+    check_folder(request.source, "cases")
+    return [_build_case(folder, request) for folder in _case_folders(request.source)]
+
+
+IMPORTER = Importer("dicom", "case folders with a DICOM series and mask volumes", find_cases)
+
+
+def _build_case(folder: Path, request: Request) -> Case:
+    series, masks = _find_series(folder), _mask_files(folder)
+    if not masks and not request.allow_unannotated:
+        raise DatasetError(
+            folder,
+            found="no mask (.nii or .nii.gz)",
+            expected="one or more",
+            remedy="add the masks, or give --allow-unannotated to take it as a case without lesions",
         )
-    return cases
+    files = [header.path for header in series.headers]
+    return build_volume_case(
+        folder.resolve().name,
+        patient=request.patients.patient_of(folder, request.source, series.patient_hash),
+        series=series.series_hash,
+        read_ct=partial(read_series_files, files, series.series_instance_uid),
+        read_regions=partial(_read_masks, masks, request.labels),
+        rule=request.rule,
+        files=[*files, *masks],
+    )
 
 
 def _case_folders(root: Path) -> list[Path]:
@@ -124,44 +112,17 @@ def _find_series(folder: Path) -> CTSeries:
     return series[0]
 
 
-def _load_case(
-    folder: Path, masks: list[Path], labels: dict[int, Category | None], instances: str
-) -> Iterator[AnnotatedSlice]:
-    volume = load_series(find_series(folder)[0])
-    maps = [entry for path in masks for entry in _read_maps(path, volume, labels)]
-    for index, plane in enumerate(volume.hu):
-        lesions = [(category, part) for category, values in maps for part in INSTANCE_KINDS[instances](values[index])]
-        yield AnnotatedSlice(
-            plane=plane,
-            instances=tuple(lesions),
-            slice_index=index,
-            pixel_spacing_mm=(volume.spacing_mm[1], volume.spacing_mm[2]),
-            slice_position_mm=float(volume.slice_positions_mm[index]),
-        )
+def _read_masks(masks: Sequence[Path], labels: LabelTable, volume: CTVolume) -> Callable[[int], Sequence[Region]]:
+    return join_regions([_read_mask(path, labels, volume) for path in masks])
 
 
-def _read_maps(
-    path: Path, volume: CTVolume, labels: dict[int, Category | None]
-) -> list[tuple[Category, npt.NDArray[np.integer]]]:
-    labels_read = read_label_volume(path)
+def _read_mask(path: Path, labels: LabelTable, volume: CTVolume) -> Callable[[int], Sequence[Region]]:
+    read = read_label_volume(path)
     try:
-        values = labels_on_grid(labels_read, volume)
+        values = labels_on_grid(read, volume)
     except GeometryError as error:
         raise error.at(path) from error
     stem = path.name[: -len(nifti_suffix(path))]
     if stem in {category.name for category in CATEGORIES}:
-        return [(category_by_name(stem), values)]
-    present = [int(value) for value in np.unique(values) if value != 0]
-    unknown = [value for value in present if value not in labels]
-    if unknown:
-        raise DatasetError(
-            path,
-            found=f"label(s) {unknown} without a category",
-            expected="a file named by its category, or a table of labels",
-            remedy=f"give --label {unknown[0]}=CATEGORY, or --label {unknown[0]}=background",
-        )
-    return [
-        (category, (values == value).astype(np.uint8))
-        for value, category in labels.items()
-        if category and value in present
-    ]
+        return regions_of_instances(values, category_by_name(stem))
+    return regions_of_labels(values, meanings_of_values(values, labels, path))

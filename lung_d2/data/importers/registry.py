@@ -1,0 +1,161 @@
+"""The one interface of all importers, and where they are listed.
+
+An importer is an :class:`Importer`; a package of yours adds one by the entry point group ``lung_d2.importers``::
+
+    [project.entry-points."lung_d2.importers"]
+    my-tool = "my_package.lung_d2_importer:IMPORTER"
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from lung_d2.ct.identity import hash_identity
+from lung_d2.data.cases import Case
+from lung_d2.data.instances import COMPONENTS, InstanceRule
+from lung_d2.data.labels import LabelTable
+from lung_d2.errors import ConfigError, DatasetError
+
+ENTRY_POINTS = "lung_d2.importers"
+_BUILT_IN = ("dicom_masks", "slice_folders")
+
+
+@dataclass(frozen=True)
+class PatientRule:
+    """How patients are told apart where the user says so.
+
+    Attributes:
+        pattern: Regular expression; what its first group matches in a path below the source (with ``/``) is the
+            patient. Empty: not given.
+        listed: Patient by file name or by path below the source, as a split file says.
+        by_folder: Each folder that lies directly in the source is a patient.
+    """
+
+    pattern: str = ""
+    listed: Mapping[str, str] = field(default_factory=dict)
+    by_folder: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse an expression that is none."""
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise DatasetError(
+                f"--patients {self.pattern!r}", found=str(error), remedy="correct the expression"
+            ) from error
+
+    def patient_of(self, path: Path, source: Path, own: str | None = None) -> str:
+        """Return the hash of the patient that a file or folder belongs to.
+
+        Args:
+            path: The file or folder, below ``source``.
+            source: What the user gave.
+            own: Hash of the patient that the source itself names, for where the user says nothing; None: it does not.
+
+        Raises:
+            DatasetError: The expression does not match, or nobody says who the patient is.
+        """
+        inner = path.relative_to(source) if path.is_relative_to(source) else Path(path.name)
+        if self.pattern:
+            match = re.search(self.pattern, inner.as_posix())
+            if not match or not match.groups():
+                raise DatasetError(
+                    path, found=f"no match of {self.pattern!r}", expected="a group", remedy="correct --patients"
+                )
+            return hash_identity("patient", match.group(1))
+        if self.by_folder:
+            return hash_identity("patient", inner.parts[0] if inner.parts else source.resolve().name)
+        named = self.listed.get(inner.as_posix(), self.listed.get(path.name))
+        if named is not None:
+            return hash_identity("patient", named)
+        if own is None:
+            raise DatasetError(
+                path,
+                found="no patient",
+                expected="one for each picture",
+                remedy="add it to --split-file (columns file and patient), or give --patients REGEX",
+            )
+        return own
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks of any importer.
+
+    Attributes:
+        source: Folder or file of the source.
+        labels: Meaning of its labels.
+        rule: What one instance is.
+        patients: How patients are told apart.
+        allow_unannotated: Take a series without annotations as one without lesions, instead of refusing it.
+    """
+
+    source: Path
+    labels: LabelTable = field(default_factory=LabelTable)
+    rule: InstanceRule = field(default_factory=InstanceRule)
+    patients: PatientRule = field(default_factory=PatientRule)
+    allow_unannotated: bool = False
+
+
+def _no_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add nothing."""
+
+
+@dataclass(frozen=True)
+class Importer:
+    """One kind of source.
+
+    Attributes:
+        name: The subcommand.
+        summary: What the source is, in a few words.
+        find_cases: ``find_cases(request, *, own options) -> list[Case]``, sorted; it raises our errors. Its
+            keyword-only arguments are the importer's own options, by the names that ``add_arguments`` gives them.
+        add_arguments: Adds the importer's own options to a parser.
+        instances: What one instance is where the user does not say, see :class:`InstanceRule`.
+    """
+
+    name: str
+    summary: str
+    find_cases: Callable[..., list[Case]]
+    add_arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments
+    instances: str = COMPONENTS
+
+    def own_options(self, arguments: argparse.Namespace) -> dict[str, object]:
+        """Pick the importer's own options from parsed arguments."""
+        parameters = inspect.signature(self.find_cases).parameters.values()
+        return {item.name: getattr(arguments, item.name) for item in parameters if item.kind == item.KEYWORD_ONLY}
+
+
+def list_importers() -> dict[str, Importer]:
+    """Return every importer by its name: ours, then those of other packages.
+
+    Raises:
+        ConfigError: An entry point is no importer, or takes a name that is taken.
+    """
+    modules = (importlib.import_module(f"lung_d2.data.importers.{name}") for name in _BUILT_IN)
+    found: dict[str, Importer] = {module.IMPORTER.name: module.IMPORTER for module in modules}
+    for entry in entry_points(group=ENTRY_POINTS):
+        importer = entry.load()
+        if not isinstance(importer, Importer) or importer.name in found:
+            raise ConfigError(
+                f"entry point {entry.value}",
+                found="no importer" if not isinstance(importer, Importer) else f"a second importer {importer.name}",
+                expected="a lung_d2.data.importers.registry.Importer with a name of its own",
+                remedy="correct the package that declares it",
+            )
+        found[importer.name] = importer
+    return found
+
+
+def check_folder(path: Path, what: str) -> None:
+    """Raise :class:`DatasetError` where a folder that the user names is not there."""
+    if not path.is_dir():
+        found = "a file" if path.exists() else "no such folder"
+        raise DatasetError(path, found=found, expected=f"a folder of {what}", remedy="correct the path")

@@ -1,0 +1,109 @@
+"""What all importers of volumes share: a CT, and what is marked in its slices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lung_d2.ct import find_series, load_series
+from lung_d2.ct.series import choose_series
+from lung_d2.ct.volume import CTVolume
+from lung_d2.data.cases import AnnotatedSlice, Case, fingerprint_files
+from lung_d2.data.instances import InstanceRule, Region, annotate_volume
+from lung_d2.data.labels import Label, LabelTable, Meaning
+
+ReadRegions = Callable[[CTVolume], Callable[[int], Sequence[Region]]]
+"""Reads annotations onto a volume; what it returns gives the regions of a slice by its index."""
+
+
+def build_volume_case(
+    name: str,
+    *,
+    patient: str,
+    series: str,
+    read_ct: Callable[[], CTVolume],
+    read_regions: ReadRegions,
+    rule: InstanceRule,
+    files: Sequence[Path],
+) -> Case:
+    """Build the case of one annotated volume.
+
+    Args:
+        name: What messages call it.
+        patient: Hashed patient.
+        series: Hashed series.
+        read_ct: Reads the CT; picklable (a ``functools.partial`` of a module's function).
+        read_regions: Reads the annotations; picklable.
+        rule: What one instance is.
+        files: All that it reads.
+    """
+    return Case(
+        name=name,
+        patient=patient,
+        series=series,
+        load=partial(_load, read_ct, read_regions, rule),
+        contiguous=True,
+        fingerprint=fingerprint_files(files),
+    )
+
+
+def _load(read_ct: Callable[[], CTVolume], read_regions: ReadRegions, rule: InstanceRule) -> Iterator[AnnotatedSlice]:
+    volume = read_ct()
+    yield from annotate_volume(volume, read_regions(volume), rule)
+
+
+def read_series_files(files: Sequence[Path], series_uid: str) -> CTVolume:
+    """Read the one DICOM series of this UID among files; a picklable way to name it."""
+    return load_series(choose_series(find_series(files), series_uid, str(files[0].parent)))
+
+
+def regions_of_labels(
+    values: npt.NDArray[np.integer[Any]], labels: Mapping[int, Meaning]
+) -> Callable[[int], list[Region]]:
+    """Return the regions of a label map: each value has a meaning.
+
+    Args:
+        values: ``[Z, Y, X]`` on the grid of the CT.
+        labels: Meaning by value; values that it lacks are background.
+    """
+    return lambda index: [
+        Region(meaning, values[index] == value) for value, meaning in labels.items() if value in values[index]
+    ]
+
+
+def regions_of_instances(values: npt.NDArray[np.integer[Any]], meaning: Meaning) -> Callable[[int], list[Region]]:
+    """Return the regions of one category's mask, whose values tell lesions apart: 0 outside, each other a lesion."""
+    return lambda index: [
+        Region(meaning, values[index] == value, str(value)) for value in np.unique(values[index]) if value
+    ]
+
+
+def meanings_of_values(values: npt.NDArray[np.integer[Any]], labels: LabelTable, where: Path) -> dict[int, Meaning]:
+    """Look up what the values of a label map mean.
+
+    Raises:
+        DatasetError: One has no meaning.
+    """
+    return {int(value): labels.meaning(int(value), where=where) for value in np.unique(values) if value}
+
+
+def join_regions(readers: Sequence[Callable[[int], Sequence[Region]]]) -> Callable[[int], list[Region]]:
+    """Return the regions of several annotations together."""
+    return lambda index: [region for reader in readers for region in reader(index)]
+
+
+def undecided_everywhere_else(
+    regions_of: Callable[[int], Sequence[Region]], candidates: npt.NDArray[np.bool_]
+) -> Callable[[int], list[Region]]:
+    """Add what a partial annotation leaves undecided.
+
+    Args:
+        regions_of: What is decided, background among it.
+        candidates: bool ``[Z, Y, X]``, where a lesion could be, as the lung field.
+    """
+    return lambda index: [*regions_of(index), Region(Label.IGNORE, candidates[index])]

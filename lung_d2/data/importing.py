@@ -1,0 +1,149 @@
+"""Import cases in worker processes; what is done stays done when this is interrupted.
+
+::
+
+    STAGING/images/SERIES/0000.png         the slices
+    STAGING/cases/SERIES-OPTIONS.json      the records of a case, written last
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from lung_d2.categories import CATEGORIES
+from lung_d2.ct.identity import hash_identity
+from lung_d2.data.annotations import build_annotation
+from lung_d2.data.cases import AnnotatedSlice, Case
+from lung_d2.data.facts import measure_slice
+from lung_d2.data.folders import write_json
+from lung_d2.data.planes import write_plane
+from lung_d2.errors import DatasetError
+
+logger = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+"""An image record of COCO with our keys, its ``annotations`` without ids, and its ``facts``."""
+
+
+def import_cases(cases: Sequence[Case], staging: Path, workers: int) -> None:
+    """Import the cases that are not done yet.
+
+    Args:
+        cases: What an importer found.
+        staging: Where the data set is made.
+        workers: Processes.
+
+    Raises:
+        DatasetError: A case is broken; what is done before stays.
+    """
+    waiting = [case for case in cases if not _case_file(staging, case).is_file()]
+    if len(waiting) < len(cases):
+        logger.info("%d of %d cases were done before", len(cases) - len(waiting), len(cases))
+    with tqdm(total=len(cases), initial=len(cases) - len(waiting), desc="import", unit="case") as bar:
+        if workers <= 1 or len(waiting) <= 1:
+            for case in waiting:
+                _import_case(case, staging)
+                bar.update()
+            return
+        # Spawned, not forked: OpenCV's threads do not survive a fork.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
+            jobs = [pool.submit(_import_case, case, staging) for case in waiting]
+            try:
+                for job in as_completed(jobs):
+                    job.result()
+                    bar.update()
+            finally:
+                for job in jobs:
+                    job.cancel()
+
+
+def read_records(case: Case, staging: Path) -> list[Record]:
+    """Return the records of an imported case, in slice order."""
+    records: list[Record] = json.loads(_case_file(staging, case).read_text())
+    return records
+
+
+def remove_strangers(cases: Sequence[Case], staging: Path) -> None:
+    """Remove what interrupted calls with other cases or splits have left."""
+    shutil.rmtree(staging / "annotations", ignore_errors=True)
+    series = {case.series for case in cases}
+    for folder in (staging / "images").iterdir():
+        if folder.name not in series:
+            shutil.rmtree(folder)
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)
+
+
+def _case_file(staging: Path, case: Case) -> Path:
+    return staging / "cases" / f"{case.series}-{_options_hash(case)}.json"
+
+
+def _options_hash(case: Case) -> str:
+    """Hash what an importer was asked for and of which files: a case of other options or files is done again."""
+    return hash_identity("options", f"{_describe(case.load)}\0{case.fingerprint}")
+
+
+def _describe(value: Any) -> str:
+    """Say what a callable does with what, alike in every run."""
+    if isinstance(value, partial):
+        named = [f"{name}={_describe(one)}" for name, one in sorted(value.keywords.items())]
+        return f"{_describe(value.func)}({', '.join([*map(_describe, value.args), *named])})"
+    return f"{value.__module__}.{value.__qualname__}" if isinstance(value, FunctionType) else repr(value)
+
+
+def _import_case(case: Case, staging: Path) -> None:
+    folder = staging / "images" / case.series
+    for stale in (staging / "cases").glob(f"{case.series}-*.json"):  # of other options: its images go now
+        stale.unlink()
+    shutil.rmtree(folder, ignore_errors=True)  # what an import that was killed left
+    folder.mkdir(parents=True)
+    records = []
+    for item in case.load():
+        write_plane(item.plane, folder / f"{item.slice_index:04d}.png")
+        records.append(_build_record(case, item))
+    if not records:
+        raise DatasetError(case.name, found="no slice", remedy="remove the case, or check its files")
+    if case.contiguous and len(records) > 1:
+        _add_neighbours(records)
+    write_json(records, _case_file(staging, case))
+
+
+def _build_record(case: Case, item: AnnotatedSlice) -> Record:
+    annotations = [build_annotation(mask, category) for category, mask in item.instances if mask.any()]
+    if item.undecided is not None and item.undecided.any():
+        # Of each category: COCO evaluates category by category.
+        annotations += [build_annotation(item.undecided, category, is_crowd=True) for category in CATEGORIES]
+    return {
+        "file_name": f"{case.series}/{item.slice_index:04d}.png",
+        "height": int(item.plane.shape[0]),
+        "width": int(item.plane.shape[1]),
+        "hu": bool(item.plane.dtype == np.int16),
+        "pixel_spacing_mm": item.pixel_spacing_mm,
+        "slice_position_mm": item.slice_position_mm,
+        "slice_index": item.slice_index,
+        "patient": case.patient,
+        "series": case.series,
+        "annotations": annotations,
+        "facts": measure_slice(item),
+    }
+
+
+def _add_neighbours(records: list[Record]) -> None:
+    names = [record["file_name"] for record in records]
+    for index, record in enumerate(records):
+        record["neighbours"] = [names[max(index - 1, 0)], names[min(index + 1, len(names) - 1)]]

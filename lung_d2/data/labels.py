@@ -1,0 +1,105 @@
+"""What the labels of a source mean: a category, background, or undecided."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from lung_d2.categories import BRONCHIECTASIS, CATEGORIES, GROUND_GLASS_OPACITY, Category, category_by_name
+from lung_d2.errors import DatasetError
+
+
+class Label(Enum):
+    """What a label stands for where it is no category of ours."""
+
+    BACKGROUND = "background"
+    """Decided to be no lesion of ours."""
+    IGNORE = "ignore"
+    """Undecided: neither a lesion nor background, in training and evaluation."""
+
+
+Meaning = Category | Label
+
+# Names as annotation tools and public sets spell them, after `_normal`.
+_SYNONYMS: dict[str, Category] = {
+    **{category.name: category for category in CATEGORIES},
+    "ggo": GROUND_GLASS_OPACITY,
+    "ground_glass": GROUND_GLASS_OPACITY,
+    "ground_glass_opacities": GROUND_GLASS_OPACITY,
+    "traction_bronchiectasis": BRONCHIECTASIS,
+}
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """The meaning of each label value or name.
+
+    Attributes:
+        entries: Meaning by value (as text) or name; names go by letters and digits, in any case.
+    """
+
+    entries: Mapping[str, Meaning] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Keep the names as they are looked up."""
+        object.__setattr__(self, "entries", {_normal(name): meaning for name, meaning in self.entries.items()})
+
+    def meaning(self, *names: str | int, where: object) -> Meaning:
+        """Return the meaning of a label.
+
+        Args:
+            names: Its value, its name, its code: the first that is known counts; those of the table come before
+                the names that our categories have anyway.
+            where: File and place that messages name.
+
+        Raises:
+            DatasetError: None of them is known.
+        """
+        spelled = [_normal(str(name)) for name in names if str(name).strip()]
+        for table in (self.entries, _SYNONYMS):
+            for name in spelled:
+                if name in table:
+                    return table[name]
+        shown = str(names[0]) if names else ""
+        raise DatasetError(
+            str(where),
+            found=f"label {shown!r} without a category",
+            expected="one of --label, or a name of ours",
+            remedy=f"give --label '{shown}={CATEGORIES[0].name}' (or {CATEGORIES[1].name}, background, ignore)",
+        )
+
+
+def parse_labels(entries: Iterable[str]) -> LabelTable:
+    """Parse ``LABEL=MEANING`` entries of a command line.
+
+    Args:
+        entries: Such as ``"1=ground_glass_opacity"``, ``"Consolidation=background"``, ``"3=ignore"``.
+
+    Raises:
+        DatasetError: An entry has another form, names no meaning, or a label twice.
+    """
+    table: dict[str, Meaning] = {}
+    for entry in entries:
+        label, _, name = entry.rpartition("=")
+        label, name = label.strip(), name.strip()
+        if not label or _normal(label) == "0":
+            raise DatasetError(
+                f"--label {entry}", found="no label", expected="e.g. 1=bronchiectasis", remedy="correct it"
+            )
+        if _normal(label) in table:
+            raise DatasetError(f"--label {entry}", found="the same label twice", remedy="give each once")
+        table[_normal(label)] = _parse_meaning(name)
+    return LabelTable(table)
+
+
+def _parse_meaning(name: str) -> Meaning:
+    for label in Label:
+        if name == label.value:
+            return label
+    return _SYNONYMS.get(_normal(name)) or category_by_name(name)
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[\W_]+", "_", name.strip().lower()).strip("_")

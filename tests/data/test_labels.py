@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+
+from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
+from lung_d2.data.labels import Label, LabelTable, parse_labels
+from lung_d2.errors import DatasetError
+
+
+def test_values_and_names_mean_what_the_table_says():
+    table = parse_labels(["1=ground_glass_opacity", "Consolidation=background", "7=ignore", "a=b=bronchiectasis"])
+    assert table.meaning(1, where="x") == GROUND_GLASS_OPACITY
+    assert table.meaning("consolidation", where="x") is Label.BACKGROUND
+    assert table.meaning(7, "seven", where="x") is Label.IGNORE
+    assert table.meaning("a=b", where="x") == BRONCHIECTASIS
+
+
+@pytest.mark.parametrize(
+    ("name", "category"),
+    [
+        ("ground_glass_opacity", GROUND_GLASS_OPACITY),
+        ("Ground-Glass Opacity", GROUND_GLASS_OPACITY),
+        ("GGO", GROUND_GLASS_OPACITY),
+        (" bronchiectasis ", BRONCHIECTASIS),
+        ("Traction bronchiectasis", BRONCHIECTASIS),
+    ],
+)
+def test_names_of_ours_need_no_table(name, category):
+    assert LabelTable().meaning(name, where="x") == category
+
+
+def test_the_table_comes_before_our_names():
+    assert parse_labels(["GGO=background"]).meaning("ggo", where="x") is Label.BACKGROUND
+
+
+def test_the_first_name_that_is_known_counts():
+    assert parse_labels(["2=bronchiectasis"]).meaning("Segment_1", 2, where="x") == BRONCHIECTASIS
+
+
+def test_unknown_label_is_refused_with_the_option():
+    with pytest.raises(
+        DatasetError, match=r"scan\.nii: label '4' without a category.*--label '4=ground_glass_opacity'"
+    ):
+        LabelTable().meaning(4, "Segment_4", where="scan.nii")
+
+
+@pytest.mark.parametrize("entry", ["=bronchiectasis", "bronchiectasis", "0=bronchiectasis", "1=tumour", "1="])
+def test_entry_that_says_nothing_is_refused(entry):
+    with pytest.raises(DatasetError):
+        parse_labels([entry])
+
+
+def test_label_given_twice_is_refused():
+    with pytest.raises(DatasetError, match="same label twice"):
+        parse_labels(["GGO=background", "ggo=bronchiectasis"])
