@@ -1,4 +1,4 @@
-"""CT input: DICOM and NIfTI to volumes in HU, and volumes to images. No torch.
+"""CT input: DICOM, NIfTI, NRRD and MetaImage to volumes in HU, and volumes to images. No torch.
 
 Names are imported when first used.
 """
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from lung_d2.ct.labels import LabelVolume as LabelVolume
     from lung_d2.ct.labels import labels_on_grid as labels_on_grid
     from lung_d2.ct.labels import read_label_volume as read_label_volume
-    from lung_d2.ct.nifti import read_nifti_volume as read_nifti_volume
     from lung_d2.ct.nifti import write_nifti as write_nifti
     from lung_d2.ct.series import CTSeries as CTSeries
     from lung_d2.ct.series import find_series as find_series
@@ -34,7 +33,6 @@ _EXPORTS = {
     "labels_on_grid": "lung_d2.ct.labels",
     "load_series": "lung_d2.ct.volume",
     "read_label_volume": "lung_d2.ct.labels",
-    "read_nifti_volume": "lung_d2.ct.nifti",
     "read_volume": "lung_d2.ct.volume",
     "slice_image": "lung_d2.ct.slices",
     "write_nifti": "lung_d2.ct.nifti",

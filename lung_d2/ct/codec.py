@@ -83,7 +83,7 @@ def decode_frame(data: bytes, dataset: Dataset, transfer_syntax: str, where: str
         try:
             frame = _frame_dataset(data, dataset, transfer_syntax)
             frame.save_as(path, enforce_file_format=True)
-            with _stderr_in(Path(folder, "stderr")) as said:
+            with stderr_in(Path(folder, "stderr")) as said:
                 stored = _read_frame(path, frame)
             if DAMAGE in said.read_bytes():
                 raise RuntimeError("the decoder guessed at pixels of a damaged stream")
@@ -100,7 +100,7 @@ def decode_frame(data: bytes, dataset: Dataset, transfer_syntax: str, where: str
 
 
 @contextmanager
-def _stderr_in(path: Path) -> Iterator[Path]:
+def stderr_in(path: Path) -> Iterator[Path]:
     """Send file descriptor 2 to a file: libjpeg reports damage there and nowhere else, and decodes on."""
     with _stderr_lock, open(path, "wb") as file:
         try:

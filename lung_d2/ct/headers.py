@@ -31,6 +31,10 @@ logger = logging.getLogger(__name__)
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+NRRD_SUFFIXES = (".nrrd", ".nhdr")
+META_SUFFIXES = (".mha", ".mhd")
+VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES)
+"""File names of volumes that are no DICOM end so, in letters of any case."""
 
 READ_ERRORS = (
     ArithmeticError,
@@ -140,8 +144,17 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def nifti_suffix(path: str | os.PathLike[str]) -> str:
     """Return ``.nii`` or ``.nii.gz`` where a file name ends so, in letters of any case; else an empty text."""
+    return _suffix_of(path, NIFTI_SUFFIXES)
+
+
+def volume_suffix(path: str | os.PathLike[str]) -> str:
+    """Return which of ``VOLUME_SUFFIXES`` a file name ends with, in letters of any case; else an empty text."""
+    return _suffix_of(path, VOLUME_SUFFIXES)
+
+
+def _suffix_of(path: str | os.PathLike[str], suffixes: Iterable[str]) -> str:
     name = os.fspath(path).lower()
-    return next((suffix for suffix in NIFTI_SUFFIXES if name.endswith(suffix)), "")
+    return next((suffix for suffix in suffixes if name.endswith(suffix)), "")
 
 
 def is_dicom(path: Path) -> bool:

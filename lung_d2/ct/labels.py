@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lung_d2.ct.affine import describe_grid
-from lung_d2.ct.nifti import check_finite, read_raw_nifti
 from lung_d2.ct.volume import CTVolume
+from lung_d2.ct.volume_files import read_raw_volume
 from lung_d2.errors import GeometryError, InputError
 
 Affine = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.unsignedinteger[Any]]
 
+MAX_LABEL = 65535
+WHOLE_TOLERANCE = 1e-3
+"""How far from a whole number a label may be: scaled files round."""
 GRID_TOLERANCE = 0.1
 """Grids are the same where no corner differs by more than this share of a voxel."""
 
@@ -36,24 +38,24 @@ class LabelVolume:
 
 
 def read_label_volume(path: str | os.PathLike[str]) -> LabelVolume:
-    """Read a label volume from NIfTI, reordered without loss to the axes of an axial DICOM series.
+    """Read a label volume, reordered without loss to the axes of an axial DICOM series.
+
+    Args:
+        path: A ``.nii``, ``.nii.gz``, ``.nrrd``, ``.nhdr``, ``.mha`` or ``.mhd`` file.
 
     Raises:
-        GeometryError: Its affine makes no grid.
-        InputError: It is damaged, not 3-D, too large, or holds values that are no labels (0 to 65535, whole).
+        GeometryError: It has no orientation, or no grid of perpendicular rows and columns.
+        InputError: It is missing, damaged, not 3-D, too large, or holds values that are no labels (0 to 65535, whole).
     """
-    path = Path(path)
-    raw = read_raw_nifti(path)
+    raw = read_raw_volume(path)
     labels = np.empty(raw.values.shape, dtype=np.uint16)
-    for index, picture in enumerate(raw.values):
-        values = picture.astype(np.float64) * raw.slope + raw.intercept
-        check_finite(values, path)
+    for index, values in enumerate(raw.slices()):
         whole = np.rint(values)
-        if np.abs(values - whole).max() > 1e-3 or whole.min() < 0 or whole.max() > np.iinfo(np.uint16).max:
+        if np.abs(values - whole).max() > WHOLE_TOLERANCE or whole.min() < 0 or whole.max() > MAX_LABEL:
             raise InputError(
-                path,
+                raw.path,
                 found="values that are no labels",
-                expected="whole numbers from 0 to 65535",
+                expected=f"whole numbers from 0 to {MAX_LABEL}",
                 remedy="give the mask itself, not probabilities or an image",
             )
         labels[index] = whole

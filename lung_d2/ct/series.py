@@ -13,15 +13,16 @@ from pydicom.uid import UID
 from lung_d2.ct.geometry import Stack, stack_planes
 from lung_d2.ct.headers import (
     READ_ERRORS,
+    VOLUME_SUFFIXES,
     Header,
     Source,
     list_files,
-    nifti_suffix,
     quiet_pydicom,
     read_header,
     show_code,
     show_uid,
     text_of,
+    volume_suffix,
 )
 from lung_d2.ct.identity import hash_identity
 from lung_d2.ct.planes import (
@@ -257,8 +258,9 @@ def _looks_like_ct(header: Header) -> bool:
 
 def _nothing_found(name: str, count: int, plain: Sequence[Path], foreign: Counter[str]) -> InputError:
     if not foreign:
-        nifti = [path for path in plain if nifti_suffix(path)]
-        remedy = f"give the NIfTI file itself, {nifti[0]}" if nifti else "give CT as DICOM, or as .nii or .nii.gz"
+        volumes = [path for path in plain if volume_suffix(path)]
+        formats = f"give CT as DICOM, or as {', '.join(VOLUME_SUFFIXES)}"
+        remedy = f"give the volume file itself, {volumes[0]}" if volumes else formats
         found = "no files" if not count else "not DICOM" if count == 1 else f"{count} files, none of them DICOM"
         return InputError(name, found=found, expected="a CT series", remedy=remedy)
     kinds = ", ".join(

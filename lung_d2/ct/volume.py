@@ -15,7 +15,7 @@ from pydicom.uid import UID, JPEGLSNearLossless
 
 from lung_d2.ct.codec import quiet_itk
 from lung_d2.ct.geometry import Stack
-from lung_d2.ct.headers import Source, nifti_suffix, quiet_pydicom
+from lung_d2.ct.headers import Source, quiet_pydicom, volume_suffix
 from lung_d2.ct.hounsfield import JUDGED_FIELD_MM, SCANNER_INTERCEPT, STATED_FIELD_MM, check_hu
 from lung_d2.ct.pixels import check_file, read_hu
 from lung_d2.ct.planes import Plane, whole_number
@@ -45,7 +45,7 @@ class CTVolume:
         slice_positions_mm: Position of each slice along the normal, float64 ``[Z]``, ascending.
         affine_lps: float64 ``(4, 4)`` that maps the index (x=column, y=row, z=slice, 1) of a voxel centre to LPS mm.
             A tilted gantry shows as shear in its third column.
-        series_instance_uid: Empty where the source has none, as NIfTI.
+        series_instance_uid: Empty where the source has none, as a volume file.
         study_instance_uid: The same.
         sop_instance_uids: For each slice; the file's for all frames of a multi-frame file; may be empty.
         frame_numbers: For each slice its 1-based frame, None for classic images.
@@ -93,7 +93,8 @@ def read_volume(source: Source, series_uid: str | None = None) -> CTVolume:
     """Read a CT series in HU.
 
     Args:
-        source: A folder of DICOM files, a DICOM file, a list of either, or one NIfTI file (``.nii``, ``.nii.gz``).
+        source: A folder of DICOM files, a DICOM file, a list of either, or one volume file (``.nii``, ``.nii.gz``,
+            ``.nrrd``, ``.nhdr``, ``.mha`` or ``.mhd``).
         series_uid: SeriesInstanceUID of the series to read, where the source holds several.
 
     Returns:
@@ -105,18 +106,21 @@ def read_volume(source: Source, series_uid: str | None = None) -> CTVolume:
         InputError: No CT, damaged or unsupported files, or values that are no HU.
     """
     paths = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    nifti = [path for path in paths if nifti_suffix(path) and not Path(path).is_dir()]
-    if nifti:
-        # Not at the top: nifti.py builds CTVolume.
-        from lung_d2.ct.nifti import read_nifti_volume
+    files = [path for path in paths if volume_suffix(path) and not Path(path).is_dir()]
+    if files:
+        # Not at the top: volume_files.py builds CTVolume.
+        from lung_d2.ct.volume_files import read_volume_file
 
+        first = str(files[0])
         if len(paths) > 1:
             raise InputError(
-                str(nifti[0]), found=f"one of {len(paths)} paths", expected="one NIfTI file", remedy="give it alone"
+                first, found=f"one of {len(paths)} paths", expected="one volume file", remedy="give it alone"
             )
         if series_uid is not None:
-            raise InputError(str(nifti[0]), found="NIfTI has no series UID", remedy="leave the series UID out")
-        return read_nifti_volume(nifti[0])
+            raise InputError(
+                first, found=f"{volume_suffix(first)} has no series UID", remedy="leave the series UID out"
+            )
+        return read_volume_file(first)
     name = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
     return load_series(choose_series(find_series(paths), series_uid, name))
 

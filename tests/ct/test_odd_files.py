@@ -80,7 +80,7 @@ def test_file_is_read_or_refused(name: str) -> None:
         ("dcmqi_segmentations/sparse-labelmap-noppv.dcm", "this is a SEG"),
         ("rt-utils_mock_data/rt.dcm", "this is an RTSTRUCT; expected CT; give it as annotation"),
         ("pydicom-data_ct/eCT_Supplemental.dcm", "a derived map (PERFUSION, RCBF); expected HU"),
-        ("dcmqi_segmentations/23x38x3/nrrd/label.nrrd", "not DICOM"),
+        ("dcmqi_segmentations/23x38x3/nrrd/label.nrrd", "too narrow a range for CT"),
     ],
 )
 def test_refusal_says_what_it_is(name: str, words: str) -> None:
