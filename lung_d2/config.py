@@ -105,7 +105,7 @@ def check_config(cfg: CfgNode) -> None:
     Raises:
         ConfigError: Naming the first key at fault.
     """
-    from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
+    from detectron2.modeling import META_ARCH_REGISTRY, PROPOSAL_GENERATOR_REGISTRY, ROI_HEADS_REGISTRY
 
     rules: list[tuple[str, Callable[[Any], bool], str]] = [
         ("INPUT.FORMAT", lambda value: value == "BGR", "BGR, since DefaultPredictor reverses RGB"),
@@ -116,6 +116,7 @@ def check_config(cfg: CfgNode) -> None:
         ("INPUT.CT.HU_JITTER", lambda value: value >= 0, "0 HU or more"),
         ("MODEL.MASK_ON", bool, "True, since every lesion has a mask"),
         ("MODEL.META_ARCHITECTURE", lambda value: value in META_ARCH_REGISTRY, "a registered name"),
+        ("MODEL.PROPOSAL_GENERATOR.NAME", lambda value: value in PROPOSAL_GENERATOR_REGISTRY, "a registered name"),
         ("MODEL.ROI_HEADS.NAME", lambda value: value in ROI_HEADS_REGISTRY, "a registered name"),
         ("MODEL.ROI_HEADS.NUM_CLASSES", lambda value: value == len(CATEGORIES), f"{len(CATEGORIES)}, our categories"),
         ("SOLVER.IMS_PER_BATCH", lambda value: value > 0, "1 or more"),
@@ -128,6 +129,31 @@ def check_config(cfg: CfgNode) -> None:
     for key, is_right, expected in rules:
         if not is_right(value := _value_of(cfg, key)):
             raise ConfigError(key, found=str(value), expected=expected, remedy="correct the key")
+
+
+def ignores_undecided(cfg: CfgNode) -> bool:
+    """Return whether the model of a config knows undecided regions (``gt_crowd``); others take them for lesions.
+
+    Those that do are Detectron2's ``GeneralizedRCNN`` with our ``LungRPN`` and ``LungROIHeads``, or what is derived
+    from these.
+    """
+    from detectron2.modeling import (
+        META_ARCH_REGISTRY,
+        PROPOSAL_GENERATOR_REGISTRY,
+        ROI_HEADS_REGISTRY,
+        GeneralizedRCNN,
+    )
+
+    from lung_d2.modeling import LungROIHeads, LungRPN
+
+    parts = [
+        (META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE, GeneralizedRCNN),
+        (PROPOSAL_GENERATOR_REGISTRY, cfg.MODEL.PROPOSAL_GENERATOR.NAME, LungRPN),
+        (ROI_HEADS_REGISTRY, cfg.MODEL.ROI_HEADS.NAME, LungROIHeads),
+    ]
+    found = [(registry.get(name) if name in registry else None, ours) for registry, name, ours in parts]
+    # A registry holds functions that build as well as classes.
+    return all(isinstance(part, type) and issubclass(part, ours) for part, ours in found)
 
 
 def input_settings(cfg: CfgNode) -> dict[str, Any]:

@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
 
 from lung_d2 import load_config
+from lung_d2.config import ignores_undecided
 from lung_d2.errors import ConfigError
+from lung_d2.modeling import LungRPN
 from tiny import CONFIGS
 
 BASE = CONFIGS / "Base-LungCT-RCNN-FPN.yaml"
@@ -105,6 +108,29 @@ def test_dumped_config_runs_with_another_batch_at_the_same_rate(tmp_path):
     assert rate == pytest.approx(0.005)
 
 
+def test_dumped_config_of_an_older_run_keeps_its_region_network(tmp_path):
+    dumped = load_config(BASE, ["MODEL.PROPOSAL_GENERATOR.NAME", "RPN"]).dump()
+    older = load_config(write(tmp_path / "config.yaml", dumped))
+    assert older.MODEL.PROPOSAL_GENERATOR.NAME == "RPN"
+    assert not ignores_undecided(older)
+
+
+class DerivedRPN(LungRPN):
+    """What a user derives from ours."""
+
+
+def build_some_rpn(cfg, input_shape):
+    """Stand for a registered function: what it builds cannot be told."""
+
+
+@pytest.mark.parametrize(
+    ("generator", "ignored"), [(DerivedRPN, True), (build_some_rpn, False)], ids=["derived from ours", "function"]
+)
+def test_what_is_derived_from_ours_ignores_undecided_regions_too(monkeypatch, generator, ignored):
+    monkeypatch.setitem(PROPOSAL_GENERATOR_REGISTRY._obj_map, "Users", generator)
+    assert ignores_undecided(load_config(BASE, ["MODEL.PROPOSAL_GENERATOR.NAME", "Users"])) == ignored
+
+
 @pytest.mark.parametrize(("there", "device"), [(False, "cpu"), (True, "cuda")])
 def test_device_is_one_that_is_there(monkeypatch, there, device):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
@@ -120,7 +146,8 @@ def test_cpu_is_kept_where_there_is_a_gpu(monkeypatch):
 @pytest.mark.parametrize("path", [BASE, *LEAVES], ids=lambda path: path.stem)
 def test_config_describes_the_method(path):
     cfg = load_config(path)
-    assert cfg.MODEL.ROI_HEADS.NAME == "LungROIHeads"
+    assert (cfg.MODEL.PROPOSAL_GENERATOR.NAME, cfg.MODEL.ROI_HEADS.NAME) == ("LungRPN", "LungROIHeads")
+    assert ignores_undecided(cfg)
     assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 2
     assert cfg.MODEL.MASK_ON
     assert (cfg.INPUT.FORMAT, cfg.INPUT.MASK_FORMAT) == ("BGR", "bitmask")
@@ -164,6 +191,8 @@ def test_base_that_would_be_fetched_is_refused(tmp_path: Path) -> None:
         ("MODEL.MASK_ON", False),
         ("MODEL.DEVICE", "gpu"),
         ("MODEL.META_ARCHITECTURE", "NoSuchNet"),
+        ("MODEL.PROPOSAL_GENERATOR.NAME", "NoSuchRPN"),
+        ("MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"),  # which our mapper would not bring
         ("MODEL.ROI_HEADS.NUM_CLASSES", 5),
         ("SOLVER.MAX_ITER", 0),
         ("SOLVER.CONVERGENCE.WINDOW", 0),

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
-from detectron2.structures import Boxes
+from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.utils.events import EventStorage
 from torch.nn import functional
 
 from lung_d2 import load_config
-from tiny import CONFIGS
+from lung_d2.categories import CATEGORIES
+from lung_d2.data import CTDatasetMapper
+from lung_d2.data.annotations import build_annotation
+from lung_d2.data.planes import write_plane
+from lung_d2.modeling.undecided import share_inside
+from tiny import CONFIGS, GGO_HU, GROUND_HU, Mask, square, tiny_config
+
+LESION, UNDECIDED = square(64, 4, 4, 16), square(64, 24, 24, 36)
+BACKGROUND = 2
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +97,64 @@ def test_suppression_keeps_the_best_of_a_category_and_both_of_two(cfg: Any) -> N
     kept = sorted(zip(found[0].pred_classes.tolist(), found[0].scores.tolist(), strict=True))
     assert [(category, round(score, 1)) for category, score in kept] == [(0, 0.6), (0, 0.9), (1, 0.7)]
     assert isinstance(found[0].pred_boxes, Boxes)
+
+
+def partly_labelled(folder: Path) -> dict[str, Any]:
+    """Write a slice with two opacities, the smaller labelled and the larger left undecided for both categories."""
+    write_plane(np.where(LESION | UNDECIDED, GGO_HU, GROUND_HU).astype(np.int16), folder / "slice.png")
+
+    def annotation(mask: Mask, index: int, undecided: bool) -> dict[str, Any]:
+        ours = {"category_id": index, "iscrowd": int(undecided), "bbox_mode": BoxMode.XYWH_ABS}
+        return build_annotation(mask, CATEGORIES[index]) | ours
+
+    annotations = [annotation(LESION, 0, False), annotation(UNDECIDED, 0, True), annotation(UNDECIDED, 1, True)]
+    return {
+        "file_name": str(folder / "slice.png"), "height": 64, "width": 64, "hu": True, "annotations": annotations
+    }  # fmt: skip
+
+
+def watch_draws(model: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Return two lists that fill, step by step, with the boxes drawn as background: anchors and proposals."""
+    anchors_drawn, proposals_drawn = [], []
+    anchors_loss, draw_proposals = model.proposal_generator.losses, model.roi_heads.label_and_sample_proposals
+
+    def losses(anchors: list[Boxes], logits: Any, labels: list[torch.Tensor], *rest: Any) -> Any:
+        anchors_drawn.append(Boxes.cat(anchors).tensor[labels[0] == 0])
+        return anchors_loss(anchors, logits, labels, *rest)
+
+    def label_and_sample_proposals(*args: Any) -> list[Instances]:
+        (found,) = drawn = draw_proposals(*args)
+        proposals_drawn.append(found.proposal_boxes.tensor[found.gt_classes == BACKGROUND])
+        return drawn
+
+    monkeypatch.setattr(model.proposal_generator, "losses", losses)
+    monkeypatch.setattr(model.roi_heads, "label_and_sample_proposals", label_and_sample_proposals)
+    return anchors_drawn, proposals_drawn
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("opts", "spared"),
+    [((), True), (("MODEL.PROPOSAL_GENERATOR.NAME", "RPN", "MODEL.ROI_HEADS.NAME", "StandardROIHeads"), False)],
+    ids=["ours", "detectron2's"],
+)
+def test_training_draws_no_background_from_an_undecided_region(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opts: tuple[str, ...], spared: bool, mixed: bool
+) -> None:
+    torch.manual_seed(0)
+    cfg = tiny_config(tmp_path, tmp_path, *opts, "INPUT.RANDOM_FLIP", "none")
+    model = build_model(cfg).train()
+    batch = [CTDatasetMapper(cfg, is_train=True)(partly_labelled(tmp_path))]
+    drawn = watch_draws(model, monkeypatch)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for step in range(8):
+        with EventStorage(step), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            loss = sum(model(batch).values())
+        assert torch.isfinite(loss)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+    for boxes in map(torch.cat, drawn):
+        assert len(boxes) > 50
+        assert bool((share_inside(boxes, torch.from_numpy(UNDECIDED)) > 0.5).any()) != spared

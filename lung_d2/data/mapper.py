@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +13,9 @@ import torch
 from detectron2.config import configurable
 from detectron2.data import detection_utils
 from detectron2.data import transforms as T
+from detectron2.structures import Instances
 
+from lung_d2.config import ignores_undecided
 from lung_d2.ct.grey import GreyLevels
 from lung_d2.ct.slices import image_from_planes
 from lung_d2.data.planes import read_plane
@@ -19,6 +23,8 @@ from lung_d2.errors import DatasetError, InputError
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
+
+logger = logging.getLogger(__name__)
 
 
 def grey_levels_from_config(cfg: CfgNode) -> GreyLevels:
@@ -43,6 +49,7 @@ class CTDatasetMapper:
         grey: GreyLevels,
         channels: str = "single",
         hu_jitter: float = 0.0,
+        keep_undecided: bool = False,
     ) -> None:
         """Keep the settings.
 
@@ -52,12 +59,15 @@ class CTDatasetMapper:
             grey: Grey levels.
             channels: ``"single"`` or ``"neighbours"``.
             hu_jitter: Standard deviation of the shift of a whole training image, in HU.
+            keep_undecided: Attach undecided regions (``iscrowd``) too, for a model that knows ``gt_crowd``; any other
+                would take them for lesions. Without it they are dropped, and count as background.
         """
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
         self.grey = grey
         self.channels = channels
         self.hu_jitter = hu_jitter
+        self.keep_undecided = keep_undecided
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -68,6 +78,7 @@ class CTDatasetMapper:
             "grey": grey_levels_from_config(cfg),
             "channels": cfg.INPUT.CT.CHANNELS,
             "hu_jitter": cfg.INPUT.CT.HU_JITTER,
+            "keep_undecided": ignores_undecided(cfg),
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -76,11 +87,12 @@ class CTDatasetMapper:
         Returns:
             The dict with ``image``, uint8 ``(3, H, W)``; in training also ``instances`` with ``gt_boxes``,
             ``gt_classes`` and ``gt_masks`` (bitmask); those of a slice without lesions are empty, without
-            ``gt_masks``, as Detectron2 makes them.
+            ``gt_masks``, as Detectron2 makes them. Where undecided regions are kept and the image has one, ``gt_crowd``
+            (bool) says which of the instances are such regions.
 
         Raises:
             DatasetError: The slice is missing, broken or of another size, or has no neighbours.
-        InputError: A window is asked of a slice without HU.
+            InputError: A window is asked of a slice without HU.
         """
         record = copy.deepcopy(dataset_dict)
         shift = 0.0
@@ -96,7 +108,10 @@ class CTDatasetMapper:
         record["image"] = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
         annotations = record.pop("annotations", [])
         if self.is_train:
-            record["instances"] = _build_instances(annotations, transforms, augmented.image.shape[:2])
+            kept = [annotation for annotation in annotations if self.keep_undecided or not _is_undecided(annotation)]
+            if len(kept) < len(annotations):
+                _warn_of_dropped_regions()
+            record["instances"] = _build_instances(kept, transforms, augmented.image.shape[:2])
         return record
 
     def _read_planes(self, record: dict[str, Any]) -> list[npt.NDArray[np.generic]]:
@@ -124,13 +139,28 @@ def _check_size(record: dict[str, Any], image: npt.NDArray[np.uint8]) -> None:
         )
 
 
-def _build_instances(annotations: list[dict[str, Any]], transforms: T.TransformList, size: tuple[int, int]) -> Any:
-    moved = [
-        detection_utils.transform_instance_annotations(annotation, transforms, size)
-        for annotation in annotations
-        if not annotation.get("iscrowd", 0)
-    ]
+def _is_undecided(annotation: dict[str, Any]) -> bool:
+    return bool(annotation.get("iscrowd", 0))
+
+
+@functools.cache
+def _warn_of_dropped_regions() -> None:
+    """Warn once in each process that loads slices."""
+    logger.warning(
+        "undecided regions (iscrowd) count as background: MODEL.PROPOSAL_GENERATOR.NAME LungRPN and "
+        "MODEL.ROI_HEADS.NAME LungROIHeads would ignore them"
+    )
+
+
+def _build_instances(
+    annotations: list[dict[str, Any]], transforms: T.TransformList, size: tuple[int, int]
+) -> Instances:
+    moved = [detection_utils.transform_instance_annotations(one, transforms, size) for one in annotations]
     instances = detection_utils.annotations_to_instances(moved, size, mask_format="bitmask")
     if moved:
         instances.gt_boxes = instances.gt_masks.get_bounding_boxes()  # tight after a flip or a resize
-    return detection_utils.filter_empty_instances(instances)
+        instances.gt_crowd = torch.tensor([_is_undecided(one) for one in moved])
+    instances = detection_utils.filter_empty_instances(instances)
+    if moved and not instances.gt_crowd.any():
+        instances.remove("gt_crowd")
+    return instances

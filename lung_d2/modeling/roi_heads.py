@@ -8,6 +8,9 @@ import torch
 from detectron2.config import configurable
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import StandardROIHeads
+from detectron2.structures import Instances, pairwise_iou
+
+from lung_d2.modeling.undecided import mostly_inside, split_undecided
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -15,7 +18,10 @@ if TYPE_CHECKING:
 
 @ROI_HEADS_REGISTRY.register()
 class LungROIHeads(StandardROIHeads):  # type: ignore[misc]
-    """Detectron2's heads, with the weights by which the three losses are optimised together."""
+    """Detectron2's heads, with the weights by which the three losses are optimised together.
+
+    A proposal mostly inside an undecided region is never background, and the region itself is no lesion to any head.
+    """
 
     @configurable
     def __init__(self, *, loss_weights: dict[str, float], **kwargs: Any) -> None:
@@ -39,3 +45,28 @@ class LungROIHeads(StandardROIHeads):  # type: ignore[misc]
         """Return proposals or detections, and in training the weighted losses."""
         instances, losses = super().forward(*args, **kwargs)
         return instances, {name: loss * self.loss_weights[name] for name, loss in losses.items()}
+
+    @torch.no_grad()
+    def label_and_sample_proposals(self, proposals: list[Instances], targets: list[Instances]) -> list[Instances]:
+        """Match the proposals with the lesions alone, and draw from those that are decided.
+
+        Args:
+            proposals: Proposals of each image.
+            targets: Instances of each image, undecided regions among them where ``gt_crowd`` says so.
+
+        Returns:
+            The proposals drawn of each image, with what is matched to them, as Detectron2 does; an image that is
+            undecided as a whole may have none.
+        """
+        parted = [split_undecided(instances) for instances in targets]
+        decided = [
+            found if region is None else self._drop_undecided(found, lesions, region)
+            for found, (lesions, region) in zip(proposals, parted, strict=True)
+        ]
+        drawn: list[Instances] = super().label_and_sample_proposals(decided, [lesions for lesions, _ in parted])
+        return drawn
+
+    def _drop_undecided(self, proposals: Instances, lesions: Instances, region: torch.Tensor) -> Instances:
+        """Drop what would be drawn as background and lies mostly inside ``region``, bool ``(H, W)``."""
+        _, labels = self.proposal_matcher(pairwise_iou(lesions.gt_boxes, proposals.proposal_boxes))
+        return proposals[(labels != 0) | ~mostly_inside(proposals.proposal_boxes, region)]

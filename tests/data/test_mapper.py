@@ -7,12 +7,15 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.data import transforms as T
+from detectron2.structures import BoxMode
 
 from lung_d2.ct import GreyLevels, slice_image
 from lung_d2.data import CTDatasetMapper
+from lung_d2.data.annotations import encode_mask
+from lung_d2.data.mapper import _warn_of_dropped_regions
 from lung_d2.data.planes import write_plane
 from lung_d2.errors import DatasetError, InputError
-from tiny import tiny_cases, tiny_config, volume_of, write_tiny_dataset
+from tiny import ring, square, tiny_cases, tiny_config, volume_of, write_tiny_dataset
 
 STILL = ("INPUT.RANDOM_FLIP", "none", "INPUT.CT.HU_JITTER", 0.0)
 
@@ -79,10 +82,95 @@ def test_slice_without_a_lesion_has_no_instances(config):
     assert instances.gt_boxes.tensor.shape == (0, 4)
 
 
-def test_crowd_region_is_no_instance(config):
-    crowd = record(1)
-    crowd["annotations"][0]["iscrowd"] = 1
-    assert CTDatasetMapper(config(), is_train=True)(crowd)["instances"].gt_classes.tolist() == [1]
+def undecided(mask, category):
+    """Return a dataset annotation that leaves a mask undecided for a category."""
+    box = mask_box(mask)
+    rle = encode_mask(mask)
+    mode = BoxMode.XYXY_ABS
+    return {"category_id": category, "segmentation": rle, "bbox": box, "bbox_mode": mode, "iscrowd": 1}
+
+
+def mask_box(mask):
+    rows, columns = np.nonzero(mask)
+    return [float(side) for side in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)]
+
+
+def pieces():
+    """Return a frame around most of the slice and a square inside of it: two pieces, a hole and a gap."""
+    return ring(64, 2, 2, 60, wall=12) | square(64, 28, 28, 8)
+
+
+def undecided_record(index):
+    """Return a slice with a region in pieces that is undecided for both categories."""
+    given = record(index)
+    given["annotations"] += [undecided(pieces(), category) for category in (0, 1)]
+    return given
+
+
+def test_undecided_regions_are_marked_among_the_instances(config):
+    instances = CTDatasetMapper(config(*STILL), is_train=True)(undecided_record(1))["instances"]
+    assert instances.gt_classes.tolist() == [0, 1, 0, 1]
+    assert instances.gt_crowd.tolist() == [False, False, True, True]
+    assert [np.array_equal(mask, pieces()) for mask in instances.gt_masks.tensor[2:].numpy()] == [True, True]
+    assert instances.gt_boxes.tensor[2:].tolist() == [[2, 2, 62, 62]] * 2
+
+
+def test_slice_may_have_undecided_regions_alone(config):
+    instances = CTDatasetMapper(config(*STILL), is_train=True)(undecided_record(0))["instances"]
+    assert instances.gt_crowd.tolist() == [True, True]
+
+
+def test_slices_without_undecided_regions_are_as_detectron2_makes_them(config):
+    mapper = CTDatasetMapper(config(*STILL), is_train=True)
+    assert list(mapper(record(1))["instances"].get_fields()) == ["gt_boxes", "gt_classes", "gt_masks"]
+    assert list(mapper(record(0))["instances"].get_fields()) == ["gt_boxes", "gt_classes"]
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "expected"),
+    [
+        (T.RandomFlip(1.0), lambda mask: mask[:, ::-1]),
+        (T.RandomFlip(1.0, horizontal=False, vertical=True), lambda mask: mask[::-1]),
+        (T.Resize((128, 192)), lambda mask: mask.repeat(2, axis=0).repeat(3, axis=1)),
+        (T.CropTransform(10, 20, 30, 40), lambda mask: mask[20:60, 10:40]),
+    ],
+    ids=["flip", "vertical flip", "resize", "crop"],
+)
+def test_undecided_regions_move_with_the_image(augmentation, expected):
+    mask = square(64, 12, 3, 20) | square(64, 40, 30, 9)
+    given = record(0) | {"annotations": [undecided(mask, 0)]}
+    mapper = CTDatasetMapper(True, augmentations=[augmentation], grey=GreyLevels(), keep_undecided=True)
+    mapped = mapper(given)
+    found = mapped["instances"].gt_masks.tensor[0].numpy()
+    assert mapped["image"].shape[1:] == found.shape
+    assert np.array_equal(found, expected(mask))
+    assert mapped["instances"].gt_boxes.tensor[0].tolist() == mask_box(expected(mask))
+
+
+def test_undecided_region_that_is_cropped_away_leaves_no_mark():
+    given = record(0) | {"annotations": [undecided(square(64, 40, 40, 9), 0), undecided(square(64, 0, 50, 9), 1)]}
+    crop = T.CropTransform(0, 0, 32, 32)
+    instances = CTDatasetMapper(True, augmentations=[crop], grey=GreyLevels(), keep_undecided=True)(given)["instances"]
+    assert len(instances) == 0
+    assert not instances.has("gt_crowd")
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        ("MODEL.PROPOSAL_GENERATOR.NAME", "RPN"),  # what the dumped configs of older runs say
+        ("MODEL.ROI_HEADS.NAME", "StandardROIHeads"),
+        ("MODEL.META_ARCHITECTURE", "RetinaNet"),
+    ],
+)
+def test_model_that_would_take_undecided_regions_for_lesions_is_not_shown_them(config, caplog, opts):
+    _warn_of_dropped_regions.cache_clear()
+    mapper = CTDatasetMapper(config(*opts, *STILL), is_train=True)
+    for _ in range(2):
+        instances = mapper(undecided_record(1))["instances"]
+        assert instances.gt_classes.tolist() == [0, 1]
+        assert not instances.has("gt_crowd")
+    assert [message.count("LungRPN") for message in caplog.messages if "iscrowd" in message] == [1]
 
 
 def test_evaluation_attaches_no_truth(config):

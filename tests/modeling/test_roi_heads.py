@@ -7,9 +7,12 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from lung_d2.modeling import LungROIHeads
+from modeling.truth import EVERYWHERE, LEFT_HALF, SIZE, TILES, truth
 from tiny import ring, square, tiny_config
 
 LOSSES = {"CLS": "loss_cls", "BOX": "loss_box_reg", "MASK": "loss_mask"}
+DETECTRON2S = ("MODEL.PROPOSAL_GENERATOR.NAME", "RPN", "MODEL.ROI_HEADS.NAME", "StandardROIHeads")
+BACKGROUND = 2
 
 
 def build(tmp_path, *opts):
@@ -58,7 +61,7 @@ def test_losses_are_those_of_the_method(tmp_path):
 def test_detections_are_those_of_detectron2s_heads(tmp_path):
     opts = ("MODEL.ROI_HEADS.LOSS_WEIGHTS.CLS", 5.0, "MODEL.ROI_HEADS.LOSS_WEIGHTS.MASK", 5.0)
     ours = detections(build(tmp_path, *opts))
-    theirs = detections(build(tmp_path, "MODEL.ROI_HEADS.NAME", "StandardROIHeads"))
+    theirs = detections(build(tmp_path, *DETECTRON2S))
     assert len(ours) > 0
     assert torch.equal(ours.scores, theirs.scores)
     assert torch.equal(ours.pred_boxes.tensor, theirs.pred_boxes.tensor)
@@ -66,6 +69,107 @@ def test_detections_are_those_of_detectron2s_heads(tmp_path):
 
 
 def test_weights_of_a_standard_mask_rcnn_fit(tmp_path):
-    standard = build(tmp_path, "MODEL.ROI_HEADS.NAME", "StandardROIHeads").state_dict()
+    standard = build(tmp_path, *DETECTRON2S).state_dict()
     missing, unexpected = build(tmp_path).load_state_dict(standard, strict=False)
     assert (missing, unexpected) == ([], [])
+
+
+def proposals_of(boxes):
+    proposals = Instances((SIZE, SIZE))
+    proposals.proposal_boxes = Boxes(torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    proposals.objectness_logits = torch.zeros(len(boxes))
+    return proposals
+
+
+def drawn(model, boxes, *slices):
+    """Return what is drawn of the same proposals in each slice: 16, at most half of them lesions."""
+    torch.manual_seed(5)
+    with EventStorage(0):
+        return model.roi_heads.label_and_sample_proposals([proposals_of(boxes) for _ in slices], [*slices])
+
+
+def build_drawing(tmp_path, *opts):
+    return build(tmp_path, "MODEL.ROI_HEADS.POSITIVE_FRACTION", 0.5, *opts)
+
+
+def test_proposals_by_hand(tmp_path):
+    """A GGO is decided, a bronchus lies inside the lower right quarter, which is undecided."""
+    expected = {
+        (8, 8, 24, 24): 0,  # the GGO
+        (12, 8, 28, 24): 0,  # IoU 12 / 20 with it
+        (16, 8, 32, 24): BACKGROUND,  # IoU 8 / 24
+        (32, 32, 44, 44): 1,  # the bronchus
+        (32, 32, 46, 44): 1,  # IoU 12 / 14 with it
+        (46, 46, 62, 62): None,  # undecided
+        (25, 44, 41, 60): None,  # 9 of 16 columns undecided
+        (24, 44, 40, 60): BACKGROUND,  # half of it decided
+        (0, 40, 16, 56): BACKGROUND,
+    }
+    lesions = [square(SIZE, 8, 8, 16), square(SIZE, 32, 32, 12)]
+    (found,) = drawn(build_drawing(tmp_path), list(expected), truth(lesions, [square(SIZE, 32, 32, 32)]))
+    boxes = [tuple(box) for box in found.proposal_boxes.tensor.int().tolist()]
+    classes = dict(zip(boxes, found.gt_classes.tolist(), strict=True))
+    assert {box: classes.get(box) for box in expected} == expected
+    assert set(classes) <= set(expected)
+    assert set(found.get_fields()) == {"proposal_boxes", "objectness_logits", "gt_boxes", "gt_classes", "gt_masks"}
+
+
+def test_mini_batch_is_filled_with_known_background(tmp_path):
+    (found,) = drawn(build_drawing(tmp_path), TILES, truth(undecided=[LEFT_HALF]))
+    assert found.gt_classes.tolist() == [BACKGROUND] * 16
+    assert (found.proposal_boxes.tensor[:, 0] >= SIZE // 2).all()
+
+
+def test_each_image_has_its_own_regions(tmp_path):
+    plain, half = truth([square(SIZE, 48, 48, 8)]), truth([square(SIZE, 48, 48, 8)], [LEFT_HALF])
+    found = drawn(build_drawing(tmp_path), TILES, plain, plain, half)
+    assert [len(one) for one in found] == [16, 16, 16]
+    assert [bool((one.proposal_boxes.tensor[:, 0] < SIZE // 2).any()) for one in found] == [True, True, False]
+
+
+@pytest.mark.parametrize("boxes", [[], TILES], ids=["no proposal", "all undecided"])
+def test_nothing_is_drawn_where_nothing_is_left(tmp_path, boxes):
+    (found,) = drawn(build_drawing(tmp_path), boxes, truth(undecided=[EVERYWHERE]))
+    assert len(found) == 0
+    assert found.gt_classes.dtype == torch.int64
+
+
+def test_lesions_are_drawn_where_all_else_is_undecided(tmp_path):
+    (found,) = drawn(build_drawing(tmp_path), TILES, truth([square(SIZE, 20, 20, 12)], [EVERYWHERE]))
+    assert found.gt_classes.tolist() == [0]
+    assert found.gt_boxes.tensor.tolist() == [[20, 20, 32, 32]]
+    assert found.gt_masks.tensor.sum() == 144
+
+
+def test_draws_are_detectron2s_where_nothing_is_undecided(tmp_path):
+    slices = (truth([square(SIZE, 8, 8, 8)]), truth(), truth([ring(SIZE, 20, 20, 14), square(SIZE, 40, 40, 9)]))
+    ours = drawn(build_drawing(tmp_path), TILES, *slices)
+    state = torch.get_rng_state()
+    theirs = drawn(build_drawing(tmp_path, *DETECTRON2S), TILES, *slices)
+    assert torch.equal(state, torch.get_rng_state())
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.equal(one.proposal_boxes.tensor, other.proposal_boxes.tensor)
+        assert torch.equal(one.gt_classes, other.gt_classes)
+        assert set(one.get_fields()) == set(other.get_fields())
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "slices",
+    [
+        [truth(undecided=[EVERYWHERE])],
+        [truth(undecided=[EVERYWHERE]), truth()],
+        [truth([square(SIZE, 8, 8, 16)]), truth([square(SIZE, 8, 8, 16)], [EVERYWHERE, LEFT_HALF])],
+    ],
+    ids=["undecided as a whole", "beside an empty one", "with lesions"],
+)
+def test_loss_is_finite_and_reaches_every_weight(tmp_path, slices, mixed):
+    model = build(tmp_path).train()
+    image = torch.full((3, SIZE, SIZE), 120, dtype=torch.uint8)
+    with EventStorage(0), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        found = model([{"image": image, "instances": instances} for instances in slices])
+    sum(found.values()).backward()
+    assert all(torch.isfinite(loss) for loss in found.values())
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+    assert (found["loss_cls"] > 0) == (len(slices) > 1)
+    assert (found["loss_mask"] > 0) == any(not instances.has("gt_crowd") and len(instances) for instances in slices)
