@@ -55,7 +55,15 @@ def read_volume_file(path: str | os.PathLike[str]) -> CTVolume:
         GeometryError: It has no orientation, or no grid of perpendicular rows and columns.
         InputError: It is missing, damaged, not 3-D, too large, holds NaN, or its values are no HU.
     """
-    raw = read_raw_volume(path)
+    return build_volume(read_raw_volume(path))
+
+
+def build_volume(raw: RawVolume) -> CTVolume:
+    """Build the CT volume of voxels that are HU once they are scaled; see :func:`read_volume_file`.
+
+    Raises:
+        InputError: They hold NaN, or are no HU.
+    """
     hu: npt.NDArray[np.int16] = np.empty(raw.values.shape, dtype=np.int16)
     low, high = np.inf, -np.inf
     for index, values in enumerate(raw.slices()):
@@ -66,7 +74,7 @@ def read_volume_file(path: str | os.PathLike[str]) -> CTVolume:
     field_mm = (hu.shape[1] * spacing[1], hu.shape[2] * spacing[2])
     # A label map is no CT, however small.
     judged_field_mm = 0.0 if 0 < high - low < NORMALISED_SPAN else JUDGED_FIELD_MM
-    check_hu(hu, field_mm, where=str(path), judged_field_mm=judged_field_mm, span=high - low)
+    check_hu(hu, field_mm, where=str(raw.path), judged_field_mm=judged_field_mm, span=high - low)
     contents = hashlib.sha256(hu.tobytes() + raw.affine_lps.tobytes()).hexdigest()
     return CTVolume(
         hu=hu,
