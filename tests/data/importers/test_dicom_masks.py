@@ -9,7 +9,10 @@ import pytest
 from ct.dicom_files import PLANTED, expected_hu, make_enhanced, write, write_series
 from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
 from lung_d2.ct import read_volume, write_nifti
-from lung_d2.data.importers.dicom_masks import find_dicom_mask_cases
+from lung_d2.data.importers.dicom_masks import find_cases
+from lung_d2.data.importers.registry import PatientRule, Request
+from lung_d2.data.instances import InstanceRule
+from lung_d2.data.labels import Label, LabelTable
 from lung_d2.errors import DatasetError, GeometryError, InputError, SeriesChoiceError
 
 GGO = "ground_glass_opacity.nii.gz"
@@ -32,8 +35,12 @@ def write_case(folder, masks, **tags):
     return folder
 
 
+def find(root, table=None, instances="components", **options):
+    return find_cases(Request(root, LabelTable(table or {}), InstanceRule(instances), **options))
+
+
 def load(root, table=None, instances="components"):
-    (case,) = find_dicom_mask_cases(root, table or {}, instances)
+    (case,) = find(root, table, instances)
     return list(case.load())
 
 
@@ -58,19 +65,19 @@ def test_mask_named_by_its_category_lies_where_it_was_drawn(tmp_path):
 
 def test_each_file_brings_its_category(tmp_path):
     masks = {GGO: labels((0, 0, 0, 1)), "bronchiectasis.nii": labels((0, 5, 4, 1))}
-    assert found(load(write_case(tmp_path, masks)))[0] == [("bronchiectasis", 1), ("ground_glass_opacity", 1)]
+    assert found(load(write_case(tmp_path, masks)))[0] == [("ground_glass_opacity", 1), ("bronchiectasis", 1)]
 
 
 def test_label_map_goes_by_its_table(tmp_path):
     masks = {"lesions.nii.gz": labels((0, 0, 0, 1), (0, 3, 3, 2), (1, 0, 0, 9))}
-    slices = load(write_case(tmp_path, masks), {1: GROUND_GLASS_OPACITY, 2: BRONCHIECTASIS, 9: None})
+    slices = load(write_case(tmp_path, masks), {"1": GROUND_GLASS_OPACITY, "2": BRONCHIECTASIS, "9": Label.BACKGROUND})
     assert found(slices) == [[("ground_glass_opacity", 1), ("bronchiectasis", 1)], [], []]
 
 
 def test_label_without_a_category_is_refused_with_the_option(tmp_path):
     folder = write_case(tmp_path, {"lesions.nii.gz": labels((0, 0, 0, 1), (1, 1, 1, 4))})
-    with pytest.raises(DatasetError, match=r"lesions\.nii\.gz: label\(s\) \[4\] without a category.*--label 4="):
-        load(folder, {1: GROUND_GLASS_OPACITY})
+    with pytest.raises(DatasetError, match=r"lesions\.nii\.gz: label '4' without a category.*--label '4="):
+        load(folder, {"1": GROUND_GLASS_OPACITY})
 
 
 TOUCHING = labels((0, 0, 0, 1), (0, 0, 1, 1), (0, 0, 2, 300), (0, 4, 4, 300))
@@ -119,19 +126,19 @@ def cohort(root, *, masks):
 
 def test_case_without_a_mask_is_refused(tmp_path):
     with pytest.raises(DatasetError, match="no mask"):
-        find_dicom_mask_cases(write_case(tmp_path, {}), {})
+        find(write_case(tmp_path, {}))
 
 
 def test_case_without_a_mask_among_others_is_refused_with_the_option(tmp_path):
     cohort(tmp_path, masks={"a": {GGO: labels()}, "b": {}})
     with pytest.raises(DatasetError, match=r"/b: no mask .*--allow-unannotated"):
-        find_dicom_mask_cases(tmp_path, {})
+        find(tmp_path)
 
 
 @pytest.mark.parametrize("others", [{"a": {GGO: labels((0, 0, 0, 1))}}, {}])
 def test_case_without_a_mask_may_be_a_normal_patient(tmp_path, others):
     cohort(tmp_path, masks=others | {"b": {}})
-    cases = find_dicom_mask_cases(tmp_path, {}, allow_unannotated=True)
+    cases = find(tmp_path, allow_unannotated=True)
     assert [case.name for case in cases] == [*others, "b"]
     assert found(cases[-1].load()) == [[], [], []]
 
@@ -143,7 +150,7 @@ def test_one_case_may_be_the_source(tmp_path, images, mask):
     (tmp_path / "case" / mask).parent.mkdir(parents=True, exist_ok=True)
     affine = read_volume(tmp_path / "case").affine_lps
     write_nifti(labels((1, 2, 2, 1)), affine, tmp_path / "case" / mask)
-    (case,) = find_dicom_mask_cases(tmp_path / "case", {})
+    (case,) = find(tmp_path / "case")
     assert case.name == "case"
     assert found(case.load()) == [[], [("ground_glass_opacity", 1)], []]
 
@@ -152,20 +159,20 @@ def test_masks_without_a_series_among_cases_are_refused(tmp_path):
     cohort(tmp_path, masks={"a": {GGO: labels()}, "b": {GGO: labels()}})
     shutil.rmtree(tmp_path / "b" / "dicom")
     with pytest.raises(InputError, match="/b: not DICOM"):
-        find_dicom_mask_cases(tmp_path, {})
+        find(tmp_path)
 
 
 def test_index_of_a_medium_is_no_image(tmp_path):
     cohort(tmp_path, masks={"a": {GGO: labels()}, "b": {GGO: labels()}})
     (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
-    assert len(find_dicom_mask_cases(tmp_path, {})) == 2
+    assert len(find(tmp_path)) == 2
 
 
 def test_folder_may_be_the_patient(tmp_path):
     for number in range(2):
         write_case(tmp_path / f"{number}", {GGO: labels()}, PatientID="ANON", SeriesInstanceUID=f"1.2.{number}")
-    for source, count in (("id", 1), ("folder", 2)):
-        cases = find_dicom_mask_cases(tmp_path, {}, patients_from=source)
+    for by_folder, count in ((False, 1), (True, 2)):
+        cases = find(tmp_path, patients=PatientRule(by_folder=by_folder))
         assert len({case.patient for case in cases}) == count
     assert all(len(case.patient) == 16 for case in cases)
 
@@ -175,10 +182,10 @@ def test_case_knows_that_a_file_of_it_changed(tmp_path, name):
     write_case(tmp_path, {GGO: labels()})
     for number, path in enumerate(sorted((tmp_path / "dicom").iterdir())):
         path.rename(path.with_name(f"{number:04d}.dcm"))
-    before = find_dicom_mask_cases(tmp_path, {})[0].fingerprint
-    assert find_dicom_mask_cases(tmp_path, {})[0].fingerprint == before
+    before = find(tmp_path)[0].fingerprint
+    assert find(tmp_path)[0].fingerprint == before
     os.utime(tmp_path / name, ns=(1, 1))
-    assert find_dicom_mask_cases(tmp_path, {})[0].fingerprint != before
+    assert find(tmp_path)[0].fingerprint != before
 
 
 def test_suffix_of_a_mask_may_be_in_capitals(tmp_path):
@@ -192,26 +199,26 @@ def test_case_without_a_series_is_refused(tmp_path):
     (tmp_path / "case").mkdir()
     (tmp_path / "good" / GGO).rename(tmp_path / "case" / GGO)
     with pytest.raises(InputError, match="case"):
-        find_dicom_mask_cases(tmp_path / "case", {})
+        find(tmp_path / "case")
 
 
 def test_two_series_in_a_case_are_refused(tmp_path):
     folder = write_case(tmp_path, {GGO: labels()})
     write_series(folder / "other", count=3, SeriesInstanceUID="1.2.3.4")
     with pytest.raises(SeriesChoiceError, match="2 CT series; expected one in each case"):
-        find_dicom_mask_cases(folder, {})
+        find(folder)
 
 
 def test_missing_folder_is_named(tmp_path):
     with pytest.raises(DatasetError, match="none: no such folder"):
-        find_dicom_mask_cases(tmp_path / "none", {})
+        find(tmp_path / "none")
 
 
 def test_cases_are_folders_in_the_order_of_their_names(tmp_path):
     for number, name in enumerate("bac"):
         uids = {"PatientID": f"p{number}", "SeriesInstanceUID": f"1.2.{number}"}
         write_case(tmp_path / name, {GGO: labels()}, **uids)
-    cases = find_dicom_mask_cases(tmp_path, {})
+    cases = find(tmp_path)
     assert [case.name for case in cases] == ["a", "b", "c"]
     assert len({case.patient for case in cases}) == len({case.series for case in cases}) == 3
 
@@ -219,13 +226,13 @@ def test_cases_are_folders_in_the_order_of_their_names(tmp_path):
 def test_two_series_of_a_patient_have_one_patient(tmp_path):
     for number in range(2):
         write_case(tmp_path / f"{number}", {GGO: labels()}, SeriesInstanceUID=f"1.2.{number}")
-    cases = find_dicom_mask_cases(tmp_path, {})
+    cases = find(tmp_path)
     assert len({case.patient for case in cases}) == 1
     assert len({case.series for case in cases}) == 2
 
 
 def test_case_holds_nothing_of_the_patient(tmp_path):
-    (case,) = find_dicom_mask_cases(write_case(tmp_path / "case", {GGO: labels()}), {})
+    (case,) = find(write_case(tmp_path / "case", {GGO: labels()}))
     assert not any(word in repr((case.name, case.patient, case.series)) for word in PLANTED)
     assert all(len(value) == 16 and int(value, 16) >= 0 for value in (case.patient, case.series))
 

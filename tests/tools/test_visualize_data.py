@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
+from tiny import TINY_OPTS, write_tiny_dataset
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+CONFIG = TOOLS.parent / "configs" / "Base-LungCT-RCNN-FPN.yaml"
+
+
+def run(tool, root, *arguments):
+    opts = [str(value) for value in (*TINY_OPTS, "DATASETS.TRAIN", "('tiny_train',)", "INPUT.CT.HU_JITTER", 0.0)]
+    command = [sys.executable, str(TOOLS / tool), "--config-file", str(CONFIG), *arguments, *opts]
+    environment = {"DETECTRON2_DATASETS": str(root), "PATH": "", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=TOOLS.parent)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_tiny_dataset(folder)
+    return folder
+
+
+def has_color(picture, color):
+    return bool((np.abs(picture.astype(int) - np.array(color)).max(axis=-1) <= 2).any())
+
+
+def test_sheet_shows_the_lesions_of_both_categories(root, tmp_path):
+    result = run("visualize_data.py", root, "--output", str(tmp_path / "new" / "sheet.png"), "--count", "4")
+    assert result.returncode == 0, result.stderr
+    picture = np.asarray(Image.open(tmp_path / "new" / "sheet.png"))
+    assert all(has_color(picture, category.color) for category in (GROUND_GLASS_OPACITY, BRONCHIECTASIS))
+
+
+def test_sheet_is_the_same_for_the_same_seed_only(root, tmp_path):
+    pictures = []
+    for number, seed in enumerate("113"):
+        output = tmp_path / f"{number}.png"
+        assert run("visualize_data.py", root, "--output", str(output), "--seed", seed).returncode == 0
+        pictures.append(output.read_bytes())
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--output", "sheet.jpg"), "sheet.jpg: no .png"),
+        (("--output", "sheet.png", "--dataset", "none_train"), "data set none_train: not prepared"),
+        (("--output", "sheet.png", "--count", "0"), "--count"),
+    ],
+)
+def test_wrong_arguments_end_in_one_line(root, arguments, said):
+    result = run("visualize_data.py", root, *arguments)
+    assert result.returncode == 2
+    assert said in result.stderr.splitlines()[-1]

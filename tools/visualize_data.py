@@ -1,0 +1,104 @@
+#!/usr/bin/env python
+r"""Draw what the mapper gives the model: each slice as it is tested on, and as training sees it, in one sheet.
+
+python tools/visualize_data.py --config-file configs/mask_rcnn_R_50_FPN_lung_scratch.yaml --output sheet.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from detectron2.data import DatasetCatalog
+from PIL import Image
+
+from lung_d2 import load_config, register_lung_datasets
+from lung_d2.categories import CATEGORIES
+from lung_d2.command_line import run_tool
+from lung_d2.data import CTDatasetMapper
+from lung_d2.data.folders import create_folder
+from lung_d2.data.register import check_registered
+from lung_d2.errors import OutputError
+from lung_d2.report.sheet import Sample, draw_sheet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Record = dict[str, Any]
+logger = logging.getLogger("visualize_data")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, help="config whose mapper is shown")
+    parser.add_argument("--dataset", help="data set (default: the first of DATASETS.TRAIN of the config)")
+    parser.add_argument("--output", required=True, type=Path, help="picture to write (.png)")
+    parser.add_argument("--count", type=int, default=6, help="slices, a row each (default 6)")
+    parser.add_argument("--repeats", type=int, default=3, help="augmented versions of each (default 3)")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice and the augmentation (default 0)")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")
+    return parser
+
+
+def main() -> None:
+    """Choose slices, map them, draw the sheet."""
+    args = build_parser().parse_args()
+    if args.output.suffix.lower() != ".png" or min(args.count, args.repeats) < 1:
+        raise OutputError(
+            args.output, found="no .png, or a --count or --repeats below 1", remedy="e.g. --output sheet.png --count 6"
+        )
+    create_folder(args.output.resolve().parent)
+    register_lung_datasets()
+    cfg = load_config(args.config_file, args.opts)
+    name = args.dataset or cfg.DATASETS.TRAIN[0]
+    check_registered([name])
+    records = choose_records(DatasetCatalog.get(name), args.count, args.seed)
+    shown, trained = CTDatasetMapper(cfg, is_train=False), CTDatasetMapper(cfg, is_train=True)
+    unchanged = CTDatasetMapper(**(CTDatasetMapper.from_config(cfg, is_train=True) | plain(shown)))
+    np.random.seed(args.seed)  # Detectron2's augmentations draw from numpy's global state
+    rows = [
+        [sample_of(unchanged(record), "as tested"), *(sample_of(trained(record)) for _ in range(args.repeats))]
+        for record in records
+    ]
+    Image.fromarray(draw_sheet(rows, f"{name}: {cfg.INPUT.CT.GREY}, {cfg.INPUT.CT.CHANNELS}")).save(args.output)
+    logger.info("%d slices of %s drawn to %s", len(records), name, args.output)
+
+
+def plain(mapper: CTDatasetMapper) -> dict[str, Any]:
+    """Return what makes a training mapper give the images of ``mapper``, which tests."""
+    return {"augmentations": mapper.augmentations.augs, "hu_jitter": 0.0}
+
+
+def choose_records(records: Sequence[Record], count: int, seed: int) -> list[Record]:
+    """Choose slices at random, three of four with annotations where there are as many."""
+    rng = np.random.default_rng(seed)
+    order = [records[index] for index in rng.permutation(len(records))]
+    annotated = [record for record in order if record["annotations"]]
+    empty = [record for record in order if not record["annotations"]]
+    wanted = min(len(annotated), max(count - len(empty), round(0.75 * count)))
+    return [*annotated[:wanted], *empty[: count - wanted]]
+
+
+def sample_of(mapped: Record, how: str = "augmented") -> Sample:
+    """Return what is drawn of a mapped record."""
+    instances = mapped["instances"]
+    lesions, undecided = [], None
+    crowds = instances.gt_crowd.tolist() if instances.has("gt_crowd") else [False] * len(instances)
+    for index, is_crowd in enumerate(crowds):
+        mask = instances.gt_masks.tensor[index].numpy()
+        if is_crowd:
+            undecided = mask if undecided is None else undecided | mask
+        else:
+            category = CATEGORIES[int(instances.gt_classes[index])]
+            lesions.append((category, mask, instances.gt_boxes.tensor[index].tolist()))
+    image = mapped["image"][1].numpy()  # the slice itself, whether its neighbours are beside it or not
+    caption = f"{mapped['series'][:6]} {mapped['slice_index']}, {how} {image.shape[0]} x {image.shape[1]}"
+    return Sample(image, lesions, caption, undecided)
+
+
+if __name__ == "__main__":
+    run_tool(main)
