@@ -23,8 +23,9 @@ class Label(Enum):
 Meaning = Category | Label
 
 # Names as annotation tools and public sets spell them, after `_normal`.
-_SYNONYMS: dict[str, Category] = {
+_SYNONYMS: dict[str, Meaning] = {
     **{category.name: category for category in CATEGORIES},
+    **{label.value: label for label in Label},  # CVAT's "background", labelme's "_background_" and "__ignore__"
     "ggo": GROUND_GLASS_OPACITY,
     "ground_glass": GROUND_GLASS_OPACITY,
     "ground_glass_opacities": GROUND_GLASS_OPACITY,
@@ -95,9 +96,6 @@ def parse_labels(entries: Iterable[str]) -> LabelTable:
 
 
 def _parse_meaning(name: str) -> Meaning:
-    for label in Label:
-        if name == label.value:
-            return label
     return _SYNONYMS.get(_normal(name)) or category_by_name(name)
 
 

@@ -65,12 +65,35 @@ def read_picture(path: str | Path, expected: str = "8-bit grey levels of a CT sl
         InputError: The file is missing, broken, has colours that differ, or other than 8 bits.
     """
     try:
-        stored = _read_grey(Path(path))
+        data = _read_bytes(Path(path))
     except _UnreadableError as error:
         raise InputError(path, found=error.found, expected=expected, remedy=error.remedy) from error
+    return decode_picture(data, path, expected)
+
+
+def decode_picture(
+    data: bytes, where: str | Path, expected: str = "8-bit grey levels of a CT slice"
+) -> npt.NDArray[np.uint8]:
+    """Decode a picture that a user gives inside another file.
+
+    Args:
+        data: Bytes of a PNG, JPEG, BMP or TIFF.
+        where: What messages call it.
+        expected: What messages say that it should be.
+
+    Returns:
+        uint8 ``(H, W)``.
+
+    Raises:
+        InputError: It is broken, has colours that differ, or other than 8 bits.
+    """
+    try:
+        stored = _decode_grey(data, where)
+    except _UnreadableError as error:
+        raise InputError(where, found=error.found, expected=expected, remedy=error.remedy) from error
     if stored.dtype != np.uint8:
         bits = "16-bit pixels" if stored.dtype == np.uint16 else f"pixels of {stored.dtype}"
-        raise InputError(path, found=bits, expected=expected, remedy="convert it; CT in HU is given as DICOM or NIfTI")
+        raise InputError(where, found=bits, expected=expected, remedy="convert it; CT in HU is given as DICOM or NIfTI")
     return np.asarray(stored, np.uint8)
 
 
@@ -91,21 +114,32 @@ class _UnreadableError(LungD2Error):
 
 
 def _read_grey(path: Path) -> npt.NDArray[Any]:
+    return _decode_grey(_read_bytes(path), path)
+
+
+def _read_bytes(path: Path) -> bytes:
     if not path.is_file():
         raise _UnreadableError(path, found="no such file", remedy="check the path")
-    stored: npt.NDArray[Any] | None = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if stored is None or _is_truncated_jpeg(path):
-        raise _UnreadableError(path, found="not a readable picture", remedy="write it again")
-    return _drop_equal_channels(stored, path) if stored.ndim == 3 else stored
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _UnreadableError(path, found="cannot be opened", remedy="check its permissions") from error
 
 
-def _is_truncated_jpeg(path: Path) -> bool:
+def _decode_grey(data: bytes, where: str | Path) -> npt.NDArray[Any]:
+    stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    if stored is None or _is_truncated_jpeg(data):
+        raise _UnreadableError(where, found="not a readable picture", remedy="write it again")
+    return _drop_equal_channels(stored, where) if stored.ndim == 3 else stored
+
+
+def _is_truncated_jpeg(data: bytes) -> bool:
     # OpenCV fills the rest of a JPEG that breaks off with grey; of PNG it reads the whole or nothing.
-    return is_jpeg(path) and b"\xff\xd9" not in path.read_bytes()[-4096:]
+    return data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[-4096:]
 
 
-def _drop_equal_channels(stored: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+def _drop_equal_channels(stored: npt.NDArray[Any], where: str | Path) -> npt.NDArray[Any]:
     colors = stored[..., :3]
     if not (np.array_equal(colors[..., 0], colors[..., 1]) and np.array_equal(colors[..., 0], colors[..., 2])):
-        raise _UnreadableError(path, found="a colour picture", remedy="give it in grey")
+        raise _UnreadableError(where, found="a colour picture", remedy="give it in grey")
     return np.ascontiguousarray(colors[..., 0])

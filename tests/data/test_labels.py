@@ -53,3 +53,11 @@ def test_entry_that_says_nothing_is_refused(entry):
 def test_label_given_twice_is_refused():
     with pytest.raises(DatasetError, match="same label twice"):
         parse_labels(["GGO=background", "ggo=bronchiectasis"])
+
+
+@pytest.mark.parametrize(
+    ("name", "meaning"),
+    [("background", Label.BACKGROUND), ("_background_", Label.BACKGROUND), ("__ignore__", Label.IGNORE)],
+)
+def test_names_of_what_is_no_lesion_are_known(name, meaning):
+    assert LabelTable().meaning(name, where="x") is meaning

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lung_d2.data.planes import list_pictures, read_picture, read_plane, write_plane
+from lung_d2.data.planes import decode_picture, list_pictures, read_picture, read_plane, write_plane
 from lung_d2.errors import DatasetError, InputError
 
 
@@ -97,3 +97,16 @@ def test_floating_point_picture_is_refused(tmp_path):
 def test_folder_that_is_not_there_cannot_be_written(tmp_path):
     with pytest.raises(DatasetError, match="cannot be written"):
         write_plane(np.zeros((4, 4), np.int16), tmp_path / "none" / "slice.png")
+
+
+def test_picture_inside_another_file_is_decoded():
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    assert np.array_equal(decode_picture(cv2.imencode(".png", grey)[1].tobytes(), "a.json"), grey)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"no picture", cv2.imencode(".png", np.eye(9, dtype=np.uint8))[1].tobytes()[:60]]
+)
+def test_bytes_that_are_no_picture_are_refused(data):
+    with pytest.raises(InputError, match=r"a\.json: not a readable picture; expected 8-bit grey"):
+        decode_picture(data, "a.json")
