@@ -4,7 +4,7 @@
 
     ROOT/CASE/.../*.dcm                            one CT series (any file names, any depth)
     ROOT/CASE/.../ground_glass_opacity.nii.gz      a mask named by its category, or
-    ROOT/CASE/.../anything.nii.gz                  a label map, with a table of its labels
+    ROOT/CASE/.../anything.nii.gz                  a label map, with a table of its labels; or .nrrd, .mha, ...
 
 A case holds one CT series. One without a mask is an error, or on request a case without lesions.
 """
@@ -17,8 +17,7 @@ from pathlib import Path
 
 from lung_d2.categories import CATEGORIES, category_by_name
 from lung_d2.ct import CTSeries, find_series
-from lung_d2.ct.headers import is_dicom, nifti_suffix
-from lung_d2.ct.labels import labels_on_grid, read_label_volume
+from lung_d2.ct.headers import VOLUME_SUFFIXES, is_dicom, volume_suffix
 from lung_d2.ct.volume import CTVolume
 from lung_d2.data.cases import Case
 from lung_d2.data.importers.registry import Importer, Request, check_folder
@@ -26,13 +25,14 @@ from lung_d2.data.importers.volumes import (
     build_volume_case,
     join_regions,
     meanings_of_values,
+    read_labels_on,
     read_series_files,
     regions_of_instances,
     regions_of_labels,
 )
 from lung_d2.data.instances import Region
 from lung_d2.data.labels import LabelTable
-from lung_d2.errors import DatasetError, GeometryError, SeriesChoiceError
+from lung_d2.errors import DatasetError, SeriesChoiceError
 
 _DICOMDIR = "DICOMDIR"  # the index of a medium (PS3.10), which holds no image
 
@@ -60,8 +60,8 @@ def _build_case(folder: Path, request: Request) -> Case:
     if not masks and not request.allow_unannotated:
         raise DatasetError(
             folder,
-            found="no mask (.nii or .nii.gz)",
-            expected="one or more",
+            found="no mask in it",
+            expected="one or more of " + ", ".join(VOLUME_SUFFIXES),
             remedy="add the masks, or give --allow-unannotated to take it as a case without lesions",
         )
     files = [header.path for header in series.headers]
@@ -96,7 +96,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _is_mask(path: Path) -> bool:
-    return bool(nifti_suffix(path)) and path.is_file()
+    return bool(volume_suffix(path)) and path.is_file()
 
 
 def _mask_files(folder: Path) -> list[Path]:
@@ -117,12 +117,8 @@ def _read_masks(masks: Sequence[Path], labels: LabelTable, volume: CTVolume) -> 
 
 
 def _read_mask(path: Path, labels: LabelTable, volume: CTVolume) -> Callable[[int], Sequence[Region]]:
-    read = read_label_volume(path)
-    try:
-        values = labels_on_grid(read, volume)
-    except GeometryError as error:
-        raise error.at(path) from error
-    stem = path.name[: -len(nifti_suffix(path))]
+    values = read_labels_on(path, volume)
+    stem = path.name[: -len(volume_suffix(path))]
     if stem in {category.name for category in CATEGORIES}:
         return regions_of_instances(values, category_by_name(stem))
     return regions_of_labels(values, meanings_of_values(values, labels, path))

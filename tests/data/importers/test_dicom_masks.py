@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ct.dicom_files import PLANTED, expected_hu, make_enhanced, write, write_series
+from data.importers.volume_files import write_volume
 from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
 from lung_d2.ct import read_volume, write_nifti
 from lung_d2.data.importers.dicom_masks import find_cases
@@ -245,3 +246,10 @@ def test_frames_with_rescales_of_their_own_are_imported_in_hu(tmp_path):
     slices = load(tmp_path)
     assert [int(item.plane[0, 0]) for item in slices] == [-524, -524, -524]
     assert found(slices) == [[], [("ground_glass_opacity", 1)], []]
+
+
+@pytest.mark.parametrize("name", ["ground_glass_opacity.nrrd", "ground_glass_opacity.mha"])
+def test_mask_may_be_of_any_volume_format(tmp_path, name):
+    folder = write_case(tmp_path, {})
+    write_volume(labels((1, 2, 3, 1)), read_volume(folder / "dicom").affine_lps, folder / name)
+    assert np.argwhere(load(folder)[1].instances[0][1]).tolist() == [[2, 3]]
