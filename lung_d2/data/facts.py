@@ -41,6 +41,7 @@ _THUMBNAIL_HU = (-1000.0, 400.0)  # air to bone, where the body's outline and th
 _COARSE_WIDTH = 128  # pixels of the slice that the thumbnail is made of
 _SURROUND_MM = 10.0  # far enough for some hundred pixels of lung, near enough to share the lesion's gradient
 _LEAST_SURROUND_PX = 20
+_AIR_HU = (-1100, -500)  # from air with its noise to lung
 _BONE_HU = 250
 _SOFT_HU = (-200, 150)
 _LEAST_BONE_PX = 20
@@ -148,15 +149,15 @@ def _count_tiny_parts(mask: Mask) -> int:
 def _measure_levels(plane: Plane) -> dict[str, float]:
     """Return what tells whether the numbers can be HU; shares are of the slice's pixels.
 
-    ``air``: below -500; ``soft``: above -200; ``below_air``: below -1100, where no matter is, but for the lowest value
-    of all, which many scanners put outside the field of view.
+    ``air``: -1100 to -500; ``soft``: above -200; ``below_air``: below -1100, where no matter is, but for the lowest
+    value of all, which many scanners put outside the field of view.
     """
     lowest, highest = int(plane.min()), int(plane.max())
     levels: dict[str, float] = {"min": lowest, "max": highest}
     if plane.dtype == np.int16:
-        levels["air"] = _share(plane < -500)
-        levels["soft"] = _share(plane > -200)
-        levels["below_air"] = _share((plane < -1100) & (plane > lowest)) if lowest < -1100 else 0.0
+        levels["air"] = _share((plane >= _AIR_HU[0]) & (plane < _AIR_HU[1]))
+        levels["soft"] = _share(plane > _SOFT_HU[0])
+        levels["below_air"] = _share((plane < _AIR_HU[0]) & (plane > lowest))
     return levels
 
 

@@ -32,6 +32,7 @@ class RuleOutcome:
 
     Attributes:
         name: The field of :class:`Selection`.
+        option: What sets it on the command line.
         meaning: What it asks for, in words with units.
         default: The default of its value.
         value: What it was set to; None keeps all.
@@ -40,6 +41,7 @@ class RuleOutcome:
     """
 
     name: str
+    option: str
     meaning: str
     default: float | None
     value: float | None
@@ -116,22 +118,22 @@ class Selection:
         """Apply the rules and say what each of them did; see :meth:`choose`."""
         lesion_slices = [record for record in records if has_lesion(record)]
         passing, rules = lesion_slices, []
-        for name, (meaning, measure) in _EVIDENCE.items():
+        for name, measure in _EVIDENCE.items():
             value = getattr(self, name)
             measured = [(record, measure(record) if value else None) for record in passing]
             passing = [record for record, fact in measured if fact is None or fact >= value]
             unknown = sum(fact is None for _, fact in measured) if value else 0
-            rules.append(self._outcome(name, meaning, len(measured) - len(passing), unknown))
+            rules.append(self._outcome(name, len(measured) - len(passing), unknown))
         if lesion_slices and not passing:
             raise DatasetError(
                 "selection",
                 found=f"none of {len(lesion_slices)} training slices with lesions is evident enough",
                 expected="at least one",
-                remedy="lower " + " or ".join(rule.name for rule in rules if rule.removed),
+                remedy="lower " + " or ".join(rule.option for rule in rules if rule.removed),
             )
         free = [record for record in records if is_lesion_free(record)]
         kept_free = self._keep_free(free, len(passing)) if lesion_slices else free
-        rules.append(self._outcome("lesion_free_ratio", _FREE_MEANING, len(free) - len(kept_free), 0))
+        rules.append(self._outcome("lesion_free_ratio", len(free) - len(kept_free), 0))
         undecided = len(records) - len(lesion_slices) - len(free)
         gone = {id(record) for record in (*lesion_slices, *free)} - {id(record) for record in (*passing, *kept_free)}
         return Choice([record for record in records if id(record) not in gone], tuple(rules), undecided)
@@ -151,8 +153,9 @@ class Selection:
             for record in _spread(members, counts[patient], random.Random(f"{self.seed} {patient}").random())
         ]
 
-    def _outcome(self, name: str, meaning: str, removed: int, unknown: int) -> RuleOutcome:
-        return RuleOutcome(name, meaning, getattr(Selection, name), getattr(self, name), removed, unknown)
+    def _outcome(self, name: str, removed: int, unknown: int) -> RuleOutcome:
+        option, meaning = _WORDS[name]
+        return RuleOutcome(name, option, meaning, getattr(Selection, name), getattr(self, name), removed, unknown)
 
 
 def lesions_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -188,12 +191,20 @@ def _lung_share(record: Mapping[str, Any]) -> float | None:
     return facts["lesion_px"] / (facts["lung_px"] + facts["lesion_px"] - facts["lesion_in_lung_px"])
 
 
-_EVIDENCE: dict[str, tuple[str, Callable[[Mapping[str, Any]], float | None]]] = {
-    "min_area_mm2": ("least area of a slice's lesions together, mm²", _area_mm2),
-    "min_contrast_hu": ("least contrast of its most evident lesion to the lung around it, HU", _contrast_hu),
-    "min_lung_share": ("least share of its lung that is lesion", _lung_share),
+_EVIDENCE: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
+    "min_area_mm2": _area_mm2,
+    "min_contrast_hu": _contrast_hu,
+    "min_lung_share": _lung_share,
 }
-_FREE_MEANING = "slices without lesions kept for each slice with lesions"
+_WORDS = {
+    "min_area_mm2": ("--min-lesion-mm2", "least area of a slice's lesions together, mm²"),
+    "min_contrast_hu": (
+        "--min-contrast-hu",
+        "least contrast of its most evident lesion to the lung around it, HU",
+    ),
+    "min_lung_share": ("--min-lung-share", "least share of its lung that is lesion"),
+    "lesion_free_ratio": ("--lesion-free-ratio", "slices without lesions for each slice with lesions"),
+}
 
 
 def _share_out(wanted: int, sizes: Mapping[str, int]) -> dict[str, int]:
