@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, help="config whose INPUT.CT makes the images")
-    parser.add_argument("--dataset", nargs="+", help="data sets (default: DATASETS.TRAIN of the config)")
+    parser.add_argument("--dataset", help="data set (default: all of DATASETS.TRAIN of the config)")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")
     return parser
 
@@ -34,7 +34,7 @@ def main() -> None:
     args = build_parser().parse_args()
     register_lung_datasets()
     cfg = load_config(args.config_file, args.opts)
-    names = args.dataset or list(cfg.DATASETS.TRAIN)
+    names = [args.dataset] if args.dataset else list(cfg.DATASETS.TRAIN)
     check_registered(names)
     records = [record for name in names for record in DatasetCatalog.get(name)]
     stats = measure_pixel_stats(cfg, tqdm(records, desc="measure", unit="slice"))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -78,7 +79,7 @@ def _add_selection(common: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--min-lesion-mm2",
         type=float,
-        default=default.min_lesion_mm2,
+        default=default.min_area_mm2,
         help="least lesion area of a slice with lesions, in mm2 (default %(default)g)",
     )
     group.add_argument(
@@ -143,12 +144,17 @@ def main() -> None:
         assign_patients([(case.patient, case.name) for case in cases], listed["split"])
         if args.split_file
         else SplitRule(fractions | {"test": args.test_fraction}, args.seed),
-        selection=Selection(args.min_lesion_mm2, args.min_contrast_hu, args.min_lung_share, args.lesion_free_ratio),
+        selection=_parse_selection(args),
         allow_duplicates=args.allow_duplicates,
         workers=args.workers,
         overwrite=args.overwrite,
     )
     _say(folder, args.name)
+
+
+def _parse_selection(args: argparse.Namespace) -> Selection:
+    ratio = None if math.isinf(args.lesion_free_ratio) else args.lesion_free_ratio
+    return Selection(args.min_lesion_mm2, args.min_contrast_hu, args.min_lung_share, ratio, args.seed)
 
 
 def _say(folder: Path, name: str) -> None:

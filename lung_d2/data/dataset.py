@@ -29,6 +29,7 @@ from lung_d2.data.cases import Case
 from lung_d2.data.facts import measure_loads
 from lung_d2.data.folders import create_folder, replace_folder, restore_folder, write_json
 from lung_d2.data.importing import Record, import_cases, read_records, remove_strangers
+from lung_d2.data.leaks import Slice, check_leaks
 from lung_d2.data.selection import KEEP_ALL, Selection
 from lung_d2.data.splits import split_stratified
 from lung_d2.data.summary import build_summary
@@ -146,7 +147,12 @@ def _write_splits(
     for record in records:
         splits[split_of[record["patient"]]].append(record)
     kept = {one: selection.choose(members) if one == TRAIN else members for one, members in splits.items()}
-    leaks = _check_leaks(kept, allow_duplicates)
+    slices = (
+        Slice(one, record["patient"], record["file_name"], record["facts"]["fingerprint"])
+        for one, members in kept.items()
+        for record in members
+    )
+    leaks = check_leaks(slices, allow=allow_duplicates)
     write_json(build_summary(name, splits, kept, selection, leaks), staging / REPORT_NAME)
     for one, members in kept.items():
         write_json(_build_coco(f"{name}, {one} split", members), staging / "annotations" / f"{one}.json")
@@ -154,19 +160,6 @@ def _write_splits(
 
 def _deal(records: Sequence[Record], rule: SplitRule) -> dict[str, str]:
     return split_stratified(measure_loads(records), rule.fractions, rule.seed)
-
-
-def _check_leaks(splits: Mapping[str, Sequence[Record]], allow_duplicates: bool) -> list[Any]:
-    from lung_d2.data import leaks
-
-    if not hasattr(leaks, "find_leaks"):
-        return []
-    slices = [
-        (split, record["patient"], record["file_name"], record["facts"]["fingerprint"])
-        for split, members in splits.items()
-        for record in members
-    ]
-    return leaks.find_leaks(slices) if allow_duplicates else leaks.check_leaks(slices)
 
 
 def _build_coco(description: str, records: Iterable[Record]) -> dict[str, Any]:

@@ -48,9 +48,9 @@ class LungCOCOEvaluator(COCOEvaluator):  # type: ignore[misc]
         """Return AP 0 where there was something to find; Detectron2 says NaN, and nothing of the categories."""
         found = {f"{metric}-{name}": 0.0 for name in class_names for metric in ("AP", "AP50")}
         for coco_id, name in zip(self._coco_api.getCatIds(), class_names, strict=True):
-            if not self._coco_api.getAnnIds(catIds=[coco_id]):
+            if not self._coco_api.getAnnIds(catIds=[coco_id], iscrowd=False):
                 found |= {f"AP-{name}": float("nan"), f"AP50-{name}": float("nan")}
-        return found | {metric: 0.0 for metric in ("AP", "AP50", "AP75") if self._coco_api.getAnnIds()}
+        return found | {metric: 0.0 for metric in ("AP", "AP50", "AP75") if self._coco_api.getAnnIds(iscrowd=False)}
 
 
 def _ap50(coco_eval: Any, category_index: int) -> float:

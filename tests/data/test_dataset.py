@@ -11,15 +11,17 @@ import pytest
 from pycocotools.coco import COCO
 
 from lung_d2.categories import GROUND_GLASS_OPACITY
-from lung_d2.data import importing
+from lung_d2.data import dataset, importing
 from lung_d2.data.annotations import decode_mask
 from lung_d2.data.cases import AnnotatedSlice, Case, fingerprint_files
-from lung_d2.data.dataset import SplitRule, datasets_root, write_dataset
+from lung_d2.data.dataset import SplitRule, datasets_root
 from lung_d2.data.planes import read_plane
 from lung_d2.data.selection import Selection
 from lung_d2.errors import DatasetError, OutputError
 from tiny import SPACING_MM, square, tiny_cases, write_tiny_dataset
 
+# Small pictures of squares look alike.
+write_dataset = partial(dataset.write_dataset, allow_duplicates=True)
 SPLITS = {"patient0": "train", "patient1": "train", "patient2": "val"}
 
 
@@ -133,10 +135,20 @@ def test_annotations_hold_no_facts(tmp_path):
 
 def test_split_rule_deals_patients_once_their_lesions_are_known(tmp_path):
     rule = SplitRule({"train": 0.5, "val": 0.5}, seed=3)
-    folder = write_dataset(tmp_path, "x", tiny_cases(patients=4), rule, allow_duplicates=True)
+    folder = write_dataset(tmp_path, "x", tiny_cases(patients=4), rule)
     patients = {split: {image["patient"] for image in content(folder, split)["images"]} for split in ("train", "val")}
     assert (len(patients["train"]), len(patients["val"])) == (2, 2)
     assert not patients["train"] & patients["val"]
+
+
+def test_slice_that_is_in_two_splits_under_other_names_is_refused(tmp_path):
+    cases = tiny_cases(patients=2)
+    cases[1] = replace(cases[1], load=cases[0].load)
+    split = {"patient0": "train", "patient1": "val"}
+    with pytest.raises(DatasetError, match=r"series0/0001\.png \(train\): a copy of series1/0001\.png \(val\)"):
+        dataset.write_dataset(tmp_path, "x", cases, split)
+    assert not (tmp_path / "lung_ct" / "x").exists()
+    assert len(content(write_dataset(tmp_path, "x", cases, split))["images"]) == 4
 
 
 def test_selection_is_of_the_training_split_and_leaves_neighbours_on_disk(tmp_path):

@@ -156,14 +156,15 @@ def test_pictures_by_pattern(prepare, pictures, tmp_path):
 
 
 def test_pictures_without_patients_are_refused(prepare, pictures):
-    assert "no way to tell the patients apart" in error_of(prepare(*pictures))
+    assert "a_1.png: no patient" in error_of(prepare(*pictures))
 
 
 @pytest.mark.parametrize(
     ("words", "finding"),
     [
-        (["--label", "x=bronchiectasis"], "--label x=bronchiectasis: no label"),
-        (["--label", "3"], "category '': unknown"),
+        (["--label", "=bronchiectasis"], "--label =bronchiectasis: no label"),
+        (["--label", "x=tumour"], "category 'tumour': unknown"),
+        (["--label", "3"], "--label 3: no label"),
         (["--split-file", "none.csv"], "none.csv: no such file"),
         (["--val-fraction", "1.5"], "shares that sum to 1"),
     ],

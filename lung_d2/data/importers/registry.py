@@ -1,8 +1,8 @@
 """The one interface of all importers, and where they are listed.
 
-An importer is an :class:`Importer`; a package of yours adds one by the entry point group ``lung_d2.importers``::
+An importer is an :class:`Importer`; a package of yours adds one by the entry point group ``lung_d2.data.importers``::
 
-    [project.entry-points."lung_d2.importers"]
+    [project.entry-points."lung_d2.data.importers"]
     my-tool = "my_package.lung_d2_importer:IMPORTER"
 """
 
@@ -23,8 +23,8 @@ from lung_d2.data.instances import COMPONENTS, InstanceRule
 from lung_d2.data.labels import LabelTable
 from lung_d2.errors import ConfigError, DatasetError
 
-ENTRY_POINTS = "lung_d2.importers"
-_BUILT_IN = ("dicom_masks", "slice_folders")
+ENTRY_POINTS = "lung_d2.data.importers"
+_BUILT_IN = ("dicom_masks", "label_volumes", "slice_folders")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def install(folder, monkeypatch, name="my-tool", entry="plugged_in:IMPORTER"):
     info = folder / "plugged_in-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged-in\nVersion: 1\n")
-    (info / "entry_points.txt").write_text(f"[lung_d2.importers]\nmine = {entry}\n")
+    (info / "entry_points.txt").write_text(f"[lung_d2.data.importers]\nmine = {entry}\n")
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delitem(__import__("sys").modules, "plugged_in", raising=False)
 
