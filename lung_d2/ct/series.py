@@ -129,7 +129,7 @@ class CTSeries:
         """
         with quiet_pydicom():
             # A localizer needs no geometry that fits, so it is not even read unless there is nothing else.
-            headers = [header for header in self.headers if not _is_side_image(header)] or self.headers
+            headers = [header for header in self.headers if not is_side_image(header)] or self.headers
             planes = [plane for header in headers for plane in read_planes(header)]
         if len(headers) < len(self.headers):
             logger.info("%s: left out %d localizers or reports", self.name, len(self.headers) - len(headers))
@@ -172,15 +172,15 @@ def find_series(source: Source) -> list[CTSeries]:
     with quiet_pydicom():
         headers = [(path, read_header(path)) for path in files]
         found = [header for _, header in headers if header is not None]
-        kinds = {id(header): _foreign_kind(header) for header in found}
+        kinds = {id(header): foreign_kind(header) for header in found}
         images = [header for header in found if not kinds[id(header)]]
         foreign = Counter(kind for kind in kinds.values() if kind)
         groups: dict[tuple[str, str, str], list[Header]] = {}
         for header in images:
             key = (_uid(header, "SeriesInstanceUID"), _uid(header, "StudyInstanceUID"), header.patient_key)
             groups.setdefault(key, []).append(header)
-        stacks = {key: group for key, group in groups.items() if not all(map(_is_side_image, group))}
-        series = [_series(key, group) for key, group in sorted((stacks or groups).items(), key=lambda item: item[0])]
+        stacks = {key: group for key, group in groups.items() if not all(map(is_side_image, group))}
+        series = [build_series(group) for _, group in sorted((stacks or groups).items(), key=lambda item: item[0])]
     plain = [path for path, header in headers if header is None]
     if not images:
         raise _nothing_found(name, len(files), plain, foreign)
@@ -230,11 +230,12 @@ def _uid(header: Header, name: str) -> str:
         return ""
 
 
-def _is_side_image(header: Header) -> bool:
+def is_side_image(header: Header) -> bool:
+    """Tell whether an image is a localizer or report that rides along with a CT stack."""
     return bool(SIDE_IMAGE_TYPES.intersection(_uid(header, "ImageType").upper().split("\\")))
 
 
-def _foreign_kind(header: Header) -> str:
+def foreign_kind(header: Header) -> str:
     """Return what a DICOM object is where it is no CT image, else an empty text."""
     modalities = [value for value in _uid(header, "Modality").upper().split("\\") if value]
     sop_class = _uid(header, "SOPClassUID")
@@ -276,10 +277,11 @@ def _article(kind: str) -> str:
     return "an" if kind[0] in "AEIO" or (kind.isupper() and kind[0] in "FHLMNRX") or kind in ("SR", "SM") else "a"
 
 
-def _series(key: tuple[str, str, str], headers: Sequence[Header]) -> CTSeries:
-    series_uid, study_uid, patient_key = key
+def build_series(headers: Sequence[Header]) -> CTSeries:
+    """Build the series of some CT images, which have the same series, study and patient."""
+    series_uid, study_uid = (_uid(headers[0], name) for name in ("SeriesInstanceUID", "StudyInstanceUID"))
     fallback = "\n".join(sorted(_uid(header, "SOPInstanceUID") or header.path.name for header in headers))
-    kind, identity = "patient", patient_key
+    kind, identity = "patient", headers[0].patient_key
     if not identity:
         kind, identity = ("study", study_uid) if study_uid else ("series", series_uid or fallback)
     return CTSeries(
