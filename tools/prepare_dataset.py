@@ -55,7 +55,7 @@ def _build_common() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="LABEL=CATEGORY",
-        help=f"what a label value or name means: {names}, background, or ignore (undecided)",
+        help=f"what a label value or name means: {names}, background, or ignore (undecided); *: all others",
     )
     labels.add_argument(
         "--instances",

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
-from lung_d2.data.labels import Label, LabelTable, parse_labels
+from lung_d2.data.labels import Label, LabelTable, meanings_of_names, parse_labels
 from lung_d2.errors import DatasetError
 
 
@@ -61,3 +61,30 @@ def test_label_given_twice_is_refused():
 )
 def test_names_of_what_is_no_lesion_are_known(name, meaning):
     assert LabelTable().meaning(name, where="x") is meaning
+
+
+def test_star_stands_for_all_that_nothing_else_names():
+    table = parse_labels(["*=background", "Nodule=ignore"])
+    assert table.meaning("Lung", 7, where="x") is Label.BACKGROUND
+    assert table.meaning("nodule", where="x") is Label.IGNORE
+    assert table.meaning("GGO", where="x") == GROUND_GLASS_OPACITY
+
+
+def test_many_labels_are_looked_up_at_once():
+    named = {1: ("Lung", 1), 2: ("", "GGO"), 3: ("Segment 3", 3)}
+    assert meanings_of_names(named, parse_labels(["lung=background", "3=bronchiectasis"]), "x") == {
+        1: Label.BACKGROUND,
+        2: GROUND_GLASS_OPACITY,
+        3: BRONCHIECTASIS,
+    }
+
+
+def test_all_unknown_labels_are_listed_once():
+    named = {number: (f"Organ {number % 25}", number) for number in range(50)}
+    with pytest.raises(DatasetError) as caught:
+        meanings_of_names(named, LabelTable(), "some.dcm")
+    message = str(caught.value)
+    assert message.startswith("some.dcm: 25 label(s) without a category: 'Organ 0', 'Organ 1', ")
+    assert "'Organ 19' and 5 more" in message
+    assert message.endswith("--label '*=background' for all that are no lesion")
+    assert "\n" not in message
