@@ -1,0 +1,212 @@
+"""Images and label volumes in pairs: NIfTI, NRRD or MetaImage.
+
+::
+
+    ROOT/images/a_ct.nii.gz    ROOT/labels/a_seg.nii.gz              paired by what tells the names apart, here a
+    ROOT/CASE/ct.nrrd          ROOT/CASE/ggo.nrrd                    by folders, with patterns: */ct.nrrd, */ggo.nrrd
+    pairs.csv                  image,label[,patient][,category]      as a table says
+
+A label volume is a label map, whose values have the meanings of ``--label``, or all of one category. Some public sets
+are odd in a way that an option each takes care of: stacks of slices of different patients, and grey levels for HU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from lung_d2.categories import CATEGORIES, Category, category_by_name
+from lung_d2.ct.identity import hash_identity
+from lung_d2.data.cases import Case, fingerprint_files
+from lung_d2.data.importers.pair_reading import HuRange, load_slice, read_pair_image, read_pair_regions
+from lung_d2.data.importers.pair_table import LabelFile, Pair, read_pairs
+from lung_d2.data.importers.pairing import keys_by_name, keys_by_pattern, list_volumes, pair_by_keys, stem_of
+from lung_d2.data.importers.registry import Importer, Request, check_folder
+from lung_d2.data.importers.volumes import build_volume_case
+from lung_d2.errors import ConfigError, DatasetError
+
+logger = logging.getLogger(__name__)
+
+_PAIRING = "rename the files, or give --image-key and --label-key, or --pairs"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this source."""
+    names = ", ".join(category.name for category in CATEGORIES)
+    parser.add_argument(
+        "--images", default="images", metavar="WHERE", help="folder in SOURCE, or a pattern: 'ct/*.nii.gz' (images)"
+    )
+    parser.add_argument(
+        "--labels",
+        action="append",
+        metavar="WHERE[=CATEGORY]",
+        help=f"folder or pattern of label maps (labels), or of masks of one category: {names}; may be repeated",
+    )
+    parser.add_argument("--image-key", default="", metavar="REGEX", help="pair by its first group in the paths")
+    parser.add_argument("--label-key", default="", metavar="REGEX", help="the same of labels (default: --image-key)")
+    parser.add_argument("--pairs", type=Path, metavar="CSV", help="columns image, label, and patient, category if any")
+    parser.add_argument("--only-annotated", action="store_true", help="leave out the images without a label")
+    parser.add_argument("--lesion-free", default="", metavar="WHERE", help="images that are known to have no lesion")
+    parser.add_argument(
+        "--unrelated-slices", action="store_true", help="the slices of a volume are of different patients"
+    )
+    parser.add_argument(
+        "--hu-range",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="HU of grey levels 0 and 255, for images that hold such; others are HU as ever",
+    )
+
+
+def find_cases(
+    request: Request,
+    *,
+    images: str = "images",
+    labels: Sequence[str] | None = None,
+    image_key: str = "",
+    label_key: str = "",
+    pairs: Path | None = None,
+    only_annotated: bool = False,
+    lesion_free: str = "",
+    unrelated_slices: bool = False,
+    hu_range: Sequence[float] | None = None,
+) -> list[Case]:
+    """Find the pairs.
+
+    Args:
+        request: What is asked of any importer.
+        images: Folder in the source, or pattern.
+        labels: The same of label maps; ``WHERE=CATEGORY``: of masks of one category. None: ``labels``.
+        image_key: Expression whose first group pairs an image, in its path below the source; empty: by names.
+        label_key: The same of labels; empty: as ``image_key``.
+        pairs: A CSV file that pairs them instead, see :func:`lung_d2.data.importers.pairing.read_pairs`.
+        only_annotated: Leave out images that lack a label.
+        lesion_free: Folder or pattern of further images, which need no label.
+        unrelated_slices: Every slice is a case of its own, without neighbours and without a known spacing.
+        hu_range: HU of grey levels 0 and 255; it applies to images whose values lie between.
+
+    Returns:
+        The cases, sorted by image.
+
+    Raises:
+        ConfigError: The range is none.
+        DatasetError: Files are missing or cannot be paired, or images have no label and may not be without.
+    """
+    check_folder(request.source, "volumes")
+    if hu_range is not None and not -np.inf < hu_range[0] < hu_range[1] < np.inf:
+        raise ConfigError("--hu-range", found=str(list(hu_range)), expected="LOW below HIGH", remedy="correct it")
+    wanted = list(labels or ["labels"])
+    if pairs:
+        found, count = read_pairs(pairs), 1
+    else:
+        found, count = _pair_by_name(request.source, images, wanted, image_key, label_key or image_key), len(wanted)
+    normal = list_volumes(request.source, lesion_free) if lesion_free else []
+    chosen = _choose_annotated(found, count, normal, only_annotated, request.allow_unannotated)
+    build = _build_slice_cases if unrelated_slices else _build_cases
+    scale = None if hu_range is None else (hu_range[0], hu_range[1])
+    base = pairs.parent if pairs else request.source
+    return [case for pair in chosen for case in build(pair, base, request, scale)]
+
+
+IMPORTER = Importer("volumes", "image and label volumes in pairs (NIfTI, NRRD, MetaImage)", find_cases, add_arguments)
+
+
+def _pair_by_name(source: Path, images: str, labels: Sequence[str], image_key: str, label_key: str) -> list[Pair]:
+    files = list_volumes(source, images)
+    keys = keys_by_pattern(files, source, image_key, "--image-key") if image_key else keys_by_name(files)
+    found: dict[Path, list[LabelFile]] = {path: [] for path in files}
+    for where, category in map(_parse_labels, labels):
+        masks = list_volumes(source, where)
+        both = sorted(set(masks) & set(files))
+        if both:
+            raise DatasetError(
+                both[0], found="an image and a label", expected="one of them", remedy="give patterns that tell them"
+            )
+        names = keys_by_pattern(masks, source, label_key, "--label-key") if label_key else keys_by_name(masks)
+        for image, own in pair_by_keys(keys, names, _PAIRING).items():
+            if len(own) > 1:
+                raise DatasetError(
+                    image, found=f"{len(own)} labels, {own[0].name} and {own[1].name}", expected="one", remedy=_PAIRING
+                )
+            found[image].extend(LabelFile(path, category) for path in own)
+    return [Pair(image, tuple(files)) for image, files in found.items()]
+
+
+def _parse_labels(entry: str) -> tuple[str, Category | None]:
+    where, _, name = entry.rpartition("=")
+    return (where, category_by_name(name)) if where else (entry, None)
+
+
+def _choose_annotated(
+    pairs: Sequence[Pair], count: int, normal: Sequence[Path], only_annotated: bool, allow_unannotated: bool
+) -> list[Pair]:
+    """Return the pairs to import, with the images that are known to be normal; ``count``: labels that each needs."""
+    by_image = {path: Pair(path) for path in normal} | {pair.image: pair for pair in pairs}
+    marked = [path for path in normal if by_image[path].labels]
+    if marked:
+        raise DatasetError(
+            marked[0], found="a label", expected="none, as an image of --lesion-free", remedy="correct the pattern"
+        )
+    bare = [pair.image for pair in pairs if len(pair.labels) < count and pair.image not in set(normal)]
+    if bare and only_annotated:
+        logger.info("left out %d of %d images, which lack a label", len(bare), len(pairs))
+        by_image = {path: pair for path, pair in by_image.items() if path not in set(bare)}
+    elif bare and not allow_unannotated:
+        more = f", nor have {len(bare) - 1} others" if len(bare) > 1 else ""
+        raise DatasetError(
+            bare[0],
+            found=f"it has no label{more}",
+            expected=f"{count} for each image",
+            remedy=f"{_PAIRING}; or --only-annotated to leave it out, --allow-unannotated if it has no lesion",
+        )
+    if not by_image:
+        raise DatasetError("--only-annotated", found="no image with a label", remedy=_PAIRING)
+    return [by_image[path] for path in sorted(by_image)]
+
+
+def _build_cases(pair: Pair, base: Path, request: Request, hu_range: HuRange | None) -> list[Case]:
+    inner = _inner_name(pair.image, base)
+    return [
+        build_volume_case(
+            inner,
+            patient=request.patients.patient_of(pair.image, base, hash_identity("patient", pair.patient or inner)),
+            series=hash_identity("series", inner),
+            read_ct=partial(read_pair_image, pair.image, hu_range),
+            read_regions=partial(read_pair_regions, pair.labels, request.labels),
+            rule=request.rule,
+            files=_files_of(pair),
+        )
+    ]
+
+
+def _build_slice_cases(pair: Pair, base: Path, request: Request, hu_range: HuRange | None) -> list[Case]:
+    fingerprint, cases = fingerprint_files(_files_of(pair)), []
+    for index in range(len(read_pair_image(pair.image, hu_range).hu)):
+        inner = f"{_inner_name(pair.image, base)}/{index:04d}"
+        own = hash_identity("patient", pair.patient or inner)
+        cases.append(
+            Case(
+                name=inner,
+                patient=request.patients.patient_of(pair.image / f"{index:04d}", base, own),
+                series=hash_identity("series", inner),
+                load=partial(load_slice, pair, index, hu_range, request.labels, request.rule, fingerprint),
+                contiguous=False,
+                fingerprint=fingerprint,
+            )
+        )
+    return cases
+
+
+def _inner_name(image: Path, base: Path) -> str:
+    inner = image.relative_to(base) if image.is_relative_to(base) else Path(image.name)
+    return inner.with_name(stem_of(image)).as_posix()
+
+
+def _files_of(pair: Pair) -> list[Path]:
+    return [pair.image, *(label.path for label in pair.labels)]
