@@ -170,10 +170,7 @@ def _check_image(dataset: Dataset, path: Path) -> None:
 def _plane(header: Header, frame_number: int | None, places: list[Dataset]) -> Plane:
     """Read one plane; ``places`` are where its values may stand, first come first served."""
     path, dataset = header.path, header.dataset
-    position = _numbers(places, "ImagePositionPatient", 3, path)
-    orientation = _numbers(places, "ImageOrientationPatient", 6, path)
-    spacing = _numbers(places, "PixelSpacing", 2, path)
-    _check_geometry(path, position, orientation, spacing)
+    position, orientation, spacing = read_geometry(places, path)
     types = {text_of(dataset, "ImageType"), _text(places, "FrameType", path)}
     slope, intercept = (_optional_number(places, name, path) for name in ("RescaleSlope", "RescaleIntercept"))
     if slope == 0 or not all(math.isfinite(number) for number in (slope, intercept) if number is not None):
@@ -190,7 +187,7 @@ def _plane(header: Header, frame_number: int | None, places: list[Dataset]) -> P
         size=(whole_number(dataset, "Rows", path), whole_number(dataset, "Columns", path)),
         image_position_patient=position,
         image_orientation_patient=orientation,
-        pixel_spacing_mm=(spacing[0], spacing[1]),
+        pixel_spacing_mm=spacing,
         slice_spacing_mm=_stated_spacing(places, path),
         rescale_slope=slope,
         rescale_intercept=intercept,
@@ -198,6 +195,28 @@ def _plane(header: Header, frame_number: int | None, places: list[Dataset]) -> P
         image_type=frozenset(value for text in types for value in text.upper().split("\\") if value),
         real_world_units=_real_world_units(places),
     )
+
+
+def read_geometry(
+    places: list[Dataset], path: Path
+) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, float]]:
+    """Read where a plane lies.
+
+    Args:
+        places: Where the values may stand, first come first served: functional groups of a frame, the data set.
+        path: The file, for messages.
+
+    Returns:
+        ImagePositionPatient, ImageOrientationPatient and PixelSpacing, checked.
+
+    Raises:
+        GeometryError: One of them is missing or impossible.
+    """
+    position = _numbers(places, "ImagePositionPatient", 3, path)
+    orientation = _numbers(places, "ImageOrientationPatient", 6, path)
+    spacing = _numbers(places, "PixelSpacing", 2, path)
+    _check_geometry(path, position, orientation, spacing)
+    return position, orientation, (spacing[0], spacing[1])
 
 
 def _check_geometry(
