@@ -1,4 +1,4 @@
-"""Splits by patient: no patient is in two of them."""
+"""Splits by patient: no patient is in two of them, and each split has its share of every kind of patient."""
 
 from __future__ import annotations
 
@@ -6,15 +6,44 @@ import csv
 import random
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
+from lung_d2.categories import CATEGORIES, category_by_name
+from lung_d2.ct.identity import hash_identity
+from lung_d2.data.dealing import deal_evenly
 from lung_d2.errors import DatasetError
 
 _PATIENT_COLUMNS = ("patient", "volume", "series", "case")
+_NO_ISSUER = "\0"  # DICOM patients are hashed with the issuer of their ID before it, which is mostly empty
+_CATEGORY_NAMES = tuple(category.name for category in CATEGORIES)
+
+
+@dataclass(frozen=True)
+class PatientLoad:
+    """How much lesion the slices of a patient hold.
+
+    Attributes:
+        areas: Lesion area of each category by its name, summed over the patient's slices: mm2, or pixels where the
+            spacing is unknown. A category that is left out, or 0, is one that the patient does not have. Only the
+            order of the areas counts, so that a set of both units is split nearly as well.
+    """
+
+    areas: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, area in self.areas.items():
+            category_by_name(name)
+            if not (np.isfinite(area) and area >= 0):
+                raise DatasetError(
+                    f"lesion load of {name}", found=f"an area of {area}", expected="0 or more", remedy="correct it"
+                )
 
 
 def split_by_patient(patients: Iterable[str], fractions: Mapping[str, float], seed: int = 0) -> dict[str, str]:
-    """Deal patients to splits at random.
+    """Deal patients of whom nothing is known to splits: :func:`split_stratified` of patients who are all alike.
 
     Args:
         patients: Patient ids, in any order, repeats allowed.
@@ -27,28 +56,55 @@ def split_by_patient(patients: Iterable[str], fractions: Mapping[str, float], se
     Raises:
         DatasetError: The shares do not sum to 1, or there are fewer patients than splits.
     """
-    ids = sorted(set(patients))
+    return split_stratified(dict.fromkeys(patients, PatientLoad()), fractions, seed)
+
+
+def split_stratified(loads: Mapping[str, PatientLoad], fractions: Mapping[str, float], seed: int = 0) -> dict[str, str]:
+    """Deal patients to splits so that each split has its share of every kind of patient.
+
+    Kinds are: with each of the categories, without lesions, with light and with heavy lesion loads. Where at least as
+    many patients have a category as there are splits, each split gets one of them, if its places allow it.
+
+    Args:
+        loads: Lesion load of each patient id; their order does not matter.
+        fractions: Share of the patients for each split; they sum to 1.
+        seed: The same seed and loads give the same splits.
+
+    Returns:
+        The split of each patient. A split with a share above 0 gets at least one patient.
+
+    Raises:
+        DatasetError: The shares do not sum to 1, or there are fewer patients than splits.
+    """
+    counts = _share_out(len(loads), fractions)
+    ids = sorted(loads)
+    areas = np.array([[loads[patient].areas.get(name, 0.0) for name in _CATEGORY_NAMES] for patient in ids], float)
+    splits = deal_evenly(areas, list(counts.values()), random.Random(seed))
+    names = list(counts)
+    return {patient: names[split] for patient, split in zip(ids, splits, strict=True)}
+
+
+def _share_out(total: int, fractions: Mapping[str, float]) -> dict[str, int]:
+    """Return how many of the patients each split gets, the smallest split first."""
     wanted = {name: share for name, share in fractions.items() if share > 0}
-    if abs(sum(wanted.values()) - 1) > 1e-6 or any(share < 0 for share in fractions.values()):
+    if not abs(sum(wanted.values()) - 1) <= 1e-6 or any(not share >= 0 for share in fractions.values()):
         raise DatasetError(
             "splits", found=f"shares {dict(fractions)}", expected="shares that sum to 1", remedy="correct"
         )
-    if len(ids) < len(wanted):
+    if total < len(wanted):
         raise DatasetError(
             "splits",
-            found=f"{len(ids)} patient(s) for {len(wanted)} splits",
+            found=f"{total} patient(s) for {len(wanted)} splits",
             expected="at least one patient in each split",
             remedy="add patients, set --val-fraction 0, or where all have the same id give --patients-from folder",
         )
-    random.Random(seed).shuffle(ids)
     *smaller, largest = sorted(wanted, key=lambda name: wanted[name])  # the largest split takes what is left
-    result: dict[str, str] = {}
-    total = len(ids)
+    counts: dict[str, int] = {}
+    left = total
     for waiting, name in zip(range(len(smaller), 0, -1), smaller, strict=True):
-        count = min(max(1, round(wanted[name] * total)), len(ids) - waiting)
-        result.update(dict.fromkeys(ids[:count], name))
-        ids = ids[count:]
-    return result | dict.fromkeys(ids, largest)
+        counts[name] = min(max(1, round(wanted[name] * total)), left - waiting)
+        left -= counts[name]
+    return counts | {largest: left}
 
 
 def read_split_file(path: Path) -> dict[str, dict[str, str]]:
@@ -96,3 +152,57 @@ def read_split_file(path: Path) -> dict[str, dict[str, str]]:
         if "file" in columns:
             patient_of[row["file"]] = patient
     return {"split": split_of, "patient": patient_of}
+
+
+def assign_patients(
+    cases: Iterable[tuple[str, str]], named: Mapping[str, str], where: str | Path = "--split-file"
+) -> dict[str, str]:
+    """Give each patient the split that a split file names for him.
+
+    The file names a patient by the ID of the DICOM header (without issuer), by what a slice folder calls him, by the
+    hash that a data set holds, or else by the name of his case.
+
+    Args:
+        cases: Hashed patient and name of each case.
+        named: ``"split"`` of :func:`read_split_file`.
+        where: The split file, for messages.
+
+    Returns:
+        The split of each hashed patient.
+
+    Raises:
+        DatasetError: A patient has no split or two of them, or one of the file has no case.
+    """
+    name_of = {hash_identity("patient", prefix + name): name for name in named for prefix in ("", _NO_ISSUER)}
+    split_of: dict[str, str] = {}
+    used: set[str] = set()
+    without: list[tuple[str, str]] = []
+    for patient, case in cases:
+        name = name_of.get(patient, patient if patient in named else case)
+        if name not in named:
+            without.append((patient, case))
+            continue
+        used |= {name, case} & named.keys()
+        if split_of.setdefault(patient, named[name]) != named[name]:
+            raise DatasetError(
+                case,
+                found=f"in {named[name]}, another case of its patient in {split_of[patient]}",
+                expected="each patient in one split",
+                remedy="move all its cases to one",
+            )
+    for patient, case in without:
+        if patient not in split_of:
+            raise DatasetError(
+                case,
+                found=f"no split in {where}",
+                expected="one for each patient",
+                remedy="add a row with its patient ID, or with this name",
+            )
+    if len(used) < len(named):
+        raise DatasetError(
+            where,
+            found=f"{len(named) - len(used)} of its {len(named)} patients match no case",
+            expected="the patient ID, or the name of a case, in each row",
+            remedy="correct or remove those rows",
+        )
+    return split_of
