@@ -31,17 +31,20 @@ logger = logging.getLogger("prepare_dataset")
 
 def build_parser(importers: Mapping[str, Importer]) -> argparse.ArgumentParser:
     """Build the parser: a subcommand for each importer."""
-    common = _build_common()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sources = parser.add_subparsers(dest="importer", required=True, metavar="KIND")
     for importer in importers.values():
-        own = sources.add_parser(importer.name, parents=[common], help=importer.summary, description=importer.summary)
-        own.set_defaults(instances=importer.instances)
+        own = sources.add_parser(
+            importer.name,
+            parents=[_build_common(importer.instances)],
+            help=importer.summary,
+            description=importer.summary,
+        )
         importer.add_arguments(own)
     return parser
 
 
-def _build_common() -> argparse.ArgumentParser:
+def _build_common(instances: str) -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("source", type=Path, metavar="SOURCE", help="folder or file of the source")
     common.add_argument("--name", required=True, help="name of the data set; its splits are NAME_train and NAME_val")
@@ -60,7 +63,9 @@ def _build_common() -> argparse.ArgumentParser:
     labels.add_argument(
         "--instances",
         choices=INSTANCE_KINDS,
-        help="what one lesion is: connected parts of a slice, of the volume, or what the source tells apart",
+        default=instances,
+        help="what one lesion is: connected parts of a slice, or of the volume, or what the source tells apart "
+        "(default %(default)s)",
     )
     labels.add_argument(
         "--min-area-mm2", type=float, default=0.0, help="leave out smaller parts of a slice (default 0: none)"

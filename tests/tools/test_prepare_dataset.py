@@ -185,4 +185,5 @@ def test_covid_slices_with_their_split(prepare, data_root, tmp_path):
     assert not patients[0] & patients[1]
     annotated = {annotation["image_id"] for annotation in train["annotations"]}
     assert len(annotated) == 1093  # every slice has a lesion
+    assert [len(split["annotations"]) for split in (train, val)] == [3209, 430]  # connected parts
     assert not any(image["hu"] for image in val["images"])
