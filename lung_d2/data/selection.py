@@ -38,6 +38,7 @@ class RuleOutcome:
         value: What it was set to; None keeps all.
         removed: Slices that it left out; a slice that fails several rules counts for the first.
         unknown: Slices that it could not judge.
+        waived: It stands at its default, which would have left no slice with a lesion, and was not applied.
     """
 
     name: str
@@ -47,6 +48,7 @@ class RuleOutcome:
     value: float | None
     removed: int
     unknown: int
+    waived: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +104,7 @@ class Selection:
             records: The records of the training split.
 
         Raises:
-            DatasetError: There are slices with lesions, and none is evident enough.
+            DatasetError: There are slices with lesions, and none is evident enough for a rule that the user set.
         """
         choice = self.judge(records)
         removed = ", ".join(f"{rule.removed} by {rule.name} {rule.value:g}" for rule in choice.rules if rule.removed)
@@ -110,7 +112,9 @@ class Selection:
             "selection keeps %d of %d training slices; left out: %s", len(choice.kept), len(records), removed or "none"
         )
         for rule in choice.rules:
-            if rule.unknown:
+            if rule.waived:
+                logger.warning("no slice with a lesion reaches the default %s %g: not applied", rule.option, rule.value)
+            elif rule.unknown:
                 logger.info("%s was not applied to %d slices, where it is unknown", rule.name, rule.unknown)
         return choice.kept
 
@@ -120,17 +124,20 @@ class Selection:
         passing, rules = lesion_slices, []
         for name, measure in _EVIDENCE.items():
             value = getattr(self, name)
-            measured = [(record, measure(record) if value else None) for record in passing]
-            passing = [record for record, fact in measured if fact is None or fact >= value]
-            unknown = sum(fact is None for _, fact in measured) if value else 0
-            rules.append(self._outcome(name, len(measured) - len(passing), unknown))
-        if lesion_slices and not passing:
-            raise DatasetError(
-                "selection",
-                found=f"none of {len(lesion_slices)} training slices with lesions is evident enough",
-                expected="at least one",
-                remedy="lower " + " or ".join(rule.option for rule in rules if rule.removed),
-            )
+            facts = [measure(record) if value else None for record in passing]
+            left = [record for record, fact in zip(passing, facts, strict=True) if fact is None or fact >= value]
+            waived = bool(passing) and not left and value == getattr(Selection, name)
+            if passing and not left and not waived:
+                raise DatasetError(
+                    "selection",
+                    found=f"none of {len(lesion_slices)} training slices with lesions is evident enough",
+                    expected="at least one",
+                    remedy=f"lower {_WORDS[name][0]}",
+                )
+            left = passing if waived else left
+            unknown = facts.count(None) if value else 0
+            rules.append(self._outcome(name, len(passing) - len(left), unknown, waived=waived))
+            passing = left
         free = [record for record in records if is_lesion_free(record)]
         kept_free = self._keep_free(free, len(passing)) if lesion_slices else free
         rules.append(self._outcome("lesion_free_ratio", len(free) - len(kept_free), 0))
@@ -153,9 +160,9 @@ class Selection:
             for record in _spread(members, counts[patient], random.Random(f"{self.seed} {patient}").random())
         ]
 
-    def _outcome(self, name: str, removed: int, unknown: int) -> RuleOutcome:
-        option, meaning = _WORDS[name]
-        return RuleOutcome(name, option, meaning, getattr(Selection, name), getattr(self, name), removed, unknown)
+    def _outcome(self, name: str, removed: int, unknown: int, *, waived: bool = False) -> RuleOutcome:
+        values = getattr(Selection, name), getattr(self, name)
+        return RuleOutcome(name, *_WORDS[name], *values, removed, unknown, waived)
 
 
 def lesions_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
