@@ -11,7 +11,7 @@
     selection     split, seed, slices, kept, undecided_only; rules: name, option, meaning, default, value, removed,
                   unknown
     leaks         count, by kind; examples
-    suspicions    kind, unit, count, explanation, remedy; examples: file_name, split, note
+    suspicions    kind, title, unit, count, explanation, remedy; examples: file_name, split, note
 
 A histogram holds ``edges`` (counts[k] is of edges[k] <= value < edges[k + 1]), ``counts`` by split, ``below`` and
 ``above`` the edges, ``unknown``, and ``quantiles`` 5, 25, 50, 75 and 95 % of all splits together.
@@ -84,7 +84,7 @@ def build_summary(
             "kinds": Counter(leak.kind for leak in leaks),
             "examples": [asdict(leak) for leak in leaks[:MAX_EXAMPLES]],
         },
-        "suspicions": [suspicion.to_json() for suspicion in find_suspicions(splits)],
+        "suspicions": [asdict(suspicion) for suspicion in find_suspicions(splits)],
     }
 
 
