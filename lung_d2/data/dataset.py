@@ -31,7 +31,7 @@ from lung_d2.data.folders import create_folder, replace_folder, restore_folder, 
 from lung_d2.data.importing import Record, import_cases, read_records, remove_strangers
 from lung_d2.data.leaks import Slice, check_leaks
 from lung_d2.data.selection import KEEP_ALL, Selection
-from lung_d2.data.splits import split_stratified
+from lung_d2.data.splits import split_by_patient, split_stratified
 from lung_d2.data.summary import build_summary
 from lung_d2.errors import DatasetError
 
@@ -130,6 +130,8 @@ def _check_cases(cases: Sequence[Case], split: Mapping[str, str] | SplitRule) ->
         seen[case.series] = case.name
         if not isinstance(split, SplitRule) and case.patient not in split:
             raise DatasetError(case.name, found="no split for its patient", remedy="add the patient to the split file")
+    if isinstance(split, SplitRule):  # a rule that cannot be met is refused before the work
+        split_by_patient((case.patient for case in cases), split.fractions, split.seed)
 
 
 def _write_splits(

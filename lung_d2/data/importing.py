@@ -71,9 +71,9 @@ def import_cases(cases: Sequence[Case], staging: Path, workers: int) -> None:
 
 
 def read_records(case: Case, staging: Path) -> list[Record]:
-    """Return the records of an imported case, in slice order."""
+    """Return the records of an imported case, in slice order, under the patient that it has by now."""
     records: list[Record] = json.loads(_case_file(staging, case).read_text())
-    return records
+    return [record | {"patient": case.patient} for record in records]
 
 
 def remove_strangers(cases: Sequence[Case], staging: Path) -> None:
@@ -136,7 +136,6 @@ def _build_record(case: Case, item: AnnotatedSlice) -> Record:
         "pixel_spacing_mm": item.pixel_spacing_mm,
         "slice_position_mm": item.slice_position_mm,
         "slice_index": item.slice_index,
-        "patient": case.patient,
         "series": case.series,
         "annotations": annotations,
         "facts": measure_slice(item),

@@ -151,6 +151,20 @@ def test_slice_that_is_in_two_splits_under_other_names_is_refused(tmp_path):
     assert len(content(write_dataset(tmp_path, "x", cases, split))["images"]) == 4
 
 
+def test_rule_that_cannot_be_met_is_refused_before_the_work(tmp_path):
+    with pytest.raises(DatasetError, match=r"3 patient\(s\) for 4 splits"):
+        write_dataset(tmp_path, "x", tiny_cases(patients=3), SplitRule(dict.fromkeys("abcd", 0.25)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_restart_takes_the_patients_as_they_are_now(tmp_path):
+    cases = tiny_cases(patients=3, size=48)
+    broken_off(tmp_path, cases)
+    renamed = [replace(case, patient=f"other{number}") for number, case in enumerate(cases)]
+    folder = write_dataset(tmp_path, "tiny", renamed, dict.fromkeys((case.patient for case in renamed), "train"))
+    assert {image["patient"] for image in content(folder)["images"]} == {"other0", "other1", "other2"}
+
+
 def test_selection_is_of_the_training_split_and_leaves_neighbours_on_disk(tmp_path):
     folder = write(tmp_path, selection=Selection(0, 0, 0, lesion_free_ratio=0))
     assert [image["slice_index"] for image in content(folder)["images"]] == [1, 2, 3, 1, 2, 3]
