@@ -1,0 +1,231 @@
+"""The HUG-ILD database: series of DICOM slices with regions of tissue in text files, beside them.
+
+::
+
+    ROOT/35/CT-1186-0001.dcm        the slices; their last number is the slice_number of the regions
+    ROOT/35/CT-INSPIRIUM-1186.txt   the regions, see roi_text.py; any name, several files count together
+    ROOT/8/CT-INSPIRIUM-8871/...    a patient of several series has a folder for each
+
+The radiologists marked some representative regions, not all there are. So inside a region its tissue is decided (a
+lesion of ours, or none), the rest of the lungs is not, and slices without a decision are left out: they teach nothing.
+What remains are single slices, mostly 10 mm apart: no neighbours. :data:`TISSUES` says what their labels mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
+from lung_d2.ct import CTVolume, find_series, read_volume
+from lung_d2.ct.identity import hash_identity
+from lung_d2.data.cases import AnnotatedSlice, Case, fingerprint_files
+from lung_d2.data.importers.registry import Importer, Request, check_folder
+from lung_d2.data.importers.roi_series import list_series, number_slices
+from lung_d2.data.importers.roi_text import Contour, RoiText, read_roi_text
+from lung_d2.data.instances import InstanceRule, Region, annotate_slice
+from lung_d2.data.labels import Label, LabelTable, Meaning, meanings_of_names
+from lung_d2.data.polygons import fill_polygon
+from lung_d2.errors import DatasetError, GeometryError
+
+logger = logging.getLogger(__name__)
+
+TISSUES: dict[str, Meaning] = {
+    "healthy": Label.BACKGROUND,
+    "emphysema": Label.BACKGROUND,
+    "ground_glass": GROUND_GLASS_OPACITY,
+    "fibrosis": Label.BACKGROUND,
+    "micronodules": Label.BACKGROUND,
+    "consolidation": Label.BACKGROUND,
+    "bronchial_wall_thickening": Label.BACKGROUND,
+    "reticulation": Label.BACKGROUND,
+    "macronodules": Label.BACKGROUND,
+    "cysts": Label.BACKGROUND,
+    "peripheral_micronodules": Label.BACKGROUND,
+    "bronchiectasis": BRONCHIECTASIS,
+    "air_trapping": Label.BACKGROUND,
+    "early_fibrosis": Label.BACKGROUND,
+    # These name an infection or any haze, of which ground-glass opacity may be the sign.
+    "increased_attenuation": Label.IGNORE,
+    "tuberculosis": Label.IGNORE,
+    "pcp": Label.IGNORE,
+}
+"""The labels of the database, in the order of the numbers from 1 that its README gives them, and their meaning here."""
+
+SPACING_TOLERANCE = 0.01
+"""By what share the spacing that the text states may differ from that of the slice: texts have few digits."""
+MARGIN_PX = 2.0
+"""By how much a contour may leave the picture, which hand-drawn ones at its border do."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this source."""
+    parser.add_argument("--only-annotated", action="store_true", help="leave out the series without regions")
+
+
+def find_cases(request: Request, *, only_annotated: bool = False) -> list[Case]:
+    """Find the series with regions.
+
+    Args:
+        request: Its labels count before :data:`TISSUES`. The patient is the first folder whose name is a number, else
+            whom the DICOM header names.
+        only_annotated: Leave out the series without regions.
+
+    Returns:
+        One case for each series, sorted by folder.
+
+    Raises:
+        DatasetError: A series has no regions and may not be without, a text is damaged, names a slice that is not
+            there, or holds a label that means nothing.
+    """
+    check_folder(request.source, "series with regions")
+    numbers = {str(number): meaning for number, meaning in enumerate(TISSUES.values(), 1)}
+    labels = LabelTable({**numbers, **TISSUES, **request.labels.entries})
+    series, texts = list_series(request.source)
+    cases, bare = [], []
+    for folder, files in series.items():
+        decided = _decided_slices(texts[folder], labels)
+        if decided:
+            slices = _slices_of(folder, files, decided)
+        elif request.allow_unannotated:
+            slices = tuple(number_slices(folder, files).items())
+        else:
+            bare.append(folder)
+            continue
+        cases.append(_build_case(folder, slices, [text.path for text in texts[folder]], labels, request))
+    _check_bare(bare, cases, only_annotated, request.source)
+    return cases
+
+
+IMPORTER = Importer("hug-ild", "the HUG-ILD database: DICOM series with regions in text", find_cases, add_arguments)
+
+
+def _decided_slices(texts: Sequence[RoiText], labels: LabelTable) -> dict[int, str]:
+    """Return the numbers of the slices in which something is decided, and where the texts say so."""
+    decided: dict[int, str] = {}
+    for text in texts:
+        if text.skipped:
+            logger.warning("%s: %d contours of fewer than 3 points mark nothing", text.path, text.skipped)
+        names = {contour.label: [contour.label] for contour in text.contours}
+        meanings = meanings_of_names(names, labels, text.path)
+        for contour in text.contours:
+            if meanings[contour.label] != Label.IGNORE:
+                decided.setdefault(contour.slice_number, text.place(contour))
+    return decided
+
+
+def _slices_of(folder: Path, files: Sequence[Path], decided: Mapping[int, str]) -> tuple[tuple[int, Path], ...]:
+    numbered = number_slices(folder, files)
+    for number, where in decided.items():
+        if number not in numbered:
+            raise DatasetError(
+                where,
+                found=f"slice {number}",
+                expected=f"one of {min(numbered)} to {max(numbered)}, the {len(numbered)} slices in {folder}",
+                remedy="add the slice, or correct the text",
+            )
+    return tuple((number, numbered[number]) for number in sorted(decided))
+
+
+def _build_case(
+    folder: Path,
+    slices: tuple[tuple[int, Path], ...],
+    texts: Sequence[Path],
+    labels: LabelTable,
+    request: Request,
+) -> Case:
+    inner = folder.relative_to(request.source)
+    named = next((part for part in inner.parts if part.isdecimal()), None)
+    own = hash_identity("patient", named) if named else find_series([slices[0][1]])[0].patient_hash
+    return Case(
+        name=inner.as_posix() if inner.parts else folder.resolve().name,
+        patient=request.patients.patient_of(folder, request.source, own),
+        series=hash_identity("series", inner.as_posix()),
+        load=partial(_load_slices, slices, list(texts), labels, request.rule),
+        contiguous=False,
+        fingerprint=fingerprint_files([*(path for _, path in slices), *texts]),
+    )
+
+
+def _check_bare(bare: Sequence[Path], cases: Sequence[Case], only_annotated: bool, source: Path) -> None:
+    """Refuse series without a decision, unless they are to be left out."""
+    if bare and not only_annotated:
+        more = f", nor have {len(bare) - 1} others" if len(bare) > 1 else ""
+        raise DatasetError(
+            bare[0],
+            found=f"it has no regions that decide anything{more}",
+            expected="a text of regions beside its slices",
+            remedy="give the folder ILD_DB_txtROIs, or --only-annotated to leave such series out",
+        )
+    if not cases:
+        raise DatasetError(source, found="no regions", expected="texts beside the slices", remedy="correct the path")
+    if bare:
+        logger.info("left out %d of %d series, which have no regions", len(bare), len(bare) + len(cases))
+
+
+def _load_slices(
+    slices: Sequence[tuple[int, Path]], texts: Sequence[Path], labels: LabelTable, rule: InstanceRule
+) -> Iterator[AnnotatedSlice]:
+    from lung_d2.ct.lungs import find_lungs  # here: it loads more than finding cases needs
+
+    read = [text for text in map(read_roi_text, texts) if text is not None]
+    for number, path in slices:
+        volume = read_volume(path)
+        lungs = find_lungs(volume).mask[0]
+        regions = [
+            _region(contour, text, volume, labels)
+            for text in read
+            for contour in text.contours
+            if contour.slice_number == number
+        ]
+        if regions:
+            regions.append(Region(Label.IGNORE, lungs if lungs.any() else np.ones_like(lungs)))
+        yield annotate_slice(
+            volume.hu[0],
+            regions,
+            rule,
+            number - 1,
+            pixel_spacing_mm=(volume.spacing_mm[1], volume.spacing_mm[2]),
+            slice_position_mm=float(volume.slice_positions_mm[0]),
+            lungs=lungs,
+        )
+
+
+def _region(contour: Contour, text: RoiText, volume: CTVolume, labels: LabelTable) -> Region:
+    where = text.place(contour)
+    shape = (volume.hu.shape[1], volume.hu.shape[2])
+    points = _to_pixels(contour, text, volume)
+    if (points < -MARGIN_PX).any() or (points > np.array(shape[::-1]) - 1 + MARGIN_PX).any():
+        raise GeometryError(
+            where,
+            found="a contour that leaves the picture",
+            expected=f"up to {shape[1] * text.spacing_mm[1]:.0f} x {shape[0] * text.spacing_mm[0]:.0f} mm",
+            remedy="put the text beside the series it was drawn on",
+        )
+    try:
+        mask = fill_polygon(points, shape)
+    except DatasetError as error:
+        raise error.at(where) from error
+    return Region(labels.meaning(contour.label, where=where), mask, where)
+
+
+def _to_pixels(contour: Contour, text: RoiText, volume: CTVolume) -> npt.NDArray[np.float64]:
+    """Return points ``(N, 2)``, x and y in pixels from the centre of the first one.
+
+    The millimetres begin at the corner of the picture: public readers cut ``mm / spacing`` off to a pixel's index.
+    """
+    own = volume.spacing_mm[1:]
+    if not np.allclose(text.spacing_mm, own, rtol=SPACING_TOLERANCE, atol=0):
+        raise GeometryError(
+            text.path,
+            found=f"spacing {text.spacing_mm[0]:g} x {text.spacing_mm[1]:g} mm",
+            expected=f"that of the slices, {own[0]:g} x {own[1]:g} mm",
+            remedy="put the text beside the series it was drawn on",
+        )
+    return contour.points_mm / text.spacing_mm[::-1] - 0.5
