@@ -38,7 +38,7 @@ THUMBNAIL_SIDE = 16
 TINY_PX = 4
 """A part of a mask with fewer pixels is more likely a slip of the pen than a lesion."""
 _THUMBNAIL_HU = (-1000.0, 400.0)  # air to bone, where the body's outline and the spine show
-_COARSE_WIDTH = 128  # pixels of the slice that the thumbnail is made of
+_COARSE_WIDTH = 128  # pixels that tell enough of where the body and its bones are
 _SURROUND_MM = 10.0  # far enough for some hundred pixels of lung, near enough to share the lesion's gradient
 _LEAST_SURROUND_PX = 20
 _AIR_HU = (-1100, -500)  # from air with its noise to lung
@@ -174,7 +174,7 @@ def _find_spine(plane: Plane) -> tuple[float, float] | None:
     """
     if plane.dtype != np.int16:
         return None
-    coarse = plane[::4, ::4]
+    coarse = _coarse(plane)
     bone = np.argwhere(coarse > _BONE_HU)
     soft = np.argwhere((coarse > _SOFT_HU[0]) & (coarse <= _SOFT_HU[1]))
     if len(bone) < _LEAST_BONE_PX or len(soft) < _LEAST_BONE_PX:
@@ -188,8 +188,7 @@ def _thumbnail(plane: Plane) -> npt.NDArray[np.uint8] | None:
 
     The box takes out where the trunk lies and how large it is, so that the thumbnails of patients can be compared.
     """
-    step = max(1, plane.shape[1] // _COARSE_WIDTH)
-    grey = plane[::step, ::step].astype(np.float32)
+    grey = _coarse(plane).astype(np.float32)
     if plane.dtype == np.int16:
         low, high = _THUMBNAIL_HU
         grey = (np.clip(grey, low, high) - low) * (255 / (high - low))
@@ -203,6 +202,11 @@ def _thumbnail(plane: Plane) -> npt.NDArray[np.uint8] | None:
     left, top, width, height = stats[1 + stats[1:, cv2.CC_STAT_AREA].argmax(), :4]
     crop = grey[top : top + height, left : left + width]
     return np.rint(cv2.resize(crop, (THUMBNAIL_SIDE, THUMBNAIL_SIDE), interpolation=cv2.INTER_AREA)).astype(np.uint8)
+
+
+def _coarse(plane: Plane) -> Plane:
+    step = max(1, plane.shape[1] // _COARSE_WIDTH)
+    return plane[::step, ::step]
 
 
 def _digest(plane: Plane) -> str:
