@@ -63,43 +63,62 @@ def read_label_volume(path: str | os.PathLike[str]) -> LabelVolume:
     return LabelVolume(small, raw.affine_lps)
 
 
-def labels_on_grid(labels: LabelVolume, volume: CTVolume) -> Labels:
+def labels_on_grid(labels: LabelVolume, volume: CTVolume, *, part: bool = False) -> Labels:
     """Bring labels into the grid of a volume, where the two differ by the order or direction of axes only.
 
     Args:
         labels: The labels.
         volume: The volume they were drawn on; it may be oblique or tilted.
+        part: Whether the labels may be cropped: they lie on the grid, but need not cover it.
 
     Returns:
-        Labels ``[Z, Y, X]``, shaped as ``volume.hu``.
+        Labels ``[Z, Y, X]``, shaped as ``volume.hu``; 0 where the labels do not reach.
 
     Raises:
-        GeometryError: The grids differ by more than that.
+        GeometryError: The grids differ by more than that, or cropped labels lie outside.
     """
     sizes = np.array(labels.labels.shape[::-1])
     relative = np.linalg.inv(volume.affine_lps) @ labels.affine_lps
     lengths = np.linalg.norm(relative[:3, :3], axis=0)
     # A label volume of one slice has a thickness, but no step that could differ.
     linear = relative[:3, :3] / np.where(sizes == 1, lengths, 1.0)
-    exact = np.rint(linear)
+    exact, start = np.rint(linear), np.rint(relative[:3, 3:])
     order = np.argmax(np.abs(linear), axis=0)
-    fits = sorted(order) == [0, 1, 2] and np.count_nonzero(exact) == 3 and bool((np.abs(exact) <= 1).all())
-    if fits:
-        grid = np.array(volume.hu.shape[::-1])
-        corners = np.array(np.meshgrid(*[(0, size - 1) for size in sizes], indexing="ij")).reshape(3, -1)
-        signs = exact[order, range(3)]
-        starts = np.where(signs[np.argsort(order)] > 0, 0, grid - 1)
-        there = relative[:3, :3] @ corners + relative[:3, 3:]
-        meant = exact @ corners + starts[:, None]
-        fits = bool((grid[order] == sizes).all()) and bool(np.abs(there - meant).max() <= GRID_TOLERANCE)
-    if not fits:
-        raise GeometryError(
-            "labels",
-            found=f"a grid of {describe_grid(labels.labels.shape, labels.affine_lps)}",
-            expected=f"that of the CT, {describe_grid(volume.hu.shape, volume.affine_lps)}",
-            remedy="draw or resample the labels on the CT series itself",
-        )
+    corners = np.array(np.meshgrid(*[(0, size - 1) for size in sizes], indexing="ij")).reshape(3, -1)
+    meant = exact @ corners + start
+    first, last = meant.min(axis=1), meant.max(axis=1)
+    if not (
+        sorted(order) == [0, 1, 2]
+        and np.count_nonzero(exact) == 3
+        and (np.abs(exact) <= 1).all()
+        and np.abs(relative[:3, :3] @ corners + relative[:3, 3:] - meant).max() <= GRID_TOLERANCE
+        and (part or (not first.any() and (last + 1 == volume.hu.shape[::-1]).all()))
+    ):
+        raise _other_grid("a grid of", "that of the CT,", labels, volume)
     back = np.argsort(order)
     placed = labels.labels.transpose(2, 1, 0).transpose(back)
-    flips = tuple(slice(None, None, int(sign)) for sign in signs[back])
-    return np.ascontiguousarray(placed[flips].transpose(2, 1, 0))
+    flips = tuple(slice(None, None, int(sign)) for sign in exact[order, range(3)][back])
+    turned = placed[flips].transpose(2, 1, 0)
+    return _paste(turned, first[::-1], labels, volume) if part else np.ascontiguousarray(turned)
+
+
+def _paste(turned: Labels, first: npt.NDArray[np.float64], labels: LabelVolume, volume: CTVolume) -> Labels:
+    """Put labels ``[Z, Y, X]`` at the index ``first`` of an empty grid; background beyond it is cut off."""
+    whole = np.zeros(volume.hu.shape, turned.dtype)
+    low = np.clip(first, -np.array(turned.shape), whole.shape).astype(int)
+    high = low + turned.shape
+    here = tuple(slice(max(a, 0), max(b, 0)) for a, b in zip(low, high, strict=True))
+    there = tuple(slice(max(-a, 0), max(end - a, 0)) for a, end in zip(low, np.array(whole.shape), strict=True))
+    whole[here] = turned[there]
+    if np.count_nonzero(whole) < np.count_nonzero(turned):
+        raise _other_grid("labels beyond the CT, in", "labels inside it,", labels, volume)
+    return whole
+
+
+def _other_grid(found: str, expected: str, labels: LabelVolume, volume: CTVolume) -> GeometryError:
+    return GeometryError(
+        "labels",
+        found=f"{found} {describe_grid(labels.labels.shape, labels.affine_lps)}",
+        expected=f"{expected} {describe_grid(volume.hu.shape, volume.affine_lps)}",
+        remedy="draw or resample the labels on the CT series itself",
+    )

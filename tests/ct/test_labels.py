@@ -1,0 +1,80 @@
+"""Cropped labels on the grid of a CT; whole ones are in test_nifti.py."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from lung_d2.ct import CTVolume, labels_on_grid
+from lung_d2.ct.labels import LabelVolume
+from lung_d2.errors import GeometryError
+
+TURN = np.array([[1, 0, 0, 0], [0, 0.8, -0.6, 0], [0, 0.6, 0.8, 0], [0, 0, 0, 1.0]])
+AFFINE = TURN @ np.array([[0.75, 0, 0, -30], [0, 0.5, 0, -20], [0, 0, 2, 100], [0, 0, 0, 1]])
+SHAPE = (4, 6, 5)
+
+
+@pytest.fixture
+def volume() -> CTVolume:
+    hu = np.full(SHAPE, -1000, np.int16)
+    return CTVolume(hu, (2.0, 0.5, 0.75), np.arange(4) * 2.0, AFFINE.copy(), "", "", ("",) * 4, (None,) * 4, "p", "s")
+
+
+def crop(values: np.ndarray, low: tuple[int, int, int]) -> LabelVolume:
+    """Make labels ``[Z, Y, X]`` whose first voxel lies at (x, y, z) = ``low`` of the grid."""
+    affine = AFFINE.copy()
+    affine[:3, 3] += affine[:3, :3] @ low
+    return LabelVolume(values, affine)
+
+
+def turned(labels: LabelVolume, order: tuple[int, ...], flips: tuple[int, ...]) -> LabelVolume:
+    """Store labels with other axes in other directions, in the same place."""
+    xyz, affine = labels.labels.transpose(2, 1, 0), labels.affine_lps.copy()
+    for axis in flips:
+        affine[:3, 3] += affine[:3, axis] * (xyz.shape[axis] - 1)
+        affine[:3, axis] *= -1
+        xyz = np.flip(xyz, axis)
+    affine[:, :3] = affine[:, list(order)]
+    return LabelVolume(np.ascontiguousarray(xyz.transpose(order).transpose(2, 1, 0)), affine)
+
+
+@pytest.mark.parametrize("flips", [(), (0,), (1, 2), (0, 1, 2)])
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_part_lies_where_it_was_cut_out(volume: CTVolume, order: tuple[int, ...], flips: tuple[int, ...]) -> None:
+    values = np.arange(1, 13, dtype=np.uint8).reshape(2, 3, 2)
+    expected = np.zeros(SHAPE, np.uint8)
+    expected[1:3, 2:5, 3:5] = values
+    part = turned(crop(values, (3, 2, 1)), order, flips)
+    np.testing.assert_array_equal(labels_on_grid(part, volume, part=True), expected)
+
+
+def test_background_beyond_the_grid_is_cut_off(volume: CTVolume) -> None:
+    values = np.zeros((9, 9, 9), np.uint8)
+    values[3, 4, 2] = 7
+    placed = labels_on_grid(crop(values, (-2, -2, -2)), volume, part=True)
+    assert (placed[1, 2, 0], np.count_nonzero(placed)) == (7, 1)
+
+
+def test_labels_beyond_the_grid_are_refused(volume: CTVolume) -> None:
+    for low in ((4, 0, 0), (0, 0, -1), (90, 0, 0), (0, -90, 0)):
+        with pytest.raises(GeometryError, match=r"labels beyond the CT, in 1 x 1 x 2 .* expected labels inside it"):
+            labels_on_grid(crop(np.ones((1, 1, 2), np.uint8), low), volume, part=True)
+
+
+@pytest.mark.parametrize("change", [np.diag([1, 1, 1.2, 1]), np.diag([0.5, 1, 1, 1]), TURN])
+def test_part_of_another_grid_is_refused(volume: CTVolume, change: np.ndarray) -> None:
+    labels = LabelVolume(np.ones((2, 3, 2), np.uint8), AFFINE @ change)
+    with pytest.raises(GeometryError, match=r"2 x 3 x 2 voxels .* expected that of the CT"):
+        labels_on_grid(labels, volume, part=True)
+
+
+def test_part_between_the_voxels_is_refused(volume: CTVolume) -> None:
+    with pytest.raises(GeometryError):
+        labels_on_grid(crop(np.ones((1, 1, 1), np.uint8), (1, 1, 0.5)), volume, part=True)  # type: ignore[arg-type]
+
+
+def test_part_is_no_whole(volume: CTVolume) -> None:
+    with pytest.raises(GeometryError):
+        labels_on_grid(crop(np.ones((2, 3, 2), np.uint8), (3, 2, 1)), volume)
