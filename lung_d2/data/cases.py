@@ -29,6 +29,7 @@ class AnnotatedSlice:
         undecided: bool ``(H, W)``, where the source does not say whether there is a lesion; None: nowhere.
         lungs: bool ``(H, W)``, the lung field; None where it is unknown.
         specks: Parts of masks that were left out as too small.
+        name: What messages call it, as its file; empty where it goes by its case and index.
     """
 
     plane: npt.NDArray[np.generic]
@@ -39,6 +40,7 @@ class AnnotatedSlice:
     undecided: Mask | None = None
     lungs: Mask | None = None
     specks: int = 0
+    name: str = ""
 
 
 @dataclass(frozen=True)

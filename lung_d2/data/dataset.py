@@ -154,7 +154,8 @@ def _write_splits(
         for one, members in kept.items()
         for record in members
     )
-    leaks = check_leaks(slices, allow=allow_duplicates)
+    source_of = {record["file_name"]: record["source"] for record in records}
+    leaks = check_leaks(slices, allow=allow_duplicates, shown=source_of.__getitem__)
     write_json(build_summary(name, splits, kept, selection, leaks), staging / REPORT_NAME)
     for one, members in kept.items():
         write_json(_build_coco(f"{name}, {one} split", members), staging / "annotations" / f"{one}.json")
@@ -171,7 +172,7 @@ def _build_coco(description: str, records: Iterable[Record]) -> dict[str, Any]:
         image_id = len(images) + 1
         for annotation in record["annotations"]:
             annotations.append(annotation | {"id": len(annotations) + 1, "image_id": image_id})
-        own = {key: value for key, value in record.items() if key not in ("annotations", "facts")}
+        own = {key: value for key, value in record.items() if key not in ("annotations", "facts", "source")}
         images.append({"id": image_id} | own)
     return {
         "info": {"description": f"{description}, prepared by lung_d2"},

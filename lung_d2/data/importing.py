@@ -35,7 +35,7 @@ from lung_d2.errors import DatasetError
 logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
-"""An image record of COCO with our keys, its ``annotations`` without ids, and its ``facts``."""
+"""An image record of COCO with our keys; its ``annotations`` without ids, its ``facts`` and its ``source``."""
 
 
 def import_cases(cases: Sequence[Case], staging: Path, workers: int) -> None:
@@ -139,6 +139,7 @@ def _build_record(case: Case, item: AnnotatedSlice) -> Record:
         "series": case.series,
         "annotations": annotations,
         "facts": measure_slice(item),
+        "source": item.name or f"{case.name} slice {item.slice_index}",
     }
 
 

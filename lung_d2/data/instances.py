@@ -68,6 +68,7 @@ def annotate_slice(
     pixel_spacing_mm: tuple[float, float] | None = None,
     slice_position_mm: float | None = None,
     lungs: Mask | None = None,
+    name: str = "",
 ) -> AnnotatedSlice:
     """Turn the regions of one slice into instances.
 
@@ -79,6 +80,7 @@ def annotate_slice(
         pixel_spacing_mm: Row and column spacing, where known.
         slice_position_mm: Position along the normal, where known.
         lungs: The lung field ``(H, W)``, where known.
+        name: What messages call the slice; empty: its case and index.
 
     Returns:
         The slice; instances are in the order of the categories. A lesion wins over what is undecided.
@@ -96,6 +98,7 @@ def annotate_slice(
         undecided=_undecided(regions),
         lungs=lungs,
         specks=len(found) - len(kept),
+        name=name,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -97,12 +97,13 @@ class Leak:
     splits: tuple[str, str]
 
 
-def check_leaks(slices: Iterable[Slice], *, allow: bool = False) -> list[Leak]:
+def check_leaks(slices: Iterable[Slice], *, allow: bool = False, shown: Callable[[str], str] = str) -> list[Leak]:
     """Refuse splits that share a patient or a slice.
 
     Args:
         slices: All slices of all splits.
         allow: Only warn.
+        shown: Says what messages call a slice, by its name.
 
     Returns:
         What was found and allowed, see :func:`find_leaks`.
@@ -113,23 +114,24 @@ def check_leaks(slices: Iterable[Slice], *, allow: bool = False) -> list[Leak]:
     leaks = find_leaks(slices)
     if not leaks:
         return []
-    error = _leak_error(leaks)
+    error = _leak_error(leaks, shown)
     if not allow:
         raise error
     logger.warning("%s: %s; kept, as allowed", error.where, error.found)
     return leaks
 
 
-def _leak_error(leaks: list[Leak]) -> DatasetError:
+def _leak_error(leaks: list[Leak], shown: Callable[[str], str]) -> DatasetError:
     leak = leaks[0]
+    first, second = shown(leak.first), shown(leak.second)
     what = (
-        f"of the same patient as {leak.second} ({leak.splits[1]})"
+        f"of the same patient as {second} ({leak.splits[1]})"
         if leak.kind == "patient"
-        else f"a {leak.kind} of {leak.second} ({leak.splits[1]}), with {leak.distance} of {FINGERPRINT_BITS} bits else"
+        else f"a {leak.kind} of {second} ({leak.splits[1]}), with {leak.distance} of {FINGERPRINT_BITS} bits else"
     )
     more = f", and {len(leaks) - 1} more such pair(s)" if len(leaks) > 1 else ""
     return DatasetError(
-        f"{leak.first} ({leak.splits[0]})",
+        f"{first} ({leak.splits[0]})",
         found=what + more,
         expected="no patient and no slice in two splits",
         remedy="put both cases into one split or remove one, or give --allow-duplicates",

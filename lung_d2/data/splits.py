@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import random
 import re
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,8 @@ from lung_d2.categories import CATEGORIES, category_by_name
 from lung_d2.ct.identity import hash_identity
 from lung_d2.data.dealing import deal_evenly
 from lung_d2.errors import DatasetError
+
+logger = logging.getLogger(__name__)
 
 _PATIENT_COLUMNS = ("patient", "volume", "series", "case")
 _NO_ISSUER = "\0"  # DICOM patients are hashed with the issuer of their ID before it, which is mostly empty
@@ -171,7 +174,7 @@ def assign_patients(
         The split of each hashed patient.
 
     Raises:
-        DatasetError: A patient has no split or two of them, or one of the file has no case.
+        DatasetError: A patient has no split or two of them.
     """
     name_of = {hash_identity("patient", prefix + name): name for name in named for prefix in ("", _NO_ISSUER)}
     split_of: dict[str, str] = {}
@@ -199,10 +202,5 @@ def assign_patients(
                 remedy="add a row with its patient ID, or with this name",
             )
     if len(used) < len(named):
-        raise DatasetError(
-            where,
-            found=f"{len(named) - len(used)} of its {len(named)} patients match no case",
-            expected="the patient ID, or the name of a case, in each row",
-            remedy="correct or remove those rows",
-        )
+        logger.warning("%s: %d of its %d patients have no case here", where, len(named) - len(used), len(named))
     return split_of

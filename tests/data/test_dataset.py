@@ -130,7 +130,7 @@ def test_undecided_regions_are_crowds_of_every_category(tmp_path):
 
 def test_annotations_hold_no_facts(tmp_path):
     folder = write(tmp_path)
-    assert not any({"facts", "annotations"} & set(image) for image in content(folder)["images"])
+    assert not any({"facts", "annotations", "source"} & set(image) for image in content(folder)["images"])
 
 
 def test_split_rule_deals_patients_once_their_lesions_are_known(tmp_path):
@@ -145,7 +145,7 @@ def test_slice_that_is_in_two_splits_under_other_names_is_refused(tmp_path):
     cases = tiny_cases(patients=2)
     cases[1] = replace(cases[1], load=cases[0].load)
     split = {"patient0": "train", "patient1": "val"}
-    with pytest.raises(DatasetError, match=r"series0/0001\.png \(train\): a copy of series1/0001\.png \(val\)"):
+    with pytest.raises(DatasetError, match=r"case 0 slice 1 \(train\): a copy of case 1 slice 1 \(val\)"):
         dataset.write_dataset(tmp_path, "x", cases, split)
     assert not (tmp_path / "lung_ct" / "x").exists()
     assert len(content(write_dataset(tmp_path, "x", cases, split))["images"]) == 4
