@@ -16,7 +16,7 @@ from lung_d2.ct.series import choose_series
 from lung_d2.ct.volume import CTVolume
 from lung_d2.data.cases import AnnotatedSlice, Case, fingerprint_files
 from lung_d2.data.instances import InstanceRule, Region, annotate_volume
-from lung_d2.data.labels import Label, LabelTable, Meaning
+from lung_d2.data.labels import LabelTable, Meaning, meanings_of_names
 from lung_d2.errors import GeometryError
 
 ReadRegions = Callable[[CTVolume], Callable[[int], Sequence[Region]]]
@@ -104,23 +104,11 @@ def meanings_of_values(values: npt.NDArray[np.integer[Any]], labels: LabelTable,
     """Look up what the values of a label map mean.
 
     Raises:
-        DatasetError: One has no meaning.
+        DatasetError: Some have no meaning; it lists them.
     """
-    return {int(value): labels.meaning(int(value), where=where) for value in np.unique(values) if value}
+    return meanings_of_names({int(value): (int(value),) for value in np.unique(values) if value}, labels, where)
 
 
 def join_regions(readers: Sequence[Callable[[int], Sequence[Region]]]) -> Callable[[int], list[Region]]:
     """Return the regions of several annotations together."""
     return lambda index: [region for reader in readers for region in reader(index)]
-
-
-def undecided_everywhere_else(
-    regions_of: Callable[[int], Sequence[Region]], candidates: npt.NDArray[np.bool_]
-) -> Callable[[int], list[Region]]:
-    """Add what a partial annotation leaves undecided.
-
-    Args:
-        regions_of: What is decided, background among it.
-        candidates: bool ``[Z, Y, X]``, where a lesion could be, as the lung field.
-    """
-    return lambda index: [*regions_of(index), Region(Label.IGNORE, candidates[index])]

@@ -77,7 +77,7 @@ def test_label_map_goes_by_its_table(tmp_path):
 
 def test_label_without_a_category_is_refused_with_the_option(tmp_path):
     folder = write_case(tmp_path, {"lesions.nii.gz": labels((0, 0, 0, 1), (1, 1, 1, 4))})
-    with pytest.raises(DatasetError, match=r"lesions\.nii\.gz: label '4' without a category.*--label '4="):
+    with pytest.raises(DatasetError, match=r"lesions\.nii\.gz: 1 label\(s\) without a category: '4'.*--label '4="):
         load(folder, {"1": GROUND_GLASS_OPACITY})
 
 

@@ -215,7 +215,7 @@ def test_spoilt_label_is_refused_by_name(tmp_path, spoil):
 
 def test_value_without_a_category_is_refused_with_the_option(tmp_path):
     (case,) = find(lay(tmp_path, ["images/a.nii"], ["labels/a.nii"], mask=labels((0, 0, 0, 3))))
-    with pytest.raises(DatasetError, match=r"labels/a\.nii: label '3' without a category.*--label '3="):
+    with pytest.raises(DatasetError, match=r"labels/a\.nii: 1 label\(s\) without a category: '3'.*--label '3="):
         list(case.load())
 
 
