@@ -1,137 +1,158 @@
-"""Folders of slices and of masks: pictures of one name in each.
+"""Folders of slices and of masks or label maps: pictures of one name in each.
 
 ::
 
-    ROOT/IMAGES/0001.png      8-bit grey levels (no HU)
-    ROOT/MASKS/0001.png       0 outside; 255, 1 or any label inside a lesion of the folder's category; of JPEG, which
-                              blurs, above 127
+    ROOT/IMAGES/0001.png        8-bit grey levels (no HU), or DICOM files of one slice
+    ROOT/MASKS/0001.png         0 outside; 255, 1 or any label inside a lesion of the folder's category; of JPEG, which
+                                blurs, above 127
+    ROOT/LABEL_MAP/0001.png     a label in each pixel, with a meaning in the label table; 8 or 16 bits, or indexed
+
+All may have folders, as one for each patient, but the same ones. The names of a folder of masks may have an affix that
+the pictures' lack, as ``0001_mask.png``; see :mod:`lung_d2.data.importers.mask_names`.
 """
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+import argparse
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from lung_d2.categories import Category
-from lung_d2.ct.identity import hash_identity
-from lung_d2.data.annotations import connected_components
-from lung_d2.data.dataset import AnnotatedSlice, Case, fingerprint_files
-from lung_d2.data.planes import PICTURES, is_jpeg, list_pictures, read_picture
+from lung_d2.categories import CATEGORIES, category_by_name
+from lung_d2.data.cases import AnnotatedSlice, Case
+from lung_d2.data.importers.label_pictures import read_labels, read_mask
+from lung_d2.data.importers.mask_names import match_masks, names_below
+from lung_d2.data.importers.options import add_spacing_argument, parse_spacing
+from lung_d2.data.importers.picture_files import Spacing, list_pictures_below, list_slice_files, read_slice_file
+from lung_d2.data.importers.pictures import Drawing, annotate_picture, build_picture_cases
+from lung_d2.data.importers.registry import Importer, Request, check_folder
+from lung_d2.data.instances import InstanceRule, Region
+from lung_d2.data.labels import LabelTable, meanings_of_names
+from lung_d2.data.planes import PICTURES
 from lung_d2.errors import DatasetError
 
-_JPEG_INSIDE = 127
+_LABELS, _LUNGS = "label map", "lungs"  # what a folder of masks is, beside the names of categories
 
 
-def find_slice_cases(images: Path, masks: Mapping[Path, Category], patient_of: Mapping[str, str]) -> list[Case]:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this source."""
+    names = ", ".join(category.name for category in CATEGORIES)
+    parser.add_argument(
+        "--images", default="images", metavar="FOLDER", help="folder of the pictures, in SOURCE (default images)"
+    )
+    parser.add_argument(
+        "--masks", action="append", default=[], metavar="FOLDER=CATEGORY", help=f"in SOURCE; one of {names}"
+    )
+    parser.add_argument("--label-map", metavar="FOLDER", help="in SOURCE; what its values mean is said by --label")
+    parser.add_argument("--lungs", metavar="FOLDER", help="masks of the lungs, in SOURCE")
+    add_spacing_argument(parser)
+
+
+def find_cases(
+    request: Request,
+    *,
+    images: str = "images",
+    masks: Sequence[str] = (),
+    label_map: str | None = None,
+    lungs: str | None = None,
+    spacing_mm: str | None = None,
+) -> list[Case]:
     """Find the slices and group them by patient.
 
     Args:
-        images: Folder of pictures.
-        masks: Category of each mask folder; a picture without a mask there has no lesion of it.
-        patient_of: Patient of each picture's file name.
+        request: Its ``patients`` name the patient of every picture; its labels give the values of a label map a
+            meaning.
+        images: Folder of the pictures, in the source.
+        masks: ``FOLDER=CATEGORY``; a picture without a mask there has no lesion of it. Where ``request.rule`` goes by
+            values, each value of a mask is a lesion.
+        label_map: Folder of label maps, one for each picture.
+        lungs: Folder of lung masks; a picture without one has an unknown lung field.
+        spacing_mm: ``"ROW,COLUMN"`` or one number, for pictures that do not say.
 
     Returns:
         One case for each patient; its slices are in file-name order and make no neighbours.
 
     Raises:
-        DatasetError: A folder is missing or empty, a picture has no patient, or masks have no picture.
+        ConfigError: The spacing is none.
+        DatasetError: No masks are asked for; a folder is missing or empty; a picture has no patient, or no label map
+            and may not be without; masks have no picture.
     """
-    for folder in (images, *masks):
-        if not folder.is_dir():
-            raise DatasetError(
-                folder, found="no such folder", expected="a folder of pictures", remedy="correct the path"
-            )
-    files = list_pictures(images)
-    if not files:
-        raise DatasetError(images, found="no picture", expected=", ".join(sorted(PICTURES)), remedy="correct the path")
-    _check_masks(files, masks)
-    masks_of = {folder: {path.stem: path for path in list_pictures(folder)} for folder in masks}
-    groups: dict[str, list[Path]] = defaultdict(list)
-    for path in files:
-        if path.name not in patient_of:
-            raise DatasetError(
-                path, found="no patient", expected="one for each picture", remedy="add it to --split-file or --patients"
-            )
-        groups[patient_of[path.name]].append(path)
-    return [
-        Case(
-            name=f"slices of {hash_identity('patient', patient)}",
-            patient=patient,
-            series=hash_identity("series", patient),
-            load=partial(_load_slices, members, dict(masks)),
-            contiguous=False,
-            fingerprint=fingerprint_files([*members, *_masks_of(members, masks_of)]),
+    spacing = parse_spacing(spacing_mm)
+    source = request.source
+    roles = [_parse_masks(entry, source) for entry in masks]
+    roles += [(role, source / name) for role, name in ((_LABELS, label_map), (_LUNGS, lungs)) if name]
+    if not masks and not label_map:
+        raise DatasetError(
+            source, found="neither --masks nor --label-map", expected="one of them", remedy="say where the masks are"
         )
-        for patient, members in sorted(groups.items())
+    folder = source / images
+    for one in (folder, *(place for _, place in roles)):
+        check_folder(one, "pictures")
+    if any(place.samefile(folder) for _, place in roles):
+        raise DatasetError(folder, found="pictures and masks in one folder", remedy="put the masks into another")
+    drawings = _match(folder, roles)
+    if label_map and not request.allow_unannotated:
+        _check_complete(drawings, source / label_map)
+    return build_picture_cases(drawings, partial(_read_slice, request.labels, request.rule, spacing), request)
+
+
+IMPORTER = Importer("slices", "folders of 8-bit slices and of masks or label maps", find_cases, add_arguments)
+
+
+def _parse_masks(entry: str, source: Path) -> tuple[str, Path]:
+    folder, _, name = entry.rpartition("=")
+    if not folder:
+        raise DatasetError(
+            f"--masks {entry}", found="no folder or no category", expected="FOLDER=CATEGORY", remedy="correct it"
+        )
+    return category_by_name(name.strip()).name, source / folder
+
+
+def _match(folder: Path, roles: Sequence[tuple[str, Path]]) -> list[Drawing]:
+    places = [place for _, place in roles]  # these may lie in the folder of the pictures
+    files = [path for path in list_slice_files(folder) if not any(path.is_relative_to(place) for place in places)]
+    if not files:
+        raise DatasetError(folder, found="no picture", expected=", ".join(sorted(PICTURES)), remedy="correct the path")
+    names = names_below(files, folder)
+    matched = [
+        (role, match_masks(names, names_below(list_pictures_below(place), place), place)) for role, place in roles
+    ]
+    return [
+        Drawing(path, folder, tuple((role, mask_of[path]) for role, mask_of in matched if path in mask_of))
+        for path in files
     ]
 
 
-def patients_by_pattern(images: Path, pattern: str) -> dict[str, str]:
-    """Take the patient of each picture from its file name: what the first group of a regular expression matches.
-
-    Raises:
-        DatasetError: The pattern is broken, or a name does not match.
-    """
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise DatasetError(f"--patients {pattern!r}", found=str(error), remedy="correct the expression") from error
-    result = {}
-    for path in list_pictures(images) if images.is_dir() else []:
-        match = compiled.search(path.name)
-        if not match or not match.groups():
-            raise DatasetError(path, found=f"no match of {pattern!r}", expected="a group", remedy="correct --patients")
-        result[path.name] = match.group(1)
-    return result
+def _check_complete(drawings: Sequence[Drawing], folder: Path) -> None:
+    lone = [one.picture for one in drawings if _LABELS not in dict(one.annotations)]
+    if lone:
+        raise DatasetError(
+            folder,
+            found=f"{len(lone)} picture(s) without a label map, {lone[0].name} first",
+            expected="one for each picture",
+            remedy="add them, or give --allow-unannotated to take these as slices without lesions",
+        )
 
 
-def _masks_of(files: list[Path], masks: Mapping[Path, Mapping[str, Path]]) -> list[Path]:
-    return [by_stem[path.stem] for by_stem in masks.values() for path in files if path.stem in by_stem]
-
-
-def _check_masks(files: list[Path], masks: Mapping[Path, Category]) -> None:
-    stems = {path.stem for path in files}
-    for folder in masks:
-        found = list_pictures(folder)
-        orphans = sorted(path.name for path in found if path.stem not in stems)
-        if not found or orphans:
-            finding = f"{len(orphans)} mask(s) without a picture, {orphans[0]} first" if orphans else "no mask"
-            raise DatasetError(
-                folder, found=finding, expected="masks named as the pictures", remedy="rename or remove them"
+def _read_slice(
+    labels: LabelTable, rule: InstanceRule, spacing: Spacing | None, drawing: Drawing, index: int
+) -> AnnotatedSlice:
+    plane, own_spacing = read_slice_file(drawing.picture)
+    regions: list[Region] = []
+    lungs = None
+    for role, path in drawing.annotations:
+        if role == _LUNGS:
+            lungs = read_mask(path, plane.shape) != 0
+        elif role == _LABELS:
+            values = read_labels(path, plane.shape)
+            meanings = meanings_of_names(
+                {int(value): (int(value),) for value in np.unique(values) if value}, labels, path
             )
-
-
-def _load_slices(files: list[Path], masks: dict[Path, Category]) -> Iterator[AnnotatedSlice]:
-    by_stem = {folder: {path.stem: path for path in list_pictures(folder)} for folder in masks}
-    for index, path in enumerate(files):
-        plane = read_picture(path)
-        lesions = []
-        for folder, category in masks.items():
-            if path.stem in by_stem[folder]:
-                mask = _read_mask(by_stem[folder][path.stem], plane.shape)
-                lesions += [(category, part) for part in connected_components(mask)]
-        yield AnnotatedSlice(plane=plane, instances=tuple(lesions), slice_index=index)
-
-
-def _read_mask(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    values = read_picture(path, expected="an 8-bit mask in grey levels")
-    if values.shape != shape:
-        raise DatasetError(
-            path, found=f"size {values.shape}", expected=f"{shape}, its slice's", remedy="resize the mask"
-        )
-    if not is_jpeg(path):
-        return values != 0
-    if 0 < values.max() <= _JPEG_INSIDE:
-        raise DatasetError(
-            path,
-            found=f"a JPEG mask of levels up to {values.max()}",
-            expected="0 and 255: JPEG blurs labels away",
-            remedy="write it as PNG",
-        )
-    return values > _JPEG_INSIDE
+            regions += [Region(meaning, values == value) for value, meaning in meanings.items()]
+        else:
+            values = read_mask(path, plane.shape)
+            category = category_by_name(role)
+            regions += [Region(category, values == value, f"{path} {value}") for value in np.unique(values) if value]
+    return annotate_picture(plane, regions, rule, index, own_spacing or spacing, lungs)

@@ -1,0 +1,117 @@
+"""What all importers of pictures share: from pictures and their annotations to cases."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lung_d2.categories import Category
+from lung_d2.ct.identity import hash_identity
+from lung_d2.data.cases import AnnotatedSlice, Case, Mask, fingerprint_files
+from lung_d2.data.importers.picture_files import Spacing, is_dicom_slice
+from lung_d2.data.importers.registry import Request
+from lung_d2.data.instances import InstanceRule, Region, annotate_slice
+from lung_d2.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture and where its annotations are.
+
+    Attributes:
+        picture: 8-bit picture, DICOM file of one slice, or what the importer's own reader takes.
+        folder: Where it lies, at any depth; who the patient is goes by the path below it.
+        annotations: The files that hold its annotations, each by what it is to the importer.
+        key: Which record of these files is the picture's; empty where there is one alone.
+        patient: Hash of the patient that the source names; None where it names none.
+    """
+
+    picture: Path
+    folder: Path
+    annotations: tuple[tuple[str, Path], ...] = ()
+    key: str = ""
+    patient: str | None = None
+
+
+ReadSlice = Callable[[Drawing, int], AnnotatedSlice]
+"""Reads a drawing as the slice of that index; picklable."""
+
+
+def annotate_picture(
+    plane: npt.NDArray[np.generic],
+    regions: Sequence[Region],
+    rule: InstanceRule,
+    index: int,
+    spacing_mm: Spacing | None,
+    lungs: Mask | None = None,
+) -> AnnotatedSlice:
+    """Turn the regions of a picture into instances; a lesion that holds no pixel's centre counts as a speck."""
+    item = annotate_slice(plane, regions, rule, index, pixel_spacing_mm=spacing_mm, lungs=lungs)
+    empty = sum(isinstance(region.meaning, Category) and not region.mask.any() for region in regions)
+    return replace(item, specks=item.specks + empty)
+
+
+def build_picture_cases(drawings: Sequence[Drawing], read: ReadSlice, request: Request) -> list[Case]:
+    """Group drawings by patient.
+
+    Args:
+        drawings: In the order that their slices get.
+        read: Reads one.
+        request: Its ``patients`` name the patient of every picture; DICOM and drawings may name their own.
+
+    Returns:
+        One case for each patient; its slices make no neighbours.
+
+    Raises:
+        DatasetError: A picture has no patient, or is there twice.
+    """
+    groups: dict[str, list[Drawing]] = defaultdict(list)
+    seen: set[Path] = set()
+    for drawing in drawings:
+        real = drawing.picture.resolve()
+        if real in seen:
+            raise DatasetError(
+                drawing.picture, found="annotated twice, in two records or files", remedy="join or remove one"
+            )
+        seen.add(real)
+        groups[_patient_of(drawing, request)].append(drawing)
+    return [
+        Case(
+            name=f"slices of {patient}",
+            patient=patient,
+            series=hash_identity("series", patient),
+            load=partial(_load, tuple(members), read),
+            contiguous=False,
+            fingerprint=fingerprint_files(
+                [*(one.picture for one in members), *sorted({path for one in members for _, path in one.annotations})]
+            ),
+        )
+        for patient, members in sorted(groups.items())
+    ]
+
+
+def _load(drawings: Sequence[Drawing], read: ReadSlice) -> Iterator[AnnotatedSlice]:
+    for index, drawing in enumerate(drawings):
+        yield read(drawing, index)
+
+
+def _patient_of(drawing: Drawing, request: Request) -> str:
+    if request.patients.by_folder and not request.patients.pattern and drawing.picture.parent == drawing.folder:
+        raise DatasetError(
+            drawing.picture,
+            found="a picture outside the patients' folders",
+            expected=f"each in a folder of {drawing.folder}",
+            remedy="sort it in, or give --patients REGEX or --split-file",
+        )
+    own = drawing.patient
+    if own is None and is_dicom_slice(drawing.picture):
+        from lung_d2.ct.series import choose_series, find_series
+
+        own = choose_series(find_series(drawing.picture), None, str(drawing.picture)).patient_hash
+    return request.patients.patient_of(drawing.picture, drawing.folder, own)
