@@ -1,0 +1,201 @@
+"""COCO JSON: one file, or a folder with ``annotations/*.json``.
+
+::
+
+    SOURCE/annotations/instances_train.json     images, annotations, categories
+    SOURCE/images/0001.png                      where ``file_name`` is "0001.png"
+
+Each annotation is a lesion, with a polygon or RLE. An image record without annotations is a slice without lesions. What
+is marked ``iscrowd`` is undecided; CVAT marks every brush mask so, and there ``--crowd`` says what is meant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Iterator
+from functools import lru_cache, partial
+from pathlib import Path
+
+from lung_d2.ct.identity import hash_identity
+from lung_d2.data.cases import AnnotatedSlice, Case, fingerprint_files
+from lung_d2.data.importers.coco_masks import decode_segmentation
+from lung_d2.data.importers.coco_records import CocoAnnotation, CocoFile, CocoImage, Id, read_coco
+from lung_d2.data.importers.options import (
+    add_images_argument,
+    add_origin_argument,
+    add_spacing_argument,
+    parse_spacing,
+)
+from lung_d2.data.importers.picture_files import Spacing, check_size, find_inside, read_slice_file
+from lung_d2.data.importers.pictures import Drawing, annotate_picture, build_picture_cases
+from lung_d2.data.importers.registry import Importer, Request, check_folder
+from lung_d2.data.importers.shapes import CORNER, Canvas
+from lung_d2.data.instances import VALUES, InstanceRule, Region
+from lung_d2.data.labels import Label, LabelTable, meanings_of_names
+from lung_d2.errors import DatasetError
+
+logger = logging.getLogger(__name__)
+
+UNDECIDED, LESION = "undecided", "lesion"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this source."""
+    add_images_argument(parser, "where the first picture is: beside the JSON, in images, or in a folder of its name")
+    add_spacing_argument(parser)
+    add_origin_argument(parser)
+    parser.add_argument(
+        "--crowd",
+        choices=(UNDECIDED, LESION),
+        help="what an annotation with iscrowd is (default undecided; to be said where CVAT made the file)",
+    )
+
+
+def find_cases(
+    request: Request,
+    *,
+    images: str | None = None,
+    spacing_mm: str | None = None,
+    pixel_origin: str = CORNER,
+    crowd: str | None = None,
+) -> list[Case]:
+    """Find the slices and group them by patient.
+
+    Args:
+        request: Its source is a JSON file, or a folder with JSON files in ``annotations``, in itself, or in its
+            folders. Its labels go by the names of the categories, or by their ids.
+        images: Folder of the pictures, in the source; 8-bit pictures, or DICOM files of one slice.
+        spacing_mm: ``"ROW,COLUMN"`` or one number, for pictures that do not say.
+        pixel_origin: What (0, 0) is in polygons; see :class:`lung_d2.data.importers.shapes.Canvas`.
+        crowd: What ``iscrowd`` means: ``"undecided"`` or ``"lesion"``; None: undecided, unless CVAT made the file.
+
+    Returns:
+        One case for each patient (``patient_id`` of the image record, where no option says who it is); its slices are
+        in the order of the records and make no neighbours.
+
+    Raises:
+        ConfigError: The spacing is none.
+        DatasetError: A file is broken or holds no annotations; records do not fit together; a picture is not in the
+            folder or is there twice; a category has no meaning; a picture has no patient.
+    """
+    spacing = parse_spacing(spacing_mm)
+    base = request.source if request.source.is_dir() else request.source.parent
+    if images:
+        check_folder(base / images, "pictures")
+    drawings: list[Drawing] = []
+    marked = 0
+    for path in _json_files(request.source):
+        content = read_coco(path)
+        _check_meanings(content, request.labels, path)
+        _check_crowds(content, crowd, path)
+        folder = base / images if images else _picture_folder(path, content)
+        drawings += _find_drawings(path, content, folder)
+        marked += len(content.annotations)
+    if not marked and not request.allow_unannotated:
+        raise DatasetError(
+            request.source,
+            found="no annotation",
+            expected="one or more",
+            remedy="give the file with the annotations, or --allow-unannotated if no slice has a lesion",
+        )
+    read = partial(_read_slice, request.labels, request.rule, spacing, pixel_origin, crowd or UNDECIDED)
+    return build_picture_cases(drawings, read, request)
+
+
+IMPORTER = Importer("coco", "COCO JSON with polygons or RLE, and pictures", find_cases, add_arguments, VALUES)
+
+
+def _json_files(source: Path) -> list[Path]:
+    if source.is_file():
+        return [source]
+    check_folder(source, "COCO JSON files")
+    for pattern in ("annotations/*.json", "*.json", "*/*.json"):
+        found = sorted(path for path in source.glob(pattern) if not path.name.startswith("."))
+        if found:
+            return found
+    raise DatasetError(source, found="no JSON file", expected="annotations/*.json", remedy="correct the path")
+
+
+def _picture_folder(path: Path, content: CocoFile) -> Path:
+    """Return the folder that has the first picture: where COCO itself, CVAT, Roboflow and scripts put them."""
+    root = path.parent.parent if path.parent.name == "annotations" else path.parent
+    name = next(iter(content.images.values())).file_name
+    stem = path.stem.removeprefix("instances_")
+    folders = [root / "images" / stem, root / stem, root / "images", path.parent, root]
+    return next((folder for folder in folders if isinstance(name, str) and (folder / name).is_file()), root)
+
+
+def _find_drawings(path: Path, content: CocoFile, folder: Path) -> Iterator[Drawing]:
+    for key, image in content.images.items():
+        yield Drawing(
+            picture=find_inside(folder, image.file_name, f"{path}: image {key}"),
+            folder=folder,
+            annotations=(("coco", path),),
+            key=json.dumps(key),
+            patient=hash_identity("patient", image.patient) if image.patient else None,
+        )
+
+
+def _check_meanings(content: CocoFile, labels: LabelTable, path: Path) -> None:
+    """Refuse categories without a meaning that annotations have; the others may be what they like."""
+    used = {one.category_id: (one.category, one.category_id) for one in _every(content)}
+    meanings_of_names(used, labels, path)
+
+
+def _every(content: CocoFile) -> list[CocoAnnotation]:
+    return [one for members in content.annotations.values() for one in members]
+
+
+def _check_crowds(content: CocoFile, crowd: str | None, path: Path) -> None:
+    every = _every(content)
+    crowds = [one for one in every if one.is_crowd]
+    if not crowds or crowd:
+        return
+    if len(crowds) == len(every) or any(one.is_from_cvat for one in crowds):
+        raise DatasetError(
+            path,
+            found=f"{len(crowds)} of {len(every)} annotations with iscrowd, as CVAT marks every brush mask",
+            expected="to know whether each is a lesion, or where lesions are undecided",
+            remedy=f"give --crowd {LESION} or --crowd {UNDECIDED}",
+        )
+    logger.warning("%s: %d annotations with iscrowd are taken as undecided", path, len(crowds))
+
+
+def _read_slice(
+    labels: LabelTable,
+    rule: InstanceRule,
+    spacing: Spacing | None,
+    origin: str,
+    crowd: str,
+    drawing: Drawing,
+    index: int,
+) -> AnnotatedSlice:
+    path = dict(drawing.annotations)["coco"]
+    key = json.loads(drawing.key)
+    image, annotations = _read_record(path, key)
+    plane, own_spacing = read_slice_file(drawing.picture)
+    check_size(plane.shape, image.height, image.width, f"{path}: image {key}")
+    canvas = Canvas((plane.shape[0], plane.shape[1]), origin)
+    regions = [region for one in annotations for region in _read_region(one, labels, canvas, crowd)]
+    return annotate_picture(plane, regions, rule, index, own_spacing or spacing)
+
+
+def _read_record(path: Path, key: Id) -> tuple[CocoImage, tuple[CocoAnnotation, ...]]:
+    content = _read_once(path, fingerprint_files([path]))
+    return content.images[key], content.annotations.get(key, ())
+
+
+@lru_cache(maxsize=1)
+def _read_once(path: Path, fingerprint: str) -> CocoFile:
+    """Read a file once for all its pictures, as long as it does not change."""
+    return read_coco(path)
+
+
+def _read_region(annotation: CocoAnnotation, labels: LabelTable, canvas: Canvas, crowd: str) -> Iterator[Region]:
+    meaning = labels.meaning(annotation.category, annotation.category_id, where=annotation.where)
+    if meaning is Label.BACKGROUND and not annotation.segmentation:
+        return
+    mask = decode_segmentation(annotation.segmentation, canvas, annotation.where)
+    yield Region(Label.IGNORE if annotation.is_crowd and crowd == UNDECIDED else meaning, mask)

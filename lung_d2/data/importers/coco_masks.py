@@ -1,0 +1,104 @@
+"""The segmentation of a COCO annotation as a mask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+
+from lung_d2.data.cases import Mask
+from lung_d2.data.importers.shapes import Canvas
+from lung_d2.errors import DatasetError
+
+_REMEDY = "export it again"
+
+
+def decode_segmentation(segmentation: Any, canvas: Canvas, where: str) -> Mask:
+    """Decode a segmentation: polygons, which add up, or RLE, compressed or not.
+
+    Polygons are filled by their true edges, see :mod:`lung_d2.data.polygons`, with (0, 0) at the picture's corner, so
+    that a pixel's centre is at (0.5, 0.5). ``frPyObjects`` of ``pycocotools`` means the same, but rounds the points to
+    a fifth of a pixel and leaves out some centres on the contour: of random contours of 16 to 80 pixels across, the
+    two differ in one pixel for every twenty pixels of the contour's length (IoU 0.99).
+
+    Args:
+        segmentation: As it is in the JSON file.
+        canvas: The picture.
+        where: File and annotation, for messages.
+
+    Returns:
+        bool ``(H, W)``.
+
+    Raises:
+        DatasetError: There is none, or a broken one.
+    """
+    if isinstance(segmentation, dict):
+        return _decode_rle(segmentation, canvas.shape, where)
+    if not segmentation:
+        raise DatasetError(
+            where,
+            found="no segmentation, a box at most",
+            expected="polygons or RLE",
+            remedy="draw its outline: a lesion needs a mask; or leave its category out by --label NAME=background",
+        )
+    if not isinstance(segmentation, list) or not all(isinstance(ring, list) for ring in segmentation):
+        raise DatasetError(
+            where, found="a segmentation of another form", expected="a list of polygons, or RLE", remedy=_REMEDY
+        )
+    mask = np.zeros(canvas.shape, bool)
+    for ring in segmentation:
+        mask |= canvas.fill(_pair(ring, where), where)
+    return mask
+
+
+def _pair(ring: list[Any], where: str) -> npt.NDArray[np.float64]:
+    """Return the points ``(N, 2)`` of ``[x0, y0, x1, y1, ...]``."""
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in ring):
+        raise DatasetError(where, found="a polygon of other than numbers", expected="x, y, x, y, ...", remedy=_REMEDY)
+    if len(ring) % 2:
+        raise DatasetError(
+            where, found=f"a polygon of {len(ring)} numbers", expected="an even number: x, y, x, y, ...", remedy=_REMEDY
+        )
+    try:
+        return np.array(ring, np.float64).reshape(-1, 2)
+    except OverflowError as error:
+        raise DatasetError(where, found="a coordinate that is not finite", remedy="draw it again") from error
+
+
+def _decode_rle(rle: dict[str, Any], shape: tuple[int, int], where: str) -> Mask:
+    size, counts = rle.get("size"), rle.get("counts")
+    if size != list(shape):
+        raise DatasetError(
+            where,
+            found=f"RLE of size {str(size)[:40]}",
+            expected=f"{list(shape)} (rows, columns), its picture's",
+            remedy="give the picture that was annotated",
+        )
+    runs = _runs_of_text(counts, where) if isinstance(counts, str) else counts
+    if not isinstance(runs, list) or not all(isinstance(run, int) and run >= 0 for run in runs):
+        raise DatasetError(where, found="broken RLE counts", expected="runs of pixels", remedy=_REMEDY)
+    if sum(runs) != shape[0] * shape[1]:  # pycocotools leaves what is missing as the memory was
+        raise DatasetError(where, found=f"RLE of {sum(runs)} pixels", expected=f"{shape[0] * shape[1]}", remedy=_REMEDY)
+    return np.asarray(coco_mask.decode(coco_mask.frPyObjects({"size": size, "counts": runs}, *shape)), bool)
+
+
+def _runs_of_text(text: str, where: str) -> list[int]:
+    """Return the runs of compressed RLE: 5 bits a character, each run from the fourth on less that two before it."""
+    runs: list[int] = []
+    value = shift = 0
+    for letter in text:
+        digit = ord(letter) - 48
+        if not 0 <= digit < 64 or shift > 30:
+            raise DatasetError(where, found="broken RLE counts", expected="what COCO writes", remedy=_REMEDY)
+        value |= (digit & 31) << shift
+        shift += 5
+        if not digit & 32:
+            runs.append(value - (1 << shift) * bool(digit & 16))
+            value = shift = 0
+    if shift:
+        raise DatasetError(where, found="RLE counts that break off", expected="what COCO writes", remedy=_REMEDY)
+    for index in range(3, len(runs)):
+        runs[index] += runs[index - 2]
+    return runs

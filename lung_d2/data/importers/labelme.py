@@ -1,0 +1,175 @@
+r"""labelme: a JSON file for each picture, in one folder or in several.
+
+::
+
+    SOURCE/.../0001.json      shapes, and the name of the picture or the picture itself (imageData)
+    SOURCE/.../0001.png       where ``imagePath`` is "0001.png"
+
+Polygons, rectangles, circles and masks are lesions; those of one label and ``group_id`` are one. A shape labelled
+``background`` or ``_background_`` cuts a hole into the shapes before it. A path with backslashes is read as labelme
+writes it on Windows. Flags and descriptions say nothing about lesions and are not read.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path, PureWindowsPath
+
+from lung_d2.data.cases import AnnotatedSlice, Case
+from lung_d2.data.importers.labelme_shapes import AREAS, decode_base64, kind_of, read_region
+from lung_d2.data.importers.options import (
+    add_images_argument,
+    add_origin_argument,
+    add_skip_argument,
+    add_spacing_argument,
+    parse_spacing,
+)
+from lung_d2.data.importers.picture_files import (
+    Spacing,
+    check_size,
+    find_inside,
+    list_pictures_below,
+    path_inside,
+    read_slice_file,
+)
+from lung_d2.data.importers.pictures import Drawing, annotate_picture, build_picture_cases
+from lung_d2.data.importers.records import Record, read_json, take, take_objects
+from lung_d2.data.importers.registry import Importer, Request, check_folder
+from lung_d2.data.importers.shapes import CORNER, Canvas, cut_background, refuse_shape, warn_of_skipped
+from lung_d2.data.instances import VALUES, InstanceRule
+from lung_d2.data.labels import Label, LabelTable, meanings_of_names
+from lung_d2.errors import DatasetError
+
+_EMBEDDED = "embedded"
+_WHAT = "a JSON file of labelme, with shapes and imagePath"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this source."""
+    add_images_argument(parser, "imagePath, seen from the JSON; with it, the last part of imagePath in FOLDER")
+    add_spacing_argument(parser)
+    add_origin_argument(parser)
+    add_skip_argument(parser)
+
+
+def find_cases(
+    request: Request,
+    *,
+    images: str | None = None,
+    spacing_mm: str | None = None,
+    pixel_origin: str = CORNER,
+    skip_shapes: bool = False,
+) -> list[Case]:
+    """Find the slices and group them by patient.
+
+    Args:
+        request: Its source is a folder with JSON files, at any depth, or one JSON file.
+        images: Folder of the pictures, in the source; the last part of ``imagePath`` is looked for in it.
+        spacing_mm: ``"ROW,COLUMN"`` or one number, for pictures that do not say.
+        pixel_origin: What (0, 0) is; see :class:`lung_d2.data.importers.shapes.Canvas`.
+        skip_shapes: Leave out points and lines, instead of refusing them.
+
+    Returns:
+        One case for each patient; its slices are in the order of the files and make no neighbours.
+
+    Raises:
+        ConfigError: The spacing is none.
+        DatasetError: A file is broken or no labelme; a label has no meaning; a shape has no area; a picture is
+            missing, there twice, or has no patient; or it has no JSON file, and may not be without.
+    """
+    spacing = parse_spacing(spacing_mm)
+    base = request.source if request.source.is_dir() else request.source.parent
+    folder = base / images if images else None
+    if folder:
+        check_folder(folder, "pictures")
+    skipped: Counter[str] = Counter()
+    names: dict[str, tuple[str]] = {}
+    drawings = []
+    for path in _json_files(request.source):
+        record = read_json(path, _WHAT)
+        shapes = _list_shapes(record, path)
+        names |= {label: (label,) for label, _, _ in shapes}
+        skipped.update(_kinds_without_area(shapes, request.labels, skip_shapes))
+        drawings.append(_find_drawing(record, path, base, folder))
+    meanings_of_names(names, request.labels, request.source)
+    warn_of_skipped(skipped, request.source)
+    if request.source.is_dir():
+        drawings += _unannotated(drawings, folder or base, request.allow_unannotated)
+    read = partial(_read_slice, request.labels, request.rule, spacing, pixel_origin)
+    return build_picture_cases(sorted(drawings, key=lambda one: one.picture), read, request)
+
+
+IMPORTER = Importer("labelme", "JSON files of labelme and their pictures", find_cases, add_arguments, VALUES)
+
+
+def _json_files(source: Path) -> list[Path]:
+    if source.is_file():
+        return [source]
+    check_folder(source, "JSON files of labelme")
+    found = sorted(path for path in source.rglob("*.json") if not path.name.startswith("."))
+    if not found:
+        raise DatasetError(source, found="no JSON file", expected=_WHAT, remedy="correct the path")
+    return found
+
+
+def _list_shapes(record: Record, path: Path) -> list[tuple[str, str, str]]:
+    """Return label, kind, and place of the shapes."""
+    places = ((shape, f"{path}: shape {number}") for number, shape in enumerate(take_objects(record, "shapes", path)))
+    return [(take(shape, "label", str, where), kind_of(shape), where) for shape, where in places]
+
+
+def _kinds_without_area(shapes: list[tuple[str, str, str]], labels: LabelTable, skip: bool) -> Iterator[str]:
+    for label, kind, where in shapes:
+        if kind not in AREAS and labels.find(label) is not Label.BACKGROUND:
+            if not skip:
+                raise refuse_shape(kind, where)
+            yield kind
+
+
+def _find_drawing(record: Record, path: Path, base: Path, folder: Path | None) -> Drawing:
+    annotations = (("labelme", path),)
+    name = record.get("imagePath")
+    if isinstance(name, str):
+        inner = PureWindowsPath(name)  # it knows the separators of both systems
+        name = inner.name if folder else inner.as_posix()
+    if record.get("imageData") and (name is None or not path_inside(folder or path.parent, name, path).is_file()):
+        return Drawing(path, base, annotations, key=_EMBEDDED)
+    return Drawing(find_inside(folder or path.parent, name, path), folder or base, annotations)
+
+
+def _unannotated(drawings: list[Drawing], folder: Path, allowed: bool) -> list[Drawing]:
+    known = {one.picture.resolve() for one in drawings}
+    lone = [path for path in list_pictures_below(folder) if path.resolve() not in known]
+    if lone and not allowed:
+        raise DatasetError(
+            folder,
+            found=f"{len(lone)} picture(s) without a JSON file, {lone[0].name} first",
+            expected="one for each picture",
+            remedy="annotate or remove them, or give --allow-unannotated to take them as slices without lesions",
+        )
+    return [Drawing(path, folder) for path in lone]
+
+
+def _read_slice(
+    labels: LabelTable, rule: InstanceRule, spacing: Spacing | None, origin: str, drawing: Drawing, index: int
+) -> AnnotatedSlice:
+    if not drawing.annotations:
+        plane, own_spacing = read_slice_file(drawing.picture)
+        return annotate_picture(plane, [], rule, index, own_spacing or spacing)
+    path = drawing.annotations[0][1]
+    record = read_json(path, _WHAT)
+    if drawing.key == _EMBEDDED:
+        plane, own_spacing = decode_base64(record.get("imageData"), f"{path}: imageData"), None
+    else:
+        plane, own_spacing = read_slice_file(drawing.picture)
+    check_size(plane.shape, record.get("imageHeight"), record.get("imageWidth"), path)
+    canvas = Canvas((plane.shape[0], plane.shape[1]), origin)
+    regions = cut_background(
+        (shape["label"], read_region(shape, f"{path}: shape {number}", labels, canvas))
+        for number, shape in enumerate(take_objects(record, "shapes", path))
+        if kind_of(shape) in AREAS
+    )
+    return annotate_picture(plane, regions, rule, index, own_spacing or spacing)
