@@ -156,10 +156,9 @@ def _build_case(
 def _check_bare(bare: Sequence[Path], cases: Sequence[Case], only_annotated: bool, source: Path) -> None:
     """Refuse series without a decision, unless they are to be left out."""
     if bare and not only_annotated:
-        more = f", nor have {len(bare) - 1} others" if len(bare) > 1 else ""
         raise DatasetError(
             bare[0],
-            found=f"it has no regions that decide anything{more}",
+            found=f"it has no regions that decide anything, as {len(bare)} of {len(bare) + len(cases)} series",
             expected="a text of regions beside its slices",
             remedy="give the folder ILD_DB_txtROIs, or --only-annotated to leave such series out",
         )

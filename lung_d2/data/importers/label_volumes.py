@@ -158,10 +158,9 @@ def _choose_annotated(
         logger.info("left out %d of %d images, which lack a label", len(bare), len(pairs))
         by_image = {path: pair for path, pair in by_image.items() if path not in set(bare)}
     elif bare and not allow_unannotated:
-        more = f", nor have {len(bare) - 1} others" if len(bare) > 1 else ""
         raise DatasetError(
             bare[0],
-            found=f"it has no label{more}",
+            found=f"it has no label, as {len(bare)} of {len(pairs)} images",
             expected=f"{count} for each image",
             remedy=f"{_PAIRING}; or --only-annotated to leave it out, --allow-unannotated if it has no lesion",
         )

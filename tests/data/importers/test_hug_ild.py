@@ -252,7 +252,9 @@ def test_case_goes_to_a_worker(tmp_path):
 def test_series_that_decides_nothing_is_refused_or_left_out(tmp_path, blocks):
     write_patient(tmp_path / "35", GGO_ON_2)
     write_patient(tmp_path / "36", *blocks)
-    with pytest.raises(DatasetError, match=r"36: it has no regions that decide anything;.*--only-annotated"):
+    with pytest.raises(
+        DatasetError, match=r"36: it has no regions that decide anything, as 1 of 2 series;.*--only-annotated"
+    ):
         find(tmp_path)
     assert [case.name for case in find(tmp_path, only_annotated=True)] == ["35"]
 

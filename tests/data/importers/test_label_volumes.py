@@ -120,7 +120,7 @@ def test_table_pairs_files_and_names_patients(tmp_path):
 
 def test_image_without_a_label_is_refused_with_the_options(tmp_path):
     lay(tmp_path, ["images/1.nii", "images/2.nii", "images/3.nii"], ["labels/2.nii"])
-    with pytest.raises(DatasetError, match=r"1\.nii: it has no label, nor have 1 others.*--only-annotated"):
+    with pytest.raises(DatasetError, match=r"1\.nii: it has no label, as 2 of 3 images.*--only-annotated"):
         find(tmp_path)
 
 
@@ -134,7 +134,7 @@ def test_image_without_a_label_may_be_left_out_or_normal(tmp_path):
 def test_image_needs_a_label_of_each_kind(tmp_path):
     lay(tmp_path, ["images/1.nii", "images/2.nii"], ["a/1.nii", "a/2.nii", "b/2.nii"])
     masks = ["a=ground_glass_opacity", "b=bronchiectasis"]
-    with pytest.raises(DatasetError, match=r"1\.nii: it has no label; expected 2 for each image"):
+    with pytest.raises(DatasetError, match=r"1\.nii: it has no label, as 1 of 2 images; expected 2 for each image"):
         find(tmp_path, labels=masks)
     assert [case.name for case in find(tmp_path, labels=masks, only_annotated=True)] == ["images/2"]
 
