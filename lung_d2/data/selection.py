@@ -107,7 +107,7 @@ class Selection:
             DatasetError: There are slices with lesions, and none is evident enough for a rule that the user set.
         """
         choice = self.judge(records)
-        removed = ", ".join(f"{rule.removed} by {rule.name} {rule.value:g}" for rule in choice.rules if rule.removed)
+        removed = ", ".join(f"{rule.removed} by {rule.option} {rule.value:g}" for rule in choice.rules if rule.removed)
         logger.info(
             "selection keeps %d of %d training slices; left out: %s", len(choice.kept), len(records), removed or "none"
         )
@@ -115,7 +115,7 @@ class Selection:
             if rule.waived:
                 logger.warning("no slice with a lesion reaches the default %s %g: not applied", rule.option, rule.value)
             elif rule.unknown:
-                logger.info("%s was not applied to %d slices, where it is unknown", rule.name, rule.unknown)
+                logger.info("%s was not applied to %d slice(s), of which it is unknown", rule.option, rule.unknown)
         return choice.kept
 
     def judge(self, records: Sequence[Record]) -> Choice:
