@@ -14,11 +14,12 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lung_d2.categories import CATEGORIES
 from lung_d2.command_line import run_tool
+from lung_d2.data.cases import Case
 from lung_d2.data.dataset import SplitRule, datasets_root, write_dataset
 from lung_d2.data.importers.registry import Importer, PatientRule, Request, list_importers
 from lung_d2.data.instances import INSTANCE_KINDS, InstanceRule
@@ -141,20 +142,29 @@ def main() -> None:
     )
     importer = importers[args.importer]
     cases = importer.find_cases(request, **importer.own_options(args))
-    fractions = {"train": 1 - args.val_fraction - args.test_fraction, "val": args.val_fraction}
     folder = write_dataset(
         datasets_root(args.root),
         args.name,
         cases,
-        assign_patients([(case.patient, case.name) for case in cases], listed["split"])
-        if args.split_file
-        else SplitRule(fractions | {"test": args.test_fraction}, args.seed),
+        _choose_split(args, cases, listed["split"]),
         selection=_parse_selection(args),
         allow_duplicates=args.allow_duplicates,
         workers=args.workers,
         overwrite=args.overwrite,
     )
     _say(folder, args.name)
+
+
+def _choose_split(
+    args: argparse.Namespace, cases: Sequence[Case], listed: Mapping[str, str]
+) -> Mapping[str, str] | SplitRule:
+    """Return the split that a file or the source names for each patient, else the rule by which they are dealt."""
+    if args.split_file:
+        return assign_patients([(case.patient, case.name) for case in cases], listed)
+    if any(case.split for case in cases):
+        return {case.patient: case.split for case in cases}
+    fractions = {"train": 1 - args.val_fraction - args.test_fraction, "val": args.val_fraction}
+    return SplitRule(fractions | {"test": args.test_fraction}, args.seed)
 
 
 def _parse_selection(args: argparse.Namespace) -> Selection:

@@ -55,6 +55,7 @@ class Case:
         contiguous: Whether neighbouring slices of the list are neighbours in the body.
         fingerprint: Of the files that it reads, see :func:`fingerprint_files`: a case whose files have changed is
             imported again.
+        split: What the source itself says, where the user asks for that; empty: nothing.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Case:
     load: Callable[[], Iterable[AnnotatedSlice]]
     contiguous: bool
     fingerprint: str = ""
+    split: str = ""
 
 
 def fingerprint_files(files: Iterable[Path]) -> str:

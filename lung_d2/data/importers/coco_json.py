@@ -22,6 +22,7 @@ from lung_d2.ct.identity import hash_identity
 from lung_d2.data.cases import AnnotatedSlice, Case, fingerprint_files
 from lung_d2.data.importers.coco_masks import decode_segmentation
 from lung_d2.data.importers.coco_records import CocoAnnotation, CocoFile, CocoImage, Id, read_coco
+from lung_d2.data.importers.coco_splits import split_of_file
 from lung_d2.data.importers.options import (
     add_images_argument,
     add_origin_argument,
@@ -47,6 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_spacing_argument(parser)
     add_origin_argument(parser)
     parser.add_argument(
+        "--splits-from-names",
+        action="store_true",
+        help="take the splits that the JSON files are named by (train, val, test), instead of dealing patients to them",
+    )
+    parser.add_argument(
         "--crowd",
         choices=(UNDECIDED, LESION),
         help="what an annotation with iscrowd is (default undecided; to be said where CVAT made the file)",
@@ -60,6 +66,7 @@ def find_cases(
     spacing_mm: str | None = None,
     pixel_origin: str = CORNER,
     crowd: str | None = None,
+    splits_from_names: bool = False,
 ) -> list[Case]:
     """Find the slices and group them by patient.
 
@@ -70,6 +77,8 @@ def find_cases(
         spacing_mm: ``"ROW,COLUMN"`` or one number, for pictures that do not say.
         pixel_origin: What (0, 0) is in polygons; see :class:`lung_d2.data.importers.shapes.Canvas`.
         crowd: What ``iscrowd`` means: ``"undecided"`` or ``"lesion"``; None: undecided, unless CVAT made the file.
+        splits_from_names: Put the cases into the splits that the files are named by; see
+            :func:`lung_d2.data.importers.coco_splits.split_of_file`.
 
     Returns:
         One case for each patient (``patient_id`` of the image record, where no option says who it is); its slices are
@@ -78,7 +87,7 @@ def find_cases(
     Raises:
         ConfigError: The spacing is none.
         DatasetError: A file is broken or holds no annotations; records do not fit together; a picture is not in the
-            folder or is there twice; a category has no meaning; a picture has no patient.
+            folder or is there twice; a category has no meaning; a picture has no patient, or a patient two splits.
     """
     spacing = parse_spacing(spacing_mm)
     base = request.source if request.source.is_dir() else request.source.parent
@@ -91,7 +100,8 @@ def find_cases(
         _check_meanings(content, request.labels, path)
         _check_crowds(content, crowd, path)
         folder = base / images if images else _picture_folder(path, content)
-        drawings += _find_drawings(path, content, folder)
+        split = split_of_file(path) if splits_from_names else ""
+        drawings += _find_drawings(path, content, folder, split)
         marked += len(content.annotations)
     if not marked and not request.allow_unannotated:
         raise DatasetError(
@@ -127,7 +137,7 @@ def _picture_folder(path: Path, content: CocoFile) -> Path:
     return next((folder for folder in folders if isinstance(name, str) and (folder / name).is_file()), root)
 
 
-def _find_drawings(path: Path, content: CocoFile, folder: Path) -> Iterator[Drawing]:
+def _find_drawings(path: Path, content: CocoFile, folder: Path, split: str) -> Iterator[Drawing]:
     for key, image in content.images.items():
         yield Drawing(
             picture=find_inside(folder, image.file_name, f"{path}: image {key}"),
@@ -135,6 +145,7 @@ def _find_drawings(path: Path, content: CocoFile, folder: Path) -> Iterator[Draw
             annotations=(("coco", path),),
             key=json.dumps(key),
             patient=hash_identity("patient", image.patient) if image.patient else None,
+            split=split,
         )
 
 

@@ -30,6 +30,7 @@ class Drawing:
         annotations: The files that hold its annotations, each by what it is to the importer.
         key: Which record of these files is the picture's; empty where there is one alone.
         patient: Hash of the patient that the source names; None where it names none.
+        split: The split that the source puts it in; empty where it counts for nothing.
     """
 
     picture: Path
@@ -37,6 +38,7 @@ class Drawing:
     annotations: tuple[tuple[str, Path], ...] = ()
     key: str = ""
     patient: str | None = None
+    split: str = ""
 
 
 ReadSlice = Callable[[Drawing, int], AnnotatedSlice]
@@ -69,7 +71,7 @@ def build_picture_cases(drawings: Sequence[Drawing], read: ReadSlice, request: R
         One case for each patient; its slices make no neighbours.
 
     Raises:
-        DatasetError: A picture has no patient, or is there twice.
+        DatasetError: A picture has no patient, or is there twice; or a patient is in two splits.
     """
     groups: dict[str, list[Drawing]] = defaultdict(list)
     seen: set[Path] = set()
@@ -91,6 +93,7 @@ def build_picture_cases(drawings: Sequence[Drawing], read: ReadSlice, request: R
             fingerprint=fingerprint_files(
                 [*(one.picture for one in members), *sorted({path for one in members for _, path in one.annotations})]
             ),
+            split=_split_of(members),
         )
         for patient, members in sorted(groups.items())
     ]
@@ -99,6 +102,19 @@ def build_picture_cases(drawings: Sequence[Drawing], read: ReadSlice, request: R
 def _load(drawings: Sequence[Drawing], read: ReadSlice) -> Iterator[AnnotatedSlice]:
     for index, drawing in enumerate(drawings):
         yield read(drawing, index)
+
+
+def _split_of(members: Sequence[Drawing]) -> str:
+    first = members[0]
+    for other in members:
+        if other.split != first.split:
+            raise DatasetError(
+                other.picture,
+                found=f"in split {other.split}, while {first.picture.name} of the same patient is in {first.split}",
+                expected="each patient in one split",
+                remedy="let the splits be dealt by patient: leave --splits-from-names out",
+            )
+    return first.split
 
 
 def _patient_of(drawing: Drawing, request: Request) -> str:
