@@ -1,0 +1,186 @@
+"""Detections followed from slice to slice: tracks, their duplicates, and their branches."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from lung_d2.lesions.regions import Ints, Regions
+
+Track = tuple[int, ...]
+"""Indices of regions on ascending slices, at most one a slice."""
+
+GAP_SLACK_MM = 0.05
+"""Positions are rounded in headers: a gap of 5.0004 mm is one of 5 mm."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """How far a lesion is followed past slices on which it was missed.
+
+    Attributes:
+        bounds_mm: float64 ``[Z + 1]``, from :func:`lung_d2.lesions.slabs.slice_bounds_mm`.
+        max_gap_mm: Most tissue, in mm along the normal, that the missed slices may stand for.
+    """
+
+    bounds_mm: npt.NDArray[np.float64]
+    max_gap_mm: float
+
+    def joins(self, lower: int, upper: int) -> bool:
+        """Say whether a lesion may go from one slice to another; from a slice to the next it always may."""
+        missed_mm = float(self.bounds_mm[upper] - self.bounds_mm[lower + 1])
+        return upper == lower + 1 or missed_mm <= self.max_gap_mm + GAP_SLACK_MM
+
+    def beyond(self, index: int, step: int) -> Iterator[int]:
+        """Yield the slices within reach of one, nearest first, upward (``step`` 1) or downward (-1)."""
+        other = index + step
+        while 0 <= other < len(self.bounds_mm) - 1 and self.joins(min(index, other), max(index, other)):
+            yield other
+            other += step
+
+
+def build_tracks(regions: Regions, reach: Reach, min_overlap: float) -> list[Track]:
+    """Follow each region to one region of a slice above it.
+
+    On neighbouring slices one shared pixel suffices, because of all pairs the one that overlaps most is taken first.
+    Past a missed slice ``min_overlap`` is asked for.
+
+    Args:
+        regions: Of one category.
+        reach: How many slices may be missed.
+        min_overlap: Least :meth:`Regions.overlap` past a missed slice.
+
+    Returns:
+        Every region in exactly one track.
+    """
+    tracks: list[list[int]] = []
+    active: list[list[int]] = []
+    for slice_index in np.unique(regions.slice_indices).tolist():
+        here = np.flatnonzero(regions.slice_indices == slice_index)
+        active = [track for track in active if reach.joins(int(regions.slice_indices[track[-1]]), slice_index)]
+        taken: set[int] = set()
+        extended: set[int] = set()
+        for *_, number, region in _rank_pairs(regions, active, here, slice_index, min_overlap):
+            if number not in extended and region not in taken:
+                active[number].append(region)
+                extended.add(number)
+                taken.add(region)
+        started = [[region] for region in here.tolist() if region not in taken]
+        tracks += started
+        active += started
+    return [tuple(track) for track in tracks]
+
+
+def _rank_pairs(
+    regions: Regions, active: list[list[int]], here: Ints, slice_index: int, min_overlap: float
+) -> list[tuple[int, float, int, int]]:
+    """Return missed slices, negative intersection over union, number of the track, and region; best first."""
+    pairs = []
+    for number, track in enumerate(active):
+        last = track[-1]
+        missed = slice_index - int(regions.slice_indices[last]) - 1
+        for region in regions.meeting(last, here).tolist():
+            shared = regions.shared_area(last, [region])
+            areas = int(regions.areas[last]), int(regions.areas[region])
+            if shared and (not missed or shared >= min_overlap * min(areas)):
+                pairs.append((missed, -shared / (sum(areas) - shared), number, region))
+    return sorted(pairs)
+
+
+def drop_duplicates(
+    tracks: Sequence[Track],
+    scores: Sequence[float],
+    regions: Regions,
+    thickness_mm: npt.NDArray[np.float64],
+    max_covered: float,
+) -> list[Track]:
+    """Suppress what tracks of a higher score cover already.
+
+    The whole of a track decides who goes first, so that of two that lie in one another the same one stays on all
+    slices; but only what is covered goes, so that a track keeps the slices that it alone has found.
+
+    Args:
+        tracks: Of one category.
+        scores: For each its score; of equal scores the larger volume goes first.
+        regions: What the tracks index.
+        thickness_mm: float64 ``[Z]``, see :func:`lung_d2.lesions.slabs.slice_thickness_mm`.
+        max_covered: A region is dropped where the tracks before its own cover at least this share of its area.
+
+    Returns:
+        What stays of the tracks, by falling score.
+    """
+    volumes_mm2 = regions.areas * thickness_mm[regions.slice_indices]
+    volumes = [float(volumes_mm2[list(track)].sum()) for track in tracks]
+    order = sorted(range(len(tracks)), key=lambda number: (-scores[number], -volumes[number], tracks[number]))
+    kept_on: dict[int, list[int]] = defaultdict(list)
+    kept = []
+    for number in order:
+        track = tuple(
+            region
+            for region in tracks[number]
+            if not _is_covered(region, kept_on[int(regions.slice_indices[region])], regions, max_covered)
+        )
+        for region in track:
+            kept_on[int(regions.slice_indices[region])].append(region)
+        kept += [track] if track else []
+    return kept
+
+
+def _is_covered(region: int, rivals: list[int], regions: Regions, max_covered: float) -> bool:
+    near = regions.meeting(region, np.array(rivals, np.int64)).tolist()
+    shared = regions.shared_area(region, near) if near else 0
+    return shared > 0 and shared >= max_covered * int(regions.areas[region])
+
+
+def join_branches(tracks: Sequence[Track], regions: Regions, reach: Reach, min_overlap: float) -> list[Track]:
+    """Put together the tracks that are one lesion: they overlap on a slice, or split from or run into one another.
+
+    A region is held against those of its own slice, and of the nearest slice above and below on which one belongs to
+    it.
+
+    Args:
+        tracks: Of one category.
+        regions: What they index.
+        reach: How many slices may be missed.
+        min_overlap: Least :meth:`Regions.overlap`.
+
+    Returns:
+        For each lesion the indices of its regions, ascending; more than one may lie on a slice.
+    """
+    if not tracks:
+        return []
+    track_of = {region: number for number, track in enumerate(tracks) for region in track}
+    on_slice: dict[int, list[int]] = defaultdict(list)
+    for region in sorted(track_of):
+        on_slice[int(regions.slice_indices[region])].append(region)
+
+    def belonging(region: int, slice_index: int) -> set[int]:
+        rivals = regions.meeting(region, np.array(on_slice.get(slice_index, []), np.int64)).tolist()
+        own = track_of[region]
+        return {
+            track_of[rival] for rival in rivals if track_of[rival] == own or regions.overlap(region, rival, min_overlap)
+        }
+
+    edges: list[tuple[int, int]] = []
+    for region, number in track_of.items():
+        index = int(regions.slice_indices[region])
+        for slices in ([index], reach.beyond(index, 1), reach.beyond(index, -1)):
+            nearest = next(filter(None, (belonging(region, other) for other in slices)), set())
+            edges += [(number, other) for other in nearest]
+    return _components(tracks, edges)
+
+
+def _components(tracks: Sequence[Track], edges: list[tuple[int, int]]) -> list[Track]:
+    rows, columns = np.array(edges).T
+    graph = coo_array((np.ones(len(edges)), (rows, columns)), shape=(len(tracks), len(tracks)))
+    count, labels = connected_components(graph, directed=False)
+    members: list[list[int]] = [[] for _ in range(count)]
+    for track, label in zip(tracks, labels.tolist(), strict=True):
+        members[label] += track
+    return [tuple(sorted(regions)) for regions in members]
