@@ -56,13 +56,14 @@ def fill_polygons(rings: Sequence[npt.ArrayLike], shape: tuple[int, int]) -> npt
             It names only ``polygon``: a caller that knows the place raises it ``at`` that.
     """
     checked = [check_ring(ring) for ring in rings]
-    starts = np.concatenate(checked) if checked else np.empty((0, 2))
-    ends = np.concatenate([np.roll(ring, -1, axis=0) for ring in checked]) if checked else starts
-    down = starts[:, 1] <= ends[:, 1]
-    upper, lower = np.where(down[:, None], starts, ends), np.where(down[:, None], ends, starts)
-    flat = upper[:, 1] == lower[:, 1]
-    mask = _fill_inside(upper[~flat], lower[~flat], shape)
-    _draw_level(upper[flat], lower[flat], mask)
+    mask = np.zeros(shape, bool)
+    if checked:
+        # Only the box around them: a contour of a lesion takes a small part of a slice.
+        points = np.concatenate(checked)
+        low = np.clip(np.floor(points.min(axis=0)), 0, shape[::-1]).astype(np.intp)
+        high = np.clip(np.ceil(points.max(axis=0)) + 1, low, shape[::-1]).astype(np.intp)
+        window = mask[low[1] : high[1], low[0] : high[0]]
+        window[:] = _fill_window([ring - low for ring in checked], window.shape)
     return mask
 
 
@@ -83,7 +84,18 @@ def check_ring(points: npt.ArrayLike) -> Points:
     return np.round(ring / _TOLERANCE) * _TOLERANCE
 
 
-def _fill_inside(upper: Points, lower: Points, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def _fill_window(rings: Sequence[Points], shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    starts = np.concatenate(rings)
+    ends = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
+    down = (starts[:, 1] <= ends[:, 1])[:, None]
+    upper, lower = np.where(down, starts, ends), np.where(down, ends, starts)
+    flat = upper[:, 1] == lower[:, 1]
+    mask = _fill_inside(upper[~flat], lower[~flat], shape)
+    _draw_level(upper[flat], lower[flat], mask)
+    return mask
+
+
+def _fill_inside(upper: Points, lower: Points, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     """Fill what edges surround that are not level, and the pixels that they cross in the centre."""
     height, width = shape
     first = np.ceil(np.clip(upper[:, 1] - _TOLERANCE, 0, height)).astype(np.intp)
