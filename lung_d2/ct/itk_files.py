@@ -14,6 +14,7 @@ from lung_d2.ct.codec import quiet_itk, stderr_in
 from lung_d2.ct.headers import NRRD_SUFFIXES, volume_suffix
 from lung_d2.ct.meta_header import check_meta_header
 from lung_d2.ct.nrrd_header import check_nrrd_header
+from lung_d2.ct.planes import MAX_SPACING_MM
 from lung_d2.ct.raw_volume import Affine, RawVolume, check_size, damaged, to_dicom_axes
 from lung_d2.ct.text_headers import VoxelData, not_scalar_3d
 from lung_d2.errors import GeometryError, InputError
@@ -73,10 +74,12 @@ def _check(reader: Any, data: VoxelData, path: Path) -> None:
 
 def _affine_lps(reader: Any, path: Path) -> Affine:
     spacing, direction = np.array(reader.GetSpacing()), np.array(reader.GetDirection()).reshape(3, 3)
-    if not (spacing > 0).all():
+    if not ((spacing > 0) & (spacing <= MAX_SPACING_MM)).all():
         found = "spacing " + " x ".join(f"{length:g}" for length in spacing) + " mm"
-        raise GeometryError(path, found=found, expected="above 0", remedy="export it again with its true spacing")
-    if not (np.abs(np.linalg.norm(direction, axis=0) - 1) <= COSINE_TOLERANCE).all():
+        expected = f"above 0, up to {MAX_SPACING_MM:g} mm"
+        raise GeometryError(path, found=found, expected=expected, remedy="export it again with its true spacing")
+    bounded = np.clip(direction, -2, 2)  # so that no square overflows
+    if not (np.abs(np.linalg.norm(bounded, axis=0) - 1) <= COSINE_TOLERANCE).all():
         raise GeometryError(
             path, found="directions that are not of length 1", expected="cosines", remedy="export the file again"
         )

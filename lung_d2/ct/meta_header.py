@@ -6,20 +6,23 @@ reads over units and scales, and returns whatever lies in memory where a compres
 
 from __future__ import annotations
 
-import math
+import logging
 import re
 from pathlib import Path
 
-from lung_d2.ct.headers import show_code
 from lung_d2.ct.text_headers import (
     VoxelData,
+    are_numbers,
     damaged_header,
     data_file,
+    describe_dimensions,
     not_in_mm,
     not_scalar_3d,
     read_text,
 )
-from lung_d2.errors import InputError
+from lung_d2.errors import GeometryError, InputError
+
+logger = logging.getLogger(__name__)
 
 REQUIRED = ("NDims", "DimSize", "ElementType", "ElementDataFile")
 COUNTS = {
@@ -30,18 +33,20 @@ COUNTS = {
     **dict.fromkeys(("TransformMatrix", "Orientation", "Rotation"), 9),
 }
 """How many numbers a field of a 3-D image has."""
+SWITCHES = ("BinaryData", "BinaryDataByteOrderMSB", "ElementByteOrderMSB", "CompressedData")
+DIRECTIONS = frozenset({"TransformMatrix", "Orientation", "Rotation"})
+SPACINGS = frozenset({"ElementSpacing", "ElementSize"})
 ATTACHED = frozenset({"LOCAL", "Local", "local"})
 OTHER_UNITS = frozenset({"um", "cm"})
 
 _LAST_LINE = rb"(?m)^[^\S\n]*ElementDataFile[^\S\n]*[=:][^\n]*\n?"
-_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
-_DIMENSIONS = frozenset("1234567")
 
 
 def check_meta_header(path: Path) -> VoxelData:
     """Check the header of a MetaImage file, and say where its voxels are.
 
     Raises:
+        GeometryError: It has no spacing.
         InputError: It is damaged or not 3-D, or its voxels are where they must not be.
         OSError: It cannot be read.
     """
@@ -52,6 +57,8 @@ def check_meta_header(path: Path) -> VoxelData:
             raise damaged_header(path, "MetaImage", f"no field {name!r}")
     _check_numbers(fields, path)
     _check_values(fields, path)
+    if not fields.keys() & DIRECTIONS:
+        logger.warning("%s: no TransformMatrix: its axes are taken for those of LPS, as the format has it", path)
     name = fields["ElementDataFile"]
     if name in ATTACHED:
         return _voxels(fields, path, path, end)
@@ -60,21 +67,21 @@ def check_meta_header(path: Path) -> VoxelData:
 
 def _fields(lines: list[str], path: Path) -> dict[str, str]:
     fields: dict[str, str] = {}
-    for line in lines:
-        if match := re.fullmatch(r"\s*([^=:]*?)\s*[=:]\s*(.*?)\s*", line):
-            name, value = match.groups()
-            if name in fields:
-                raise damaged_header(path, "MetaImage", "a field given twice")
-            fields[name] = value
+    for line in filter(str.strip, lines):
+        match = re.fullmatch(r"\s*([^=:]*?)\s*[=:]\s*(.*?)\s*", line)
+        # ITK would take the next line for a part of it.
+        if match is None or match[1] in fields:
+            raise damaged_header(path, "MetaImage", "a line without a value, or a field given twice")
+        fields[match[1]] = match[2]
     return fields
 
 
 def _check_numbers(fields: dict[str, str], path: Path) -> None:
     if fields["NDims"] != "3":
-        raise not_scalar_3d(path, f"{show_code(fields['NDims'], _DIMENSIONS)} dimensions")
+        raise not_scalar_3d(path, describe_dimensions(fields["NDims"]))
     for name, count in COUNTS.items():
         texts = fields[name].split() if name in fields else ["0"] * count
-        if len(texts) != count or not all(re.fullmatch(_NUMBER, text) and math.isfinite(float(text)) for text in texts):
+        if len(texts) != count or not are_numbers(texts):
             found = f"{name} that is not {count} finite number{'s' if count > 1 else ''}"
             raise InputError(path, found=found, remedy="export the file again")
 
@@ -84,14 +91,18 @@ def _check_values(fields: dict[str, str], path: Path) -> None:
         raise damaged_header(path, "MetaImage", "another object than an image")
     if _number(fields, "ElementNumberOfChannels", 1) != 1:
         raise not_scalar_3d(path, "several components a voxel")
+    if not fields.keys() & SPACINGS:
+        raise GeometryError(path, found="no ElementSpacing", expected="mm along each axis", remedy="export it with it")
     if fields.get("DistanceUnits", "").lower() in OTHER_UNITS:
         raise not_in_mm(path)
-    if _number(fields, "ElementToIntensityFunctionSlope", 1) != 1 or _number(
-        fields, "ElementToIntensityFunctionOffset"
-    ):
+    slope, shift = (f"ElementToIntensityFunction{name}" for name in ("Slope", "Offset"))
+    if _number(fields, slope, 1) != 1 or _number(fields, shift) != 0:
         raise InputError(
             path, found="values with a scale, which no reader heeds", expected="HU", remedy="apply it and save again"
         )
+    for name in SWITCHES:
+        if fields.get(name, "True").lower() not in ("true", "false", "1", "0"):
+            raise damaged_header(path, "MetaImage", f"{name} is neither True nor False")
     if not _is_true(fields.get("BinaryData", "True")):
         raise InputError(path, found="voxels as text", expected="binary data", remedy="export it again so")
 
@@ -106,7 +117,7 @@ def _voxels(fields: dict[str, str], path: Path, data: Path, offset: int) -> Voxe
         return VoxelData(data, offset + max(skipped, 0))
     if stored < 0 or (stored == 0 and data == path):
         raise damaged_header(path, "MetaImage", "no CompressedDataSize")
-    return VoxelData(data, offset, stream_size=stored or data.stat().st_size)
+    return VoxelData(data, offset, "zlib", stored or None)
 
 
 def _number(fields: dict[str, str], name: str, default: float = 0) -> float:
@@ -114,5 +125,4 @@ def _number(fields: dict[str, str], name: str, default: float = 0) -> float:
 
 
 def _is_true(value: str) -> bool:
-    """Tell what ITK takes for true: it looks at the first letter alone."""
-    return value[:1] in ("T", "t", "1")
+    return value.lower() in ("true", "1")

@@ -1,6 +1,7 @@
 """NRRD headers (https://teem.sourceforge.net/nrrd/format.html), checked before ITK reads the file.
 
-ITK takes a file without orientation for LPS, and any unit for mm.
+ITK takes a file without orientation for LPS, any unit for mm, and what is no gzip stream for raw data; it looks at no
+checksum.
 """
 
 from __future__ import annotations
@@ -9,17 +10,19 @@ import re
 from pathlib import Path
 
 from lung_d2.ct.headers import show_code
+from lung_d2.ct.planes import MAX_SPACING_MM
 from lung_d2.ct.raw_volume import no_orientation
 from lung_d2.ct.text_headers import (
-    DEFLATE_RATIO,
     VoxelData,
+    are_numbers,
     damaged_header,
     data_file,
+    describe_dimensions,
     not_in_mm,
     not_scalar_3d,
     read_text,
 )
-from lung_d2.errors import InputError
+from lung_d2.errors import GeometryError, InputError
 
 SPACES = frozenset(
     {
@@ -28,13 +31,16 @@ SPACES = frozenset(
     }
 )
 """Spaces that lie in the patient and have three axes; ITK brings each to LPS."""
-ENCODINGS = frozenset({"raw", "gzip", "gz", "ascii", "text", "txt", "hex"})
-"""What ITK's reader decodes; it notices where such data are damaged."""
+ENCODINGS = {
+    "raw": "raw",
+    **dict.fromkeys(("gzip", "gz"), "gzip"),
+    **dict.fromkeys(("ascii", "text", "txt", "hex"), "text"),
+}
+"""What ITK's reader decodes, by the names that the format has for it."""
 OTHER_ENCODINGS = frozenset({"bzip2", "bz2", "zrl"})
 SPACE_KINDS = frozenset({"domain", "space", "none", "???"})
 OTHER_KINDS = frozenset({"list", "vector", "rgb-color", "rgba-color", "complex", "point", "normal", "time", "stub"})
 MILLIMETRES = frozenset({"", "mm", "millimeter", "millimeters", "millimetre", "millimetres"})
-_DIMENSIONS = frozenset("1234567")
 
 
 def check_nrrd_header(path: Path) -> VoxelData:
@@ -51,10 +57,12 @@ def check_nrrd_header(path: Path) -> VoxelData:
     fields = _fields(lines[1:])
     _check_array(fields, path)
     _check_space(fields, path)
-    ratio = 1 if fields["encoding"].lower() == "raw" else DEFLATE_RATIO
+    coding = ENCODINGS[fields["encoding"].lower()]
+    if coding == "gzip" and any(fields.get(name, "0") != "0" for name in ("lineskip", "byteskip")):
+        raise InputError(path, found="compressed data with a part to skip", expected="none", remedy="export it again")
     if "datafile" in fields:
-        return VoxelData(data_file(fields["datafile"], path), 0, ratio)
-    return VoxelData(path, end, ratio)
+        return VoxelData(data_file(fields["datafile"], path), 0, coding)
+    return VoxelData(path, end, coding)
 
 
 def _fields(lines: list[str]) -> dict[str, str]:
@@ -75,7 +83,7 @@ def _check_array(fields: dict[str, str], path: Path) -> None:
     kinds = fields.get("kinds", "").lower().split()
     others = sorted({show_code(kind, OTHER_KINDS) for kind in kinds if kind not in SPACE_KINDS})
     if fields["dimension"] != "3" or others:
-        finding = f"{show_code(fields['dimension'], _DIMENSIONS)} dimensions"
+        finding = describe_dimensions(fields["dimension"])
         raise not_scalar_3d(path, finding + (f", of which some are no space ({', '.join(others)})" if others else ""))
     encoding = fields["encoding"].lower()
     if encoding not in ENCODINGS:
@@ -86,8 +94,17 @@ def _check_array(fields: dict[str, str], path: Path) -> None:
 def _check_space(fields: dict[str, str], path: Path) -> None:
     if fields.get("space", "").lower() not in SPACES:
         raise no_orientation(path, "its space is not RAS, LAS or LPS")
-    if "none" in fields.get("spacedirections", "none").lower():
+    words = re.findall(r"[^\s(),]+", fields.get("spacedirections", "none"))
+    if "none" in words:
         raise no_orientation(path, "an axis has no space direction")
+    # The length of a vector that overflows is 1 to ITK.
+    if not are_numbers(words, MAX_SPACING_MM):
+        raise GeometryError(
+            path,
+            found="space directions that are no vectors",
+            expected=f"numbers up to {MAX_SPACING_MM:g} mm",
+            remedy="export the file again",
+        )
     units = re.findall(r'"([^"]*)"', fields.get("spaceunits", ""))
     if not MILLIMETRES.issuperset(unit.strip().lower() for unit in units):
         raise not_in_mm(path)

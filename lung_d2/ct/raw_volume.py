@@ -13,7 +13,7 @@ import numpy.typing as npt
 from nibabel import orientations
 
 from lung_d2.ct.affine import check_affine
-from lung_d2.ct.planes import MAX_SIDE, MAX_VOXELS
+from lung_d2.ct.planes import MAX_POSITION_MM, MAX_SIDE, MAX_VOXELS
 from lung_d2.errors import GeometryError, InputError
 
 _orientations: Any = orientations  # It has no types.
@@ -94,6 +94,8 @@ def to_dicom_axes(
     moved = _orientations.apply_orientation(values, orientation)
     placed = affine_lps @ _orientations.inv_ornt_aff(orientation, values.shape)
     check_affine(placed, path)
+    if np.abs(placed[:3, 3]).max() > MAX_POSITION_MM:
+        raise GeometryError(path, found="a position beyond 100 m", remedy="export the file again")
     return moved.transpose(2, 1, 0), placed
 
 

@@ -7,7 +7,9 @@ streams are believed. So they are checked here first, and by ``nrrd_header`` and
 from __future__ import annotations
 
 import re
+import sys
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
@@ -17,7 +19,8 @@ MAX_HEADER_BYTES = 2**20
 """Longest header that is read: those with the segments of 3D Slicer have some kilobytes."""
 DEFLATE_RATIO = 1032
 """Deflate shortens no data by more than this factor (zlib's technical notes: 1032:1)."""
-_CHUNK_BYTES = 2**20
+_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+_CHUNK_BYTES = 2**14
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,14 @@ class VoxelData:
     Attributes:
         path: The file that holds them: the header's own, or one beside it.
         offset: Bytes before them at least.
-        ratio: By what factor they may be shorter in the file than in memory.
-        stream_size: Bytes of their zlib stream, where it must be checked because its reader does not; else None.
+        coding: ``"raw"``, ``"text"``, ``"gzip"`` (one stream or several) or ``"zlib"`` (one, with either frame).
+        stored: Bytes of them in the file; None where they end with it.
     """
 
     path: Path
     offset: int
-    ratio: int = 1
-    stream_size: int | None = None
+    coding: str = "raw"
+    stored: int | None = None
 
     def check(self, size: int, header: Path) -> None:
         """Refuse voxels that are fewer than declared, or a damaged stream of them.
@@ -47,32 +50,39 @@ class VoxelData:
             InputError: They are fewer, or damaged.
             OSError: They cannot be read.
         """
-        stored = self.path.stat().st_size - self.offset
-        if stored * self.ratio < size or stored < (self.stream_size or 0):
+        there = self.path.stat().st_size - self.offset
+        stored = there if self.stored is None else self.stored
+        if stored > there or stored * (1 if self.coding == "raw" else DEFLATE_RATIO) < size:
             raise InputError(header, found="shorter than declared", expected="a whole file", remedy="copy it again")
-        if self.stream_size is not None and self._sound_size(self.stream_size, size) < size:
+        if self.coding in ("gzip", "zlib") and not self._is_sound(stored, size):
             raise InputError(
                 header, found="a damaged compressed stream", expected="a whole file", remedy="copy or export it again"
             )
 
-    def _sound_size(self, stored: int, enough: int) -> int:
-        """Return how long the stream is once inflated, up to a little more than enough; 0 where it is damaged."""
-        inflater, length = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32), 0  # zlib or gzip, as ITK has it
+    def _is_sound(self, stored: int, size: int) -> bool:
+        """Tell whether the stream is whole, with the right checksum, and holds exactly this many bytes."""
+        inflater, length, chunk = _inflater(), 0, b""
         with open(self.path, "rb") as file:
             file.seek(self.offset)
-            chunk = b""
-            while not inflater.eof and length <= enough:
+            while length <= size:
                 if not chunk:
                     chunk = file.read(min(stored, _CHUNK_BYTES))
                     stored -= len(chunk)
+                if not chunk:
+                    return False
                 try:
-                    inflated = inflater.decompress(chunk, _CHUNK_BYTES)
+                    length += len(inflater.decompress(chunk))
                 except zlib.error:
-                    return 0
-                if not chunk and not inflated:
-                    break
-                length, chunk = length + len(inflated), inflater.unconsumed_tail
-        return length
+                    return False
+                chunk = inflater.unused_data
+                if inflater.eof and (length >= size or self.coding == "zlib"):
+                    return length == size
+                inflater = _inflater() if inflater.eof else inflater
+        return False
+
+
+def _inflater() -> zlib._Decompress:
+    return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # either frame, zlib's or gzip's
 
 
 def read_text(path: Path, last_line: bytes, kind: str) -> tuple[list[str], int]:
@@ -132,11 +142,21 @@ def data_file(name: str, header: Path) -> Path:
     return path
 
 
+def are_numbers(words: Iterable[str], limit: float = sys.float_info.max) -> bool:
+    """Tell whether these are finite numbers, none of them beyond a limit, as C and Python alike write them."""
+    return all(re.fullmatch(_NUMBER, word) and abs(float(word)) <= limit for word in words)
+
+
 def damaged_header(path: Path, kind: str, finding: str) -> InputError:
     """Return the error of a header that is none."""
     return InputError(
         path, found=f"damaged or no {kind} file: {finding}", expected="a whole file", remedy="copy or export it again"
     )
+
+
+def describe_dimensions(text: str) -> str:
+    """Say how many dimensions a header states, whatever the field holds."""
+    return f"{text if re.fullmatch('[1-9]|1[0-6]', text) else 'an unknown number of'} dimensions"
 
 
 def not_scalar_3d(path: Path, finding: str) -> InputError:

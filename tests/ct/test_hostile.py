@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from ct.dicom_files import PLANTED, make_enhanced, make_slice, stored_slices, write
+from ct.volume_samples import ITK_SUFFIXES, write_itk
 from lung_d2.ct import read_label_volume, read_volume, write_nifti
 from lung_d2.errors import InputError
 
 ROUNDS = 250
+HEADER_BYTES = 300
 
 
 def damage(data: bytes, rng: np.random.Generator) -> bytes:
@@ -106,3 +108,23 @@ def test_damaged_nifti(tmp_path: Path, suffix: str) -> None:
                 read(path)
             except InputError:
                 continue
+
+
+@pytest.mark.parametrize("suffix", ITK_SUFFIXES)
+@pytest.mark.parametrize("compress", [False, True])
+def test_damaged_nrrd_and_metaimage(
+    tmp_path: Path, suffix: str, compress: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    array = np.arange(-1000, -760, dtype=np.int16).reshape(6, 8, 5)
+    data = write_itk(tmp_path / f"a{suffix}", array, np.eye(4), compress=compress).read_bytes()
+    path, rng = tmp_path / f"b{suffix}", np.random.default_rng(7)
+    for _ in range(ROUNDS):
+        path.write_bytes(
+            damage(data[:HEADER_BYTES], rng) + data[HEADER_BYTES:] if rng.integers(2) else damage(data, rng)
+        )
+        for read in (read_volume, read_label_volume):
+            try:
+                read(path)
+            except InputError as error:
+                assert len(str(error)) < 1000
+    assert capfd.readouterr() == ("", "")

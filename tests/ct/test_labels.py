@@ -1,15 +1,19 @@
-"""Cropped labels on the grid of a CT; whole ones are in test_nifti.py."""
+"""Label volumes: read from any format, and brought to the grid of a CT, whole or cropped."""
 
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
-from lung_d2.ct import CTVolume, labels_on_grid
+from ct.volume_samples import ct_array, make_affine, save
+from lung_d2.ct import CTVolume, labels_on_grid, read_label_volume, read_volume, write_nifti
+from lung_d2.ct.headers import VOLUME_SUFFIXES
 from lung_d2.ct.labels import LabelVolume
-from lung_d2.errors import GeometryError
+from lung_d2.errors import GeometryError, InputError
 
 TURN = np.array([[1, 0, 0, 0], [0, 0.8, -0.6, 0], [0, 0.6, 0.8, 0], [0, 0, 0, 1.0]])
 AFFINE = TURN @ np.array([[0.75, 0, 0, -30], [0, 0.5, 0, -20], [0, 0, 2, 100], [0, 0, 0, 1]])
@@ -78,3 +82,63 @@ def test_part_between_the_voxels_is_refused(volume: CTVolume) -> None:
 def test_part_is_no_whole(volume: CTVolume) -> None:
     with pytest.raises(GeometryError):
         labels_on_grid(crop(np.ones((2, 3, 2), np.uint8), (3, 2, 1)), volume)
+
+
+def test_whole_labels_survive_any_order_of_axes(tmp_path: Path) -> None:
+    labels = (ct_array() % 7).astype(np.uint8)
+    xyz = labels.transpose(2, 1, 0)
+    volume_path = tmp_path / "ct.nii"
+    write_nifti(ct_array(), make_affine(), volume_path)
+    volume = read_volume(volume_path)
+    for order in itertools.permutations(range(3)):
+        orientation = np.array([[axis, flip] for axis, flip in zip(order, (-1, 1, -1), strict=True)])
+        moved = nibabel.orientations.apply_orientation(xyz, orientation)
+        affine = make_affine() @ nibabel.orientations.inv_ornt_aff(orientation, xyz.shape)
+        direct = LabelVolume(np.ascontiguousarray(moved.transpose(2, 1, 0)), affine)
+        np.testing.assert_array_equal(labels_on_grid(direct, volume), labels)
+        for suffix in (".nii.gz", ".seg.nrrd", ".mha"):
+            path = save(tmp_path / f"labels{suffix}", moved, affine)
+            np.testing.assert_array_equal(labels_on_grid(read_label_volume(path), volume), labels)
+
+
+def test_labels_of_one_slice_may_have_another_thickness(tmp_path: Path) -> None:
+    write_nifti(ct_array((1, 6, 5)), make_affine(), tmp_path / "ct.nii")
+    volume = read_volume(tmp_path / "ct.nii")
+    labels = LabelVolume(np.ones((1, 6, 5), np.uint8), make_affine() @ np.diag([1, 1, 7.0, 1]))
+    assert labels_on_grid(labels, volume).all()
+
+
+@pytest.mark.parametrize(
+    "change", [np.diag([1, 1, 1.2, 1]), np.diag([2.0, 1, 1, 1]), np.eye(4) + np.outer([0, 0, 1, 0], [0, 0, 0, 0.5])]
+)
+def test_another_grid_is_refused(tmp_path: Path, change: np.ndarray) -> None:
+    write_nifti(ct_array(), make_affine(), tmp_path / "ct.nii")
+    volume = read_volume(tmp_path / "ct.nii")
+    labels = LabelVolume(np.zeros((4, 6, 5), np.uint8), make_affine() @ change)
+    with pytest.raises(GeometryError, match=r"4 x 6 x 5 voxels .* expected that of the CT, 4 x 6 x 5"):
+        labels_on_grid(labels, volume)
+
+
+def test_fewer_slices_are_refused(tmp_path: Path) -> None:
+    write_nifti(ct_array(), make_affine(), tmp_path / "ct.nii")
+    with pytest.raises(GeometryError):
+        labels_on_grid(LabelVolume(np.zeros((3, 6, 5), np.uint8), make_affine()), read_volume(tmp_path / "ct.nii"))
+
+
+@pytest.mark.parametrize("suffix", VOLUME_SUFFIXES)
+@pytest.mark.parametrize("value", [0.5, -1.0, 65536.0, np.nan])
+def test_values_that_are_no_labels(tmp_path: Path, suffix: str, value: float) -> None:
+    array = np.zeros((3, 3, 3), np.float32)
+    array[1, 1, 1] = value
+    with pytest.raises(InputError, match=r"no labels|NaN"):
+        read_label_volume(save(tmp_path / f"a{suffix}", array, np.eye(4)))
+
+
+@pytest.mark.parametrize("suffix", VOLUME_SUFFIXES)
+@pytest.mark.parametrize(("largest", "dtype"), [(255, np.uint8), (256, np.uint16), (65535, np.uint16)])
+def test_labels_take_the_narrower_of_two_types(tmp_path: Path, suffix: str, largest: int, dtype: type) -> None:
+    array = np.zeros((3, 4, 5), np.float32)
+    array[2, 1, 0] = largest
+    labels = read_label_volume(save(tmp_path / f"a{suffix}", array, make_affine())).labels
+    assert labels.dtype == dtype
+    assert (labels[0, 1, 2], np.count_nonzero(labels)) == (largest, 1)

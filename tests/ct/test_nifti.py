@@ -1,4 +1,4 @@
-"""NIfTI in and out: axes, scale, labels on the grid of a CT, refusals."""
+"""NIfTI in and out: axes, scale, tilted stacks, refusals."""
 
 from __future__ import annotations
 
@@ -11,22 +11,11 @@ import numpy as np
 import pytest
 
 from ct.dicom_files import make_slice, stored_slices, write
+from ct.volume_samples import ct_array, make_affine
 from lung_d2.ct import CTVolume, labels_on_grid, read_label_volume, read_volume, write_nifti
-from lung_d2.ct.labels import LabelVolume
 from lung_d2.errors import GeometryError, InputError
 
 FLIP_XY = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
-def ct_array(shape: tuple[int, int, int] = (4, 6, 5)) -> np.ndarray:
-    """Give HU ``[Z, Y, X]`` that differ in every voxel and hold air."""
-    return (np.arange(np.prod(shape)).reshape(shape) - 1000).astype(np.int16)
-
-
-def make_affine() -> np.ndarray:
-    affine = np.diag([0.75, 0.5, 2.0, 1.0])
-    affine[:3, 3] = [-30, -20, 100]
-    return affine
 
 
 def save(path: Path, array_xyz: np.ndarray, affine_ras: np.ndarray, code: int = 1) -> Path:
@@ -142,22 +131,6 @@ def test_truncated_and_absent(tmp_path: Path) -> None:
             read_volume(tmp_path / name)
 
 
-def test_labels_survive_any_order_of_axes(tmp_path: Path) -> None:
-    labels = (ct_array() % 7).astype(np.uint8)
-    xyz = labels.transpose(2, 1, 0)
-    volume_path = tmp_path / "ct.nii"
-    write_nifti(ct_array(), make_affine(), volume_path)
-    volume = read_volume(volume_path)
-    for order in itertools.permutations(range(3)):
-        orientation = np.array([[axis, flip] for axis, flip in zip(order, (-1, 1, -1), strict=True)])
-        moved = nibabel.orientations.apply_orientation(xyz, orientation)
-        affine = make_affine() @ nibabel.orientations.inv_ornt_aff(orientation, xyz.shape)
-        direct = LabelVolume(np.ascontiguousarray(moved.transpose(2, 1, 0)), affine)
-        np.testing.assert_array_equal(labels_on_grid(direct, volume), labels)
-        path = save(tmp_path / "labels.nii.gz", moved, FLIP_XY @ affine)
-        np.testing.assert_array_equal(labels_on_grid(read_label_volume(path), volume), labels)
-
-
 def test_labels_of_a_tilted_stack(tmp_path: Path) -> None:
     volume = tilted_volume(tmp_path / "dicom")
     labels = (np.arange(volume.hu.size).reshape(volume.hu.shape) % 5).astype(np.uint8)
@@ -166,38 +139,6 @@ def test_labels_of_a_tilted_stack(tmp_path: Path) -> None:
     assert int(image.header["qform_code"]) == 0
     np.testing.assert_allclose(image.affine, FLIP_XY @ volume.affine_lps, atol=1e-5)
     np.testing.assert_array_equal(labels_on_grid(read_label_volume(tmp_path / "labels.nii.gz"), volume), labels)
-
-
-def test_labels_of_one_slice_may_have_another_thickness(tmp_path: Path) -> None:
-    write_nifti(ct_array((1, 6, 5)), make_affine(), tmp_path / "ct.nii")
-    volume = read_volume(tmp_path / "ct.nii")
-    labels = LabelVolume(np.ones((1, 6, 5), np.uint8), make_affine() @ np.diag([1, 1, 7.0, 1]))
-    assert labels_on_grid(labels, volume).all()
-
-
-@pytest.mark.parametrize(
-    "change", [np.diag([1, 1, 1.2, 1]), np.diag([2.0, 1, 1, 1]), np.eye(4) + np.outer([0, 0, 1, 0], [0, 0, 0, 0.5])]
-)
-def test_another_grid_is_refused(tmp_path: Path, change: np.ndarray) -> None:
-    write_nifti(ct_array(), make_affine(), tmp_path / "ct.nii")
-    volume = read_volume(tmp_path / "ct.nii")
-    labels = LabelVolume(np.zeros((4, 6, 5), np.uint8), make_affine() @ change)
-    with pytest.raises(GeometryError, match=r"4 x 6 x 5 voxels .* expected that of the CT, 4 x 6 x 5"):
-        labels_on_grid(labels, volume)
-
-
-def test_fewer_slices_are_refused(tmp_path: Path) -> None:
-    write_nifti(ct_array(), make_affine(), tmp_path / "ct.nii")
-    with pytest.raises(GeometryError):
-        labels_on_grid(LabelVolume(np.zeros((3, 6, 5), np.uint8), make_affine()), read_volume(tmp_path / "ct.nii"))
-
-
-@pytest.mark.parametrize("value", [0.5, -1.0, 70000.0])
-def test_values_that_are_no_labels(tmp_path: Path, value: float) -> None:
-    array = np.zeros((3, 3, 3), np.float32)
-    array[1, 1, 1] = value
-    with pytest.raises(InputError, match="no labels"):
-        read_label_volume(save(tmp_path / "a.nii", array, np.eye(4)))
 
 
 def test_writing_leaves_one_file(tmp_path: Path) -> None:
