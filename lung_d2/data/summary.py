@@ -43,7 +43,7 @@ _LESION_EDGES: dict[str, tuple[float, ...]] = {
     "mean_hu": tuple(range(-1000, 201, 50)),
     "contrast_hu": tuple(range(0, 1001, 50)),
 }
-_PIXEL_EDGES = tuple(round(0.3 + 0.05 * step, 2) for step in range(25))
+_PIXEL_EDGES = (*(step / 20 for step in range(6, 20)), *(step / 10 for step in range(10, 20)), 2, 2.5)
 _SLICE_EDGES = (0.5, 0.75, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20)
 
 Splits = Mapping[str, Sequence[Record]]
