@@ -119,12 +119,11 @@ def test_damaged_nrrd_and_metaimage(
     data = write_itk(tmp_path / f"a{suffix}", array, np.eye(4), compress=compress).read_bytes()
     path, rng = tmp_path / f"b{suffix}", np.random.default_rng(7)
     for _ in range(ROUNDS):
-        path.write_bytes(
-            damage(data[:HEADER_BYTES], rng) + data[HEADER_BYTES:] if rng.integers(2) else damage(data, rng)
-        )
+        cut = HEADER_BYTES if rng.integers(2) else len(data)  # half of the damage is in the header
+        path.write_bytes(damage(data[:cut], rng) + data[cut:])
         for read in (read_volume, read_label_volume):
             try:
                 read(path)
-            except InputError as error:
-                assert len(str(error)) < 1000
+            except InputError:
+                continue
     assert capfd.readouterr() == ("", "")
