@@ -1,0 +1,237 @@
+"""A DICOM SEG file without its pixels: its segments, and where its frames lie.
+
+highdicom's ``Segmentation`` is not used to read it: that refuses frames without a position or dimension indices, makes
+no volume of a tilted stack, and takes three times as long. Its decoder is, see
+:mod:`lung_d2.data.importers.seg_pixels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from lung_d2.categories import BRONCHIECTASIS, CATEGORIES
+from lung_d2.ct.headers import show_code, text_of
+from lung_d2.ct.planes import MAX_SIDE, read_geometry, whole_number
+from lung_d2.data.importers.dicom_objects import (
+    REMEDY,
+    AnnotationKind,
+    ImageReference,
+    follow,
+    read_references,
+    read_tags,
+    refuse_damage,
+)
+from lung_d2.data.importers.slice_grid import FramePlane
+from lung_d2.errors import InputError
+
+SEGMENTATION = AnnotationKind(
+    "SEG",
+    {
+        "1.2.840.10008.5.1.4.1.1.66.4": "Segmentation Storage",
+        "1.2.840.10008.5.1.4.1.1.66.7": "Label Map Segmentation Storage",
+    },
+)
+BINARY, FRACTIONAL, LABELMAP = "BINARY", "FRACTIONAL", "LABELMAP"
+_BITS = {BINARY: (1, 8), FRACTIONAL: (8,), LABELMAP: (8, 16)}
+
+CODES = {category.code[:2]: category.name for category in CATEGORIES} | {
+    ("19325002", "SCT"): BRONCHIECTASIS.name,  # traction bronchiectasis
+    ("125040", "DCM"): "background",
+}
+"""Property types that need no table: code value and scheme."""
+
+_TAGS = (
+    *("SegmentationType", "MaximumFractionalValue", "PixelPaddingValue", "NumberOfFrames", "Rows", "Columns"),
+    *("SamplesPerPixel", "BitsAllocated", "BitsStored", "SegmentSequence", "SharedFunctionalGroupsSequence"),
+    *("PerFrameFunctionalGroupsSequence", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+)
+
+
+@dataclass(frozen=True)
+class SegFrame:
+    """One frame.
+
+    Attributes:
+        number: 1-based.
+        segment: Number of its segment; None in a label map, whose pixels say it.
+        plane: Where it lies; None where the file does not say.
+        images: The images it was drawn on, where the file says.
+    """
+
+    number: int
+    segment: int | None
+    plane: FramePlane | None
+    images: tuple[ImageReference, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """A SEG file without its pixels.
+
+    Attributes:
+        path: The file.
+        kind: ``BINARY``, ``FRACTIONAL`` or ``LABELMAP``.
+        maximum: Value that stands for 1 in a fractional one.
+        background: Pixel value that stands for no segment in a label map; -1: none does.
+        shape: Rows and columns of a frame.
+        bits: Of a pixel.
+        transfer_syntax: Its UID.
+        segments: What each segment is called, by its number; see :func:`read_segments`.
+        frames: In the order of the file.
+        offsets: Extended offset table of compressed frames, where there is one.
+    """
+
+    path: Path
+    kind: str
+    maximum: int
+    background: int
+    shape: tuple[int, int]
+    bits: int
+    transfer_syntax: str
+    segments: Mapping[int, tuple[str, ...]]
+    frames: tuple[SegFrame, ...] = field(repr=False)
+    offsets: tuple[bytes, bytes] | None = field(repr=False)
+
+    def where(self, frame: SegFrame) -> str:
+        """Return what messages call a frame."""
+        return f"{self.path} frame {frame.number}"
+
+
+def read_segments(path: Path) -> dict[int, tuple[str, ...]]:
+    """Read what the segments of a file are called, without its frames.
+
+    Returns:
+        By segment number: our name for its property type, label, number, description, and meaning and value of the
+        type. Any but the number may be empty; of a segment that needs a table, the label is the first that is not.
+
+    Raises:
+        InputError: The file is damaged, or has no segments.
+    """
+    dataset = read_tags(path, ["SegmentSequence"])
+    with refuse_damage(path):
+        return _segments(dataset, path)
+
+
+def read_segmentation(path: Path) -> Segmentation:
+    """Read all of a file but its pixels.
+
+    Raises:
+        GeometryError: The place of a frame is impossible.
+        InputError: The file is damaged, or is no segmentation of a known kind.
+    """
+    dataset = read_tags(path, _TAGS)
+    with refuse_damage(path):
+        return _read(dataset, path)
+
+
+def _read(dataset: Dataset, path: Path) -> Segmentation:
+    kind = text_of(dataset, "SegmentationType").upper()
+    bits, samples = (whole_number(dataset, name, path) for name in ("BitsAllocated", "SamplesPerPixel"))
+    if bits not in _BITS.get(kind, ()) or samples != 1:
+        raise InputError(
+            path,
+            found=f"SegmentationType {show_code(kind, _BITS)} of {bits} bits",
+            expected="BINARY of 1, FRACTIONAL of 8, LABELMAP of 8 or 16",
+            remedy=REMEDY,
+        )
+    rows, columns = (whole_number(dataset, name, path) for name in ("Rows", "Columns"))
+    if not (1 <= rows <= MAX_SIDE and 1 <= columns <= MAX_SIDE):
+        raise InputError(path, found=f"{rows} x {columns} pixels", expected=f"1 to {MAX_SIDE}", remedy=REMEDY)
+    syntax = str(dataset.file_meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian)
+    if syntax == ExplicitVRBigEndian:
+        raise InputError(path, found="big-endian pixels", expected="little endian", remedy=REMEDY)
+    segments = _segments(dataset, path)
+    offsets = [dataset.get(name) for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")]
+    return Segmentation(
+        path=path,
+        kind=kind,
+        maximum=_maximum(dataset, path) if kind == FRACTIONAL else 1,
+        background=_background(dataset, segments, path) if kind == LABELMAP else -1,
+        shape=(rows, columns),
+        bits=bits,
+        transfer_syntax=syntax,
+        segments=segments,
+        frames=_frames(dataset, kind, (rows, columns), segments, path),
+        offsets=(offsets[0], offsets[1]) if all(offsets) else None,
+    )
+
+
+def _maximum(dataset: Dataset, path: Path) -> int:
+    maximum = whole_number(dataset, "MaximumFractionalValue", path)
+    if not 1 <= maximum <= 255:
+        raise InputError(path, found=f"MaximumFractionalValue {maximum}", expected="1 to 255", remedy=REMEDY)
+    return maximum
+
+
+def _background(dataset: Dataset, segments: Collection[int], path: Path) -> int:
+    # Without padding, 0 is background even undeclared; declared, it is a segment as any other, if often called that.
+    return whole_number(dataset, "PixelPaddingValue", path, default=-1 if 0 in segments else 0)
+
+
+def _segments(dataset: Dataset, path: Path) -> dict[int, tuple[str, ...]]:
+    found: dict[int, tuple[str, ...]] = {}
+    for item in follow(dataset, "SegmentSequence"):
+        number = whole_number(item, "SegmentNumber", path)
+        if number in found:
+            raise InputError(path, found=f"segment {number} twice", expected="each once", remedy=REMEDY)
+        found[number] = _names(item, number)
+    if not found:
+        raise InputError(path, found="no segment", expected="one or more", remedy=REMEDY)
+    return found
+
+
+def _names(item: Dataset, number: int) -> tuple[str, ...]:
+    codes = follow(item, "SegmentedPropertyTypeCodeSequence") or [Dataset()]
+    value, scheme, meaning = (
+        text_of(codes[0], name) for name in ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
+    )
+    label, description = (text_of(item, name) for name in ("SegmentLabel", "SegmentDescription"))
+    return CODES.get((value, scheme), ""), label, str(number), description, meaning, value
+
+
+def _frames(
+    dataset: Dataset, kind: str, shape: tuple[int, int], segments: Collection[int], path: Path
+) -> tuple[SegFrame, ...]:
+    count = whole_number(dataset, "NumberOfFrames", path, default=1)
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    if len(groups) != count:
+        raise InputError(
+            path,
+            found=f"{count} frames declared but {len(groups)} functional groups",
+            expected="one for each",
+            remedy=REMEDY,
+        )
+    shared = follow(dataset, "SharedFunctionalGroupsSequence")[:1]
+    frames = []
+    for number, group in enumerate(groups, start=1):
+        frame = _frame(number, [group, *shared], kind, shape, path)
+        if frame.segment is not None and frame.segment not in segments:
+            raise InputError(
+                f"{path} frame {number}",
+                found=f"segment {frame.segment}, which is not declared",
+                expected=f"one of {len(segments)} segments",
+                remedy=REMEDY,
+            )
+        frames.append(frame)
+    return tuple(frames)
+
+
+def _frame(number: int, places: list[Dataset], kind: str, shape: tuple[int, int], path: Path) -> SegFrame:
+    """Read one frame; ``places`` are where its values may stand, first come first served."""
+    where = Path(f"{path} frame {number}")
+    plane, segment = None, None
+    if any(follow(place, "PlanePositionSequence") for place in places):
+        position, cosines, (down, across) = read_geometry(places, where)
+        row, column = np.array(cosines[:3]), np.array(cosines[3:])
+        plane = FramePlane(np.array(position), row * across, column * down, shape)
+    if kind != LABELMAP:
+        identities = [item for place in places for item in follow(place, "SegmentIdentificationSequence")]
+        segment = whole_number((identities or [Dataset()])[0], "ReferencedSegmentNumber", where)
+    images = [item for place in places for item in follow(place, "DerivationImageSequence", "SourceImageSequence")]
+    return SegFrame(number, segment, plane, read_references(images))
