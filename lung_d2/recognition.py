@@ -116,8 +116,8 @@ def recognize(source: Source, predictor: CTPredictor, series_uid: str | None = N
     """Detect the lesions of a series or of pictures of slices.
 
     Args:
-        source: A :class:`CTVolume`; a DICOM folder, DICOM files or a NIfTI file; or 8-bit pictures of slices, or a
-            folder of them and no DICOM, for a model trained on such.
+        source: A :class:`CTVolume`; a DICOM folder, DICOM files or a volume file (NIfTI, NRRD, MetaImage); or 8-bit
+            pictures of slices, or a folder of them and no DICOM, for a model trained on such.
         predictor: Model and grey levels.
         series_uid: Which series, where the source holds several.
 

@@ -62,7 +62,7 @@ class Stage:
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--series", type=Path, help="DICOM folder or NIfTI file of your own to recognise as well")
+    parser.add_argument("--series", type=Path, help="DICOM folder or volume file of your own to recognise as well")
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "quickstart", help="folder for everything")
     parser.add_argument("--preset", default="quick", help="phantoms to build: quick (default) or mini")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")

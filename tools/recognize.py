@@ -27,7 +27,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-file", required=True, help="config of the training, or the config.yaml it wrote")
     parser.add_argument("--weights", required=True, help="checkpoint of the training")
     parser.add_argument(
-        "--input", required=True, nargs="+", help="DICOM folder or files, NIfTI, or 8-bit pictures or a folder of them"
+        "--input",
+        required=True,
+        nargs="+",
+        help="DICOM folder or files, NIfTI, NRRD, MetaImage, or 8-bit pictures or a folder of them",
     )
     parser.add_argument("--output", required=True, type=Path, help="folder for the results")
     parser.add_argument("--series-uid", help="which series, where the input holds several")
