@@ -16,8 +16,8 @@ ERROR_STATUS = 2
 def run_tool(main: Callable[[], int | None]) -> None:
     """Run a tool's ``main`` and leave the process with its exit status.
 
-    An error of ours ends as one line on stderr and status 2; Ctrl-C as status 130. Anything else is a defect and
-    keeps its traceback.
+    An error of ours, or a path without permission, ends as one line on stderr and status 2; Ctrl-C as status 130.
+    Anything else is a defect and keeps its traceback.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # Detectron2 trips over deprecations of torch, which a user can do nothing about.
@@ -28,6 +28,9 @@ def run_tool(main: Callable[[], int | None]) -> None:
     except LungD2Error as error:
         traceback.clear_frames(error.__traceback__)  # closes progress bars, which end their line
         sys.stderr.write(f"error: {error}\n")
+        sys.exit(ERROR_STATUS)
+    except PermissionError as error:  # may come of any path, and says all that there is to say
+        sys.stderr.write(f"error: {error.filename}: {error.strerror}; check its permissions\n")
         sys.exit(ERROR_STATUS)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

@@ -45,6 +45,14 @@ def test_error_starts_a_line_though_a_progress_bar_was_open(capsys, bar_is_close
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: a.dcm")
 
 
+def test_path_without_permission_is_one_line_and_status_2(capsys):
+    def main():
+        raise PermissionError(13, "Permission denied", "a.dcm")
+
+    assert status_of(main) == ERROR_STATUS
+    assert capsys.readouterr().err == "error: a.dcm: Permission denied; check its permissions\n"
+
+
 def test_interrupt_is_status_130():
     def main():
         raise KeyboardInterrupt

@@ -98,6 +98,8 @@ IMPORTER = Importer("cvat", "export of CVAT: 'CVAT for images 1.1'", find_cases,
 
 
 def _xml_file(source: Path) -> Path:
+    if source.is_dir():
+        check_folder(source, "an export of CVAT")
     path = source / FILE_NAME if source.is_dir() else source
     if not path.is_file():
         raise DatasetError(path, found="no such file", expected="the XML of CVAT", remedy="correct the path")

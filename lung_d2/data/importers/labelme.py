@@ -30,6 +30,7 @@ from lung_d2.data.importers.options import (
 from lung_d2.data.importers.picture_files import (
     Spacing,
     check_size,
+    files_below,
     find_inside,
     list_pictures_below,
     path_inside,
@@ -109,7 +110,7 @@ def _json_files(source: Path) -> list[Path]:
     if source.is_file():
         return [source]
     check_folder(source, "JSON files of labelme")
-    found = sorted(path for path in source.rglob("*.json") if not path.name.startswith("."))
+    found = [path for path in files_below(source) if path.suffix.lower() == ".json"]
     if not found:
         raise DatasetError(source, found="no JSON file", expected=_WHAT, remedy="correct the path")
     return found

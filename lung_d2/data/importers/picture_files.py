@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
@@ -76,20 +77,34 @@ def _unsafe(name: object) -> str:
 
 def list_pictures_below(folder: Path) -> list[Path]:
     """List the pictures of a folder and of those below it, by path; hidden files and folders hold none."""
-    return [path for path in _files_below(folder) if path.suffix.lower() in PICTURES]
+    return [path for path in files_below(folder) if path.suffix.lower() in PICTURES]
 
 
 def list_slice_files(folder: Path) -> list[Path]:
     """List what :func:`read_slice_file` reads, in a folder and those below it, by path."""
-    return [path for path in _files_below(folder) if path.suffix.lower() in PICTURES or is_dicom_slice(path)]
+    return [path for path in files_below(folder) if path.suffix.lower() in PICTURES or is_dicom_slice(path)]
 
 
-def _files_below(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file()
-    )
+def files_below(folder: Path) -> list[Path]:
+    """List the files of a folder and of those below it, by path, but for hidden ones; links are followed.
+
+    Raises:
+        DatasetError: A folder cannot be opened.
+    """
+    found: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        real = os.path.realpath(place)
+        # A link to a folder above would go round for ever.
+        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
+        if real not in seen:
+            found += [Path(place, name) for name in files if not name.startswith(".")]
+        seen.add(real)
+    return sorted(path for path in found if path.is_file())
+
+
+def _refuse(error: OSError) -> None:
+    raise DatasetError(error.filename, found="a folder that cannot be opened", remedy="check its permissions")
 
 
 def read_slice_file(path: Path) -> tuple[npt.NDArray[np.generic], Spacing | None]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -155,7 +156,9 @@ def list_importers() -> dict[str, Importer]:
 
 
 def check_folder(path: Path, what: str) -> None:
-    """Raise :class:`DatasetError` where a folder that the user names is not there."""
+    """Raise :class:`DatasetError` where a folder that the user names is not there, or may not be opened."""
     if not path.is_dir():
         found = "a file" if path.exists() else "no such folder"
         raise DatasetError(path, found=found, expected=f"a folder of {what}", remedy="correct the path")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise DatasetError(path, found="a folder that cannot be opened", remedy="check its permissions")

@@ -88,7 +88,7 @@ def find_cases(
             source, found="neither --masks nor --label-map", expected="one of them", remedy="say where the masks are"
         )
     folder = source / images
-    for one in (folder, *(place for _, place in roles)):
+    for one in (source, folder, *(place for _, place in roles)):
         check_folder(one, "pictures")
     if any(place.samefile(folder) for _, place in roles):
         raise DatasetError(folder, found="pictures and masks in one folder", remedy="put the masks into another")

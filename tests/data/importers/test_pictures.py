@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from functools import partial
 
 import cv2
@@ -113,6 +114,23 @@ def test_files_are_listed_below_folders_without_hidden_ones(tmp_path):
     (tmp_path / "p" / "notes.txt").write_text("x")
     assert list_pictures_below(tmp_path) == [tmp_path / "b.PNG", tmp_path / "p" / "a.jpg"]
     assert list_slice_files(tmp_path) == [*list_pictures_below(tmp_path), tmp_path / "p" / "slice.dcm"]
+
+
+def test_links_are_followed_once(tmp_path, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    (other / "c.png").write_bytes(b"x")
+    (tmp_path / "p").symlink_to(other)
+    (tmp_path / "round").symlink_to(tmp_path)
+    assert list_pictures_below(tmp_path) == [tmp_path / "p" / "c.png"]
+
+
+def test_folder_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DatasetError, match=f"{tmp_path}: a folder that cannot be opened"):
+        list_pictures_below(tmp_path)
 
 
 @pytest.mark.parametrize("size", [(3, 4), (None, None), (0, 0), (3, None)])
