@@ -37,6 +37,7 @@ def read_raw_itk(path: Path) -> RawVolume:
     """
     is_nrrd = volume_suffix(path) in NRRD_SUFFIXES
     kind, io = ("NRRD", "NrrdImageIO") if is_nrrd else ("MetaImage", "MetaImageIO")
+    _check_name(path)
     try:
         data = check_nrrd_header(path) if is_nrrd else check_meta_header(path)
         with quiet_itk():
@@ -51,6 +52,16 @@ def read_raw_itk(path: Path) -> RawVolume:
         raise damaged(path, kind) from error
     placed, affine = to_dicom_axes(values.transpose(2, 1, 0), _affine_lps(reader, path), path)
     return RawVolume(path, placed, affine)
+
+
+def _check_name(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:  # ITK would end the process.
+        where = ascii(str(path))
+        raise InputError(
+            where, found="a name that is no UTF-8", expected="a path in UTF-8", remedy="rename it"
+        ) from error
 
 
 def _read_information(reader: Any) -> None:
