@@ -26,6 +26,7 @@ from lung_d2.data.instances import INSTANCE_KINDS, InstanceRule
 from lung_d2.data.labels import parse_labels
 from lung_d2.data.selection import Selection
 from lung_d2.data.splits import assign_patients, read_split_file
+from lung_d2.report.dataset_page import write_dataset_page
 
 logger = logging.getLogger("prepare_dataset")
 
@@ -129,7 +130,7 @@ def _add_splits(common: argparse.ArgumentParser) -> None:
 
 
 def main() -> None:
-    """Find the cases, import them, deal them to splits, write the data set and say what it holds."""
+    """Find the cases, import them, deal them to splits, write the data set with its report, and say what it holds."""
     importers = list_importers()
     args = build_parser(importers).parse_args()
     listed = read_split_file(args.split_file) if args.split_file else {"split": {}, "patient": {}}
@@ -152,7 +153,9 @@ def main() -> None:
         workers=args.workers,
         overwrite=args.overwrite,
     )
+    page = write_dataset_page(folder)
     _say(folder, args.name)
+    logger.info("look at %s", page)
 
 
 def _choose_split(
