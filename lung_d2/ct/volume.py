@@ -51,6 +51,7 @@ class CTVolume:
         frame_numbers: For each slice its 1-based frame, None for classic images.
         patient_hash: 16 hexadecimal digits that stand for the patient.
         series_hash: 16 hexadecimal digits that stand for the series.
+        source_files: For each slice the DICOM file that holds it; empty where the volume comes from elsewhere.
 
     Raises:
         GeometryError: The parts do not fit together.
@@ -66,6 +67,7 @@ class CTVolume:
     frame_numbers: tuple[int | None, ...] = field(repr=False)
     patient_hash: str
     series_hash: str
+    source_files: tuple[Path, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         """Check that the parts fit together, and make the arrays read-only."""
@@ -81,6 +83,7 @@ class CTVolume:
             and abs(float(np.linalg.det(self.affine_lps))) > 0,
             "sop_instance_uids": len(self.sop_instance_uids) == count,
             "frame_numbers": len(self.frame_numbers) == count,
+            "source_files": len(self.source_files) in (0, count),
         }
         wrong = ", ".join(name for name, right in parts.items() if not right)
         if wrong:
@@ -147,6 +150,7 @@ def load_series(series: CTSeries) -> CTVolume:
         frame_numbers=tuple(plane.frame_number for plane in stack.planes),
         patient_hash=series.patient_hash,
         series_hash=series.series_hash,
+        source_files=tuple(plane.path for plane in stack.planes),
     )
 
 

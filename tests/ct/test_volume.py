@@ -36,6 +36,11 @@ def test_whole_slope_is_exact(tmp_path: Path) -> None:
     assert len(set(volume.sop_instance_uids)) == 4
 
 
+def test_source_files_follow_the_slices(tmp_path: Path) -> None:
+    files = write_series(tmp_path, names=["d", "b", "c", "a"])
+    assert read_volume(tmp_path).source_files == tuple(files)
+
+
 def test_arrays_are_read_only(tmp_path: Path) -> None:
     write_series(tmp_path)
     with pytest.raises(ValueError, match="read-only"):
