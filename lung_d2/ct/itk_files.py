@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,15 @@ from lung_d2.ct.codec import quiet_itk, stderr_in
 from lung_d2.ct.headers import NRRD_SUFFIXES, volume_suffix
 from lung_d2.ct.meta_header import check_meta_header
 from lung_d2.ct.nrrd_header import check_nrrd_header
-from lung_d2.ct.planes import MAX_SPACING_MM
+from lung_d2.ct.planes import MAX_SPACING_MM, MAX_VOXELS
 from lung_d2.ct.raw_volume import Affine, RawVolume, check_size, damaged, to_dicom_axes
 from lung_d2.ct.text_headers import VoxelData, not_scalar_3d
 from lung_d2.errors import GeometryError, InputError
 
 _itk: Any = SimpleITK  # It has no types.
 
+READERS = {"NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
+"""What ITK calls the reader of each format."""
 COSINE_TOLERANCE = 0.01
 """By how much the length of a direction may differ from 1: files are written with few digits."""
 
@@ -35,23 +39,43 @@ def read_raw_itk(path: Path) -> RawVolume:
         GeometryError: It has no orientation, or no grid of perpendicular rows and columns.
         InputError: It is damaged, not 3-D, too large, or holds no numbers.
     """
-    is_nrrd = volume_suffix(path) in NRRD_SUFFIXES
-    kind, io = ("NRRD", "NrrdImageIO") if is_nrrd else ("MetaImage", "MetaImageIO")
+    if volume_suffix(path) in NRRD_SUFFIXES:
+        return _read(path, "NRRD", check_nrrd_header)[0]
+    return _read(path, "MetaImage", check_meta_header)[0]
+
+
+def read_raw_layers(path: Path) -> list[RawVolume]:
+    """Read an NRRD file that may list several label maps of one grid, as 3D Slicer writes segments that overlap.
+
+    Args:
+        path: A ``.nrrd`` file.
+
+    Raises:
+        GeometryError: It has no orientation, or no grid of perpendicular rows and columns.
+        InputError: It is damaged, not 3-D, too large, or holds no numbers.
+    """
+    return _read(path, "NRRD", partial(check_nrrd_header, layered=True), layered=True)
+
+
+def _read(
+    path: Path, kind: str, check_header: Callable[[Path], VoxelData], *, layered: bool = False
+) -> list[RawVolume]:
     _check_name(path)
     try:
-        data = check_nrrd_header(path) if is_nrrd else check_meta_header(path)
+        data = check_header(path)
         with quiet_itk():
             reader = _itk.ImageFileReader()
-            reader.SetImageIO(io)
+            reader.SetImageIO(READERS[kind])
             reader.SetFileName(str(path))
             _read_information(reader)
-            _check(reader, data, path)
+            _check(reader, data, path, layered)
             values = _itk.GetArrayFromImage(reader.Execute())
     # ITK raises RuntimeError for everything.
     except (RuntimeError, OSError) as error:
         raise damaged(path, kind) from error
-    placed, affine = to_dicom_axes(values.transpose(2, 1, 0), _affine_lps(reader, path), path)
-    return RawVolume(path, placed, affine)
+    layers = values.reshape(*reader.GetSize()[::-1], -1).transpose(3, 2, 1, 0)
+    affine = _affine_lps(reader, path)
+    return [RawVolume(path, *to_dicom_axes(layer, affine, path)) for layer in layers]
 
 
 def _check_name(path: Path) -> None:
@@ -70,16 +94,19 @@ def _read_information(reader: Any) -> None:
         reader.ReadImageInformation()
 
 
-def _check(reader: Any, data: VoxelData, path: Path) -> None:
+def _check(reader: Any, data: VoxelData, path: Path, layered: bool) -> None:
     """Refuse what the header declares before ITK allocates it."""
-    size = tuple(reader.GetSize())
+    size, count = tuple(reader.GetSize()), reader.GetNumberOfComponents()
     check_size(size, path)
     voxel = _itk.Image([1, 1, 1], reader.GetPixelID())
-    if reader.GetNumberOfComponents() != 1 or len(size) != 3 or "vector" in voxel.GetPixelIDTypeAsString():
-        raise not_scalar_3d(path, f"{len(size)} dimensions, {reader.GetNumberOfComponents()} components a voxel")
+    is_vector = count != 1 or "vector" in voxel.GetPixelIDTypeAsString()
+    if len(size) != 3 or (is_vector and not layered):
+        raise not_scalar_3d(path, f"{len(size)} dimensions, {count} components a voxel")
+    if math.prod(size) * count > MAX_VOXELS:
+        raise InputError(path, found=f"{count} layers of {size}", expected="2^30 voxels", remedy="save fewer segments")
     if _itk.GetArrayFromImage(voxel).dtype.kind not in "iuf":
         raise InputError(path, found=voxel.GetPixelIDTypeAsString(), expected="real numbers", remedy="give the CT")
-    data.check(math.prod(size) * voxel.GetSizeOfPixelComponent(), path)
+    data.check(math.prod(size) * count * voxel.GetSizeOfPixelComponent(), path)
     _affine_lps(reader, path)
 
 

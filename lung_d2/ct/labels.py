@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lung_d2.ct.affine import describe_grid
+from lung_d2.ct.itk_files import read_raw_layers
+from lung_d2.ct.raw_volume import RawVolume
 from lung_d2.ct.volume import CTVolume
 from lung_d2.ct.volume_files import read_raw_volume
 from lung_d2.errors import GeometryError, InputError
@@ -47,7 +50,23 @@ def read_label_volume(path: str | os.PathLike[str]) -> LabelVolume:
         GeometryError: It has no orientation, or no grid of perpendicular rows and columns.
         InputError: It is missing, damaged, not 3-D, too large, or holds values that are no labels (0 to 65535, whole).
     """
-    raw = read_raw_volume(path)
+    return _labels_of(read_raw_volume(path))
+
+
+def read_label_layers(path: Path) -> list[LabelVolume]:
+    """Read the layers of a label map whose labels may overlap, as 3D Slicer writes it; mostly there is one.
+
+    Args:
+        path: A ``.nrrd`` file; its first axis may list the layers.
+
+    Raises:
+        GeometryError: It has no orientation, or no grid of perpendicular rows and columns.
+        InputError: It is damaged, too large, or holds values that are no labels (0 to 65535, whole).
+    """
+    return [_labels_of(raw) for raw in read_raw_layers(path)]
+
+
+def _labels_of(raw: RawVolume) -> LabelVolume:
     labels = np.empty(raw.values.shape, dtype=np.uint16)
     for index, values in enumerate(raw.slices()):
         whole = np.rint(values)

@@ -43,8 +43,12 @@ OTHER_KINDS = frozenset({"list", "vector", "rgb-color", "rgba-color", "complex",
 MILLIMETRES = frozenset({"", "mm", "millimeter", "millimeters", "millimetre", "millimetres"})
 
 
-def check_nrrd_header(path: Path) -> VoxelData:
+def check_nrrd_header(path: Path, *, layered: bool = False) -> VoxelData:
     """Check the header of an NRRD file, and say where its voxels are.
+
+    Args:
+        path: The file.
+        layered: Whether an axis that lists several label maps may come before the three of space.
 
     Raises:
         GeometryError: It does not say how its axes lie in the patient.
@@ -55,6 +59,11 @@ def check_nrrd_header(path: Path) -> VoxelData:
     if not lines[0].startswith("NRRD"):
         raise damaged_header(path, "NRRD", "it does not begin as one")
     fields = _fields(lines[1:])
+    for name in ("dimension", "sizes", "type", "encoding"):
+        if name not in fields:
+            raise damaged_header(path, "NRRD", f"no field {name!r}")
+    if layered and fields["dimension"] == "4":
+        fields = _without_list(fields)
     _check_array(fields, path)
     _check_space(fields, path)
     coding = ENCODINGS[fields["encoding"].lower()]
@@ -76,10 +85,16 @@ def _fields(lines: list[str]) -> dict[str, str]:
     return fields
 
 
+def _without_list(fields: dict[str, str]) -> dict[str, str]:
+    """Return what the fields are for one layer, where the first axis lists them, which needs no direction."""
+    kind, _, kinds = fields.get("kinds", "").partition(" ")
+    direction, _, directions = fields.get("spacedirections", "").partition(" ")
+    if (kind.lower(), direction.lower()) != ("list", "none"):
+        return fields
+    return fields | {"dimension": "3", "kinds": kinds, "spacedirections": directions}
+
+
 def _check_array(fields: dict[str, str], path: Path) -> None:
-    for name in ("dimension", "sizes", "type", "encoding"):
-        if name not in fields:
-            raise damaged_header(path, "NRRD", f"no field {name!r}")
     kinds = fields.get("kinds", "").lower().split()
     others = sorted({show_code(kind, OTHER_KINDS) for kind in kinds if kind not in SPACE_KINDS})
     if fields["dimension"] != "3" or others:

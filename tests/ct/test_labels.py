@@ -9,10 +9,10 @@ import nibabel
 import numpy as np
 import pytest
 
-from ct.volume_samples import ct_array, make_affine, save
+from ct.volume_samples import ct_array, make_affine, save, write_nrrd
 from lung_d2.ct import CTVolume, labels_on_grid, read_label_volume, read_volume, write_nifti
 from lung_d2.ct.headers import VOLUME_SUFFIXES
-from lung_d2.ct.labels import LabelVolume
+from lung_d2.ct.labels import LabelVolume, read_label_layers
 from lung_d2.errors import GeometryError, InputError
 
 TURN = np.array([[1, 0, 0, 0], [0, 0.8, -0.6, 0], [0, 0.6, 0.8, 0], [0, 0, 0, 1.0]])
@@ -142,3 +142,55 @@ def test_labels_take_the_narrower_of_two_types(tmp_path: Path, suffix: str, larg
     labels = read_label_volume(save(tmp_path / f"a{suffix}", array, make_affine())).labels
     assert labels.dtype == dtype
     assert (labels[0, 1, 2], np.count_nonzero(labels)) == (largest, 1)
+
+
+LISTED = {"dimension": "4", "sizes": "2 5 6 4", "kinds": "list domain domain domain", "type": "uchar"}
+ALONG = "(0.75,0,0) (0,0.5,0) (0,0,2)"
+
+
+def layered(path: Path, **fields: str) -> Path:
+    """Write two layers of one grid, the values 1 to 120 and their doubles, as a list before the axes of space."""
+    values = np.arange(1, 121, dtype=np.uint8)
+    data = np.stack([values, 2 * values], axis=-1).tobytes()
+    return write_nrrd(path, data, **{**LISTED, "space directions": f"none {ALONG}", **fields})
+
+
+def test_layers_are_label_maps_of_one_grid(tmp_path: Path) -> None:
+    first, second = read_label_layers(layered(tmp_path / "a.nrrd"))
+    np.testing.assert_array_equal(first.labels, np.arange(1, 121).reshape(4, 6, 5))
+    np.testing.assert_array_equal(second.labels, 2 * first.labels.astype(int))
+    for one in (first, second):
+        np.testing.assert_allclose(one.affine_lps, make_affine())
+
+
+def test_one_layer_needs_no_list(tmp_path: Path) -> None:
+    data = np.arange(120, dtype=np.uint8)
+    for fields in ({}, {**LISTED, "sizes": "1 5 6 4", "space directions": f"none {ALONG}"}):
+        path = write_nrrd(tmp_path / "a.nrrd", data.tobytes(), **{"type": "uchar", **fields})
+        (layer,) = read_label_layers(path)
+        np.testing.assert_array_equal(layer.labels, data.reshape(4, 6, 5))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"kinds": "vector domain domain domain"}, "4 dimensions"),
+        ({"kinds": "domain domain domain list"}, "4 dimensions"),
+        ({"space directions": f"(1,0,0) {ALONG}"}, "4 dimensions"),
+        ({"space directions": "none none (0,0.5,0) (0,0,2)"}, "an axis has no space direction"),
+        ({"sizes": "3 5 6 4"}, "shorter than declared"),
+        ({"sizes": "2048 512 512 4"}, r"2048 layers of \(512, 512, 4\)"),
+        ({"sizes": "2 5 6"}, "damaged or no NRRD file"),
+        ({"sizes": "-2 5 6 4"}, "damaged or no NRRD file"),
+        ({"dimension": "5"}, "5 dimensions"),
+        ({"type": "double"}, "shorter than declared"),
+    ],
+)
+def test_what_lists_no_label_maps_is_refused(tmp_path: Path, fields: dict[str, str], words: str) -> None:
+    with pytest.raises(InputError, match=rf"a\.nrrd: .*{words}"):
+        read_label_layers(layered(tmp_path / "a.nrrd", **fields))
+
+
+def test_layers_are_no_volume(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no space \(list\)"):
+        read_label_volume(layered(tmp_path / "a.nrrd"))
