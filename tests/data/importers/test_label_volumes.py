@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from data.importers.truth import GEOMETRIES, compare, make_truth
-from data.importers.volume_files import write_volume
-from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
+from data.importers.volume_files import make_overlap, write_volume
 from lung_d2.data.importers.label_volumes import find_cases
 from lung_d2.data.importers.registry import PatientRule, Request
 from lung_d2.data.instances import InstanceRule
@@ -49,17 +47,10 @@ def found(case):
     ]
 
 
-def without_overlap(truth):
-    """Return the truth that a label map can hold, in which a voxel has one category."""
-    ggo, bronchiectasis = truth.instances[GROUND_GLASS_OPACITY], truth.instances[BRONCHIECTASIS]
-    apart = {GROUND_GLASS_OPACITY: np.where(bronchiectasis > 0, 0, ggo), BRONCHIECTASIS: bronchiectasis}
-    return replace(truth, instances=apart)
-
-
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_round_trip(tmp_path, geometry, suffix):
-    truth = without_overlap(make_truth(geometry))
+    truth = make_truth(geometry)
     image = write_volume(truth.hu, truth.affine_lps, tmp_path / f"images/p{suffix}")
     write_volume(truth.label_map(), truth.affine_lps, tmp_path / f"labels/p{suffix}")
     (case,) = find(tmp_path, BOTH)
@@ -67,7 +58,7 @@ def test_round_trip(tmp_path, geometry, suffix):
 
 
 def test_round_trip_of_masks_that_overlap(tmp_path):
-    truth = make_truth("oblique")
+    truth = make_overlap(make_truth("oblique"))
     image = write_volume(truth.hu, truth.affine_lps, tmp_path / "images/p.mha")
     for category, values in truth.instances.items():
         write_volume(values, truth.affine_lps, tmp_path / f"{category.name}/p.nii.gz")

@@ -1,0 +1,156 @@
+"""Segmentations of 3D Slicer over their CT.
+
+::
+
+    ROOT/CASE/ct.nrrd                   a CT in one volume file, or a DICOM series at any depth
+    ROOT/CASE/Segmentation.seg.nrrd     one or more segmentations of it
+
+    ROOT/a.nrrd  ROOT/a.seg.nrrd        or several CT in one folder, each with segmentations named after it
+
+What a segment means, ``--label`` says by its name; else its code does, where that is one of ours, else its name. With
+``--instances values`` each segment is one lesion.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from lung_d2.ct import CTVolume, find_series, read_volume
+from lung_d2.ct.headers import is_dicom, volume_suffix
+from lung_d2.ct.identity import hash_identity
+from lung_d2.data.cases import Case
+from lung_d2.data.importers.pairing import stem_of
+from lung_d2.data.importers.registry import Importer, Request, check_folder
+from lung_d2.data.importers.seg_nrrd import SEGMENTATION_SUFFIX, is_segmentation, read_segments_on
+from lung_d2.data.importers.volumes import build_volume_case, join_regions, read_series_files
+from lung_d2.data.instances import Region
+from lung_d2.data.labels import LabelTable
+from lung_d2.errors import DatasetError, SeriesChoiceError
+
+
+def find_cases(request: Request) -> list[Case]:
+    """Find the cases under the source.
+
+    Returns:
+        The cases, sorted by folder and name.
+
+    Raises:
+        DatasetError: There is no segmentation, a CT has none and may not be without, or one has no CT.
+        InputError: A case has no CT.
+        SeriesChoiceError: A case has several DICOM series.
+    """
+    check_folder(request.source, "cases")
+    return [case for folder in _case_folders(request.source) for case in _cases_in(folder, request)]
+
+
+IMPORTER = Importer("slicer", "3D Slicer's .seg.nrrd over CT as volume files or DICOM", find_cases)
+
+
+def _case_folders(root: Path) -> list[Path]:
+    """Return the folders in ``root``; or ``root`` where files lie in it, or none has both CT and segmentations."""
+    entries = sorted(path for path in root.iterdir() if not path.name.startswith("."))
+    if any(path.is_file() and (volume_suffix(path) or is_dicom(path)) for path in entries):
+        return [root]
+    folders = [
+        path for path in entries if path.is_dir() and (_volumes(path) or _segmentations(path) or _has_dicom(path))
+    ]
+    marked = [path for path in folders if _segmentations(path)]
+    if not folders or (marked and not any(_volumes(path) or _has_dicom(path) for path in marked)):
+        return [root]
+    return folders
+
+
+def _segmentations(folder: Path) -> list[Path]:
+    return [path for path in _volume_files(folder) if is_segmentation(path)]
+
+
+def _volumes(folder: Path) -> list[Path]:
+    return [path for path in _volume_files(folder) if not is_segmentation(path)]
+
+
+def _volume_files(folder: Path) -> list[Path]:
+    files = (path for path in folder.rglob("*") if volume_suffix(path) and path.is_file())
+    return sorted(path for path in files if not path.name.startswith("."))
+
+
+def _has_dicom(folder: Path) -> bool:
+    return any(path.is_file() and is_dicom(path) for path in folder.rglob("*"))
+
+
+def _cases_in(folder: Path, request: Request) -> list[Case]:
+    volumes, segmentations = _volumes(folder), _segmentations(folder)
+    if volumes:
+        pairs = _pair(volumes, segmentations)
+        return [_volume_case(volume, _annotated(volume, found, request), request) for volume, found in pairs.items()]
+    return [_dicom_case(folder, _annotated(folder, segmentations, request), request)]
+
+
+def _pair(volumes: Sequence[Path], segmentations: Sequence[Path]) -> dict[Path, list[Path]]:
+    """Pair by names, where there are several CT: that of the CT begins that of its segmentations."""
+    if len(volumes) == 1:
+        return {volumes[0]: list(segmentations)}
+    found: dict[Path, list[Path]] = {volume: [] for volume in volumes}
+    for path in segmentations:
+        name = path.name[: -len(SEGMENTATION_SUFFIX)]
+        matching = [volume for volume in volumes if re.match(rf"{re.escape(stem_of(volume))}(?![^\W_])", name)]
+        longest = max((len(stem_of(volume)) for volume in matching), default=0)
+        best = [volume for volume in matching if len(stem_of(volume)) == longest]
+        if len(best) != 1:
+            raise DatasetError(
+                path,
+                found=f"{len(best)} of {len(volumes)} CT volumes by its name",
+                expected="one",
+                remedy="name it after its CT, as a.seg.nrrd of a.nrrd, or give each case a folder",
+            )
+        found[best[0]].append(path)
+    return found
+
+
+def _annotated(where: Path, segmentations: list[Path], request: Request) -> list[Path]:
+    if not segmentations and not request.allow_unannotated:
+        raise DatasetError(
+            where,
+            found=f"no {SEGMENTATION_SUFFIX}",
+            expected="one or more over each CT",
+            remedy="add it, or give --allow-unannotated to take it as a case without lesions",
+        )
+    return segmentations
+
+
+def _volume_case(path: Path, segmentations: Sequence[Path], request: Request) -> Case:
+    inner = path.relative_to(request.source).with_name(stem_of(path)).as_posix()
+    return build_volume_case(
+        inner,
+        patient=request.patients.patient_of(path, request.source, hash_identity("patient", inner)),
+        series=hash_identity("series", inner),
+        read_ct=partial(read_volume, path),
+        read_regions=partial(_read_regions, list(segmentations), request.labels),
+        rule=request.rule,
+        files=[path, *segmentations],
+    )
+
+
+def _dicom_case(folder: Path, segmentations: Sequence[Path], request: Request) -> Case:
+    found = find_series(folder)
+    if len(found) != 1:
+        raise SeriesChoiceError(
+            folder, found=f"{len(found)} CT series", expected="one in each case", remedy="one folder for each series"
+        )
+    files = [header.path for header in found[0].headers]
+    inner = folder.relative_to(request.source)
+    return build_volume_case(
+        inner.as_posix() if inner.parts else folder.resolve().name,
+        patient=request.patients.patient_of(folder, request.source, found[0].patient_hash),
+        series=found[0].series_hash,
+        read_ct=partial(read_series_files, files, found[0].series_instance_uid),
+        read_regions=partial(_read_regions, list(segmentations), request.labels),
+        rule=request.rule,
+        files=[*files, *segmentations],
+    )
+
+
+def _read_regions(paths: Sequence[Path], labels: LabelTable, volume: CTVolume) -> Callable[[int], Sequence[Region]]:
+    return join_regions([read_segments_on(path, labels, volume) for path in paths])
