@@ -17,10 +17,11 @@ import logging
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from lung_d2.ct.identity import hash_identity
 from lung_d2.data.cases import AnnotatedSlice, Case, fingerprint_files
-from lung_d2.data.importers.coco_masks import decode_segmentation
+from lung_d2.data.importers.coco_masks import decode_segmentation, polygons_of
 from lung_d2.data.importers.coco_records import CocoAnnotation, CocoFile, CocoImage, Id, read_coco
 from lung_d2.data.importers.coco_splits import split_of_file
 from lung_d2.data.importers.options import (
@@ -31,8 +32,9 @@ from lung_d2.data.importers.options import (
 )
 from lung_d2.data.importers.picture_files import Spacing, check_size, find_inside, read_slice_file
 from lung_d2.data.importers.pictures import Drawing, annotate_picture, build_picture_cases
+from lung_d2.data.importers.pixel_origin import AUTO, choose_origin
 from lung_d2.data.importers.registry import Importer, Request, check_folder
-from lung_d2.data.importers.shapes import CORNER, Canvas
+from lung_d2.data.importers.shapes import Canvas
 from lung_d2.data.instances import VALUES, InstanceRule, Region
 from lung_d2.data.labels import Label, LabelTable, meanings_of_names
 from lung_d2.errors import DatasetError
@@ -64,7 +66,7 @@ def find_cases(
     *,
     images: str | None = None,
     spacing_mm: str | None = None,
-    pixel_origin: str = CORNER,
+    pixel_origin: str = AUTO,
     crowd: str | None = None,
     splits_from_names: bool = False,
 ) -> list[Case]:
@@ -75,7 +77,7 @@ def find_cases(
             folders. Its labels go by the names of the categories, or by their ids.
         images: Folder of the pictures, in the source; 8-bit pictures, or DICOM files of one slice.
         spacing_mm: ``"ROW,COLUMN"`` or one number, for pictures that do not say.
-        pixel_origin: What (0, 0) is in polygons; see :class:`lung_d2.data.importers.shapes.Canvas`.
+        pixel_origin: What (0, 0) is; see :func:`lung_d2.data.importers.pixel_origin.choose_origin`.
         crowd: What ``iscrowd`` means: ``"undecided"`` or ``"lesion"``; None: undecided, unless CVAT made the file.
         splits_from_names: Put the cases into the splits that the files are named by; see
             :func:`lung_d2.data.importers.coco_splits.split_of_file`.
@@ -94,6 +96,7 @@ def find_cases(
     if images:
         check_folder(base / images, "pictures")
     drawings: list[Drawing] = []
+    rings: list[list[Any]] = []
     marked = 0
     for path in _json_files(request.source):
         content = read_coco(path)
@@ -102,6 +105,7 @@ def find_cases(
         folder = base / images if images else _picture_folder(path, content)
         split = split_of_file(path) if splits_from_names else ""
         drawings += _find_drawings(path, content, folder, split)
+        rings += [ring for one in _every(content) for ring in polygons_of(one.segmentation)]
         marked += len(content.annotations)
     if not marked and not request.allow_unannotated:
         raise DatasetError(
@@ -110,7 +114,8 @@ def find_cases(
             expected="one or more",
             remedy="give the file with the annotations, or --allow-unannotated if no slice has a lesion",
         )
-    read = partial(_read_slice, request.labels, request.rule, spacing, pixel_origin, crowd or UNDECIDED)
+    origin = choose_origin(pixel_origin, rings, request.source)
+    read = partial(_read_slice, request.labels, request.rule, spacing, origin, crowd or UNDECIDED)
     return build_picture_cases(drawings, read, request)
 
 

@@ -53,6 +53,12 @@ def decode_segmentation(segmentation: Any, canvas: Canvas, where: str) -> Mask:
     return mask
 
 
+def polygons_of(segmentation: Any) -> list[list[Any]]:
+    """Return the polygons of a segmentation as pairs of x and y, right or wrong; none of RLE."""
+    rings = segmentation if isinstance(segmentation, list) else []
+    return [list(zip(ring[::2], ring[1::2], strict=False)) for ring in rings if isinstance(ring, list)]
+
+
 def _pair(ring: list[Any], where: str) -> npt.NDArray[np.float64]:
     """Return the points ``(N, 2)`` of ``[x0, y0, x1, y1, ...]``."""
     if any(isinstance(value, bool) or not isinstance(value, int | float) for value in ring):

@@ -20,7 +20,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from lung_d2.data.cases import AnnotatedSlice, Case, fingerprint_files
-from lung_d2.data.importers.cvat_xml import AREAS, CvatImage, fill_shape, read_cvat
+from lung_d2.data.importers.cvat_xml import AREAS, CvatImage, fill_shape, points_of, read_cvat
 from lung_d2.data.importers.options import (
     add_images_argument,
     add_origin_argument,
@@ -30,8 +30,9 @@ from lung_d2.data.importers.options import (
 )
 from lung_d2.data.importers.picture_files import Spacing, check_size, find_inside, read_slice_file
 from lung_d2.data.importers.pictures import Drawing, annotate_picture, build_picture_cases
+from lung_d2.data.importers.pixel_origin import AUTO, choose_origin
 from lung_d2.data.importers.registry import Importer, Request, check_folder
-from lung_d2.data.importers.shapes import CORNER, Canvas, cut_background, refuse_shape, warn_of_skipped
+from lung_d2.data.importers.shapes import Canvas, cut_background, refuse_shape, warn_of_skipped
 from lung_d2.data.instances import VALUES, InstanceRule, Region
 from lung_d2.data.labels import Label, LabelTable, meanings_of_names
 from lung_d2.errors import DatasetError
@@ -52,7 +53,7 @@ def find_cases(
     *,
     images: str | None = None,
     spacing_mm: str | None = None,
-    pixel_origin: str = CORNER,
+    pixel_origin: str = AUTO,
     skip_shapes: bool = False,
 ) -> list[Case]:
     """Find the slices and group them by patient.
@@ -61,7 +62,7 @@ def find_cases(
         request: Its source is the unpacked export, or its XML file.
         images: Folder of the pictures, in the source.
         spacing_mm: ``"ROW,COLUMN"`` or one number, for pictures that do not say.
-        pixel_origin: What (0, 0) is; see :class:`lung_d2.data.importers.shapes.Canvas`.
+        pixel_origin: What (0, 0) is; see :func:`lung_d2.data.importers.pixel_origin.choose_origin`.
         skip_shapes: Leave out shapes that give no mask (boxes, points, lines), instead of refusing them.
 
     Returns:
@@ -90,7 +91,9 @@ def find_cases(
         Drawing(_find_picture(image, folder), folder, (("cvat", path),), str(number))
         for number, image in enumerate(records)
     ]
-    read = partial(_read_slice, request.labels, request.rule, spacing, pixel_origin)
+    polygons = (shape for image in records for shape in image.shapes if shape.kind == "polygon")
+    origin = choose_origin(pixel_origin, (points_of(shape) for shape in polygons), path)
+    read = partial(_read_slice, request.labels, request.rule, spacing, origin)
     return build_picture_cases(drawings, read, request)
 
 

@@ -94,7 +94,7 @@ def fill_shape(shape: CvatShape, canvas: Canvas) -> Mask:
         DatasetError: It is broken, has no area, or lies outside the picture.
     """
     if shape.kind == "polygon":
-        return canvas.fill(_points(shape), shape.where)
+        return canvas.fill(points_of(shape), shape.where)
     left, top, width, height = (_whole(shape, name) for name in ("left", "top", "width", "height"))
     rows, columns = canvas.shape
     if left < 0 or top < 0 or width < 1 or height < 1 or left + width > columns or top + height > rows:
@@ -171,7 +171,12 @@ def _whole(shape: CvatShape, name: str, default: str = "") -> int:
         raise DatasetError(shape.where, found=found, expected="a whole number", remedy=_REMEDY) from error
 
 
-def _points(shape: CvatShape) -> list[tuple[float, float]]:
+def points_of(shape: CvatShape) -> list[tuple[float, float]]:
+    """Return the points of a polygon, x and y in pixels.
+
+    Raises:
+        DatasetError: They are no such thing.
+    """
     try:
         pairs = [point.split(",") for point in shape.attributes.get("points", "").split(";")]
         return [(float(x), float(y)) for x, y in pairs]

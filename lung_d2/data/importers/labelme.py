@@ -37,9 +37,10 @@ from lung_d2.data.importers.picture_files import (
     read_slice_file,
 )
 from lung_d2.data.importers.pictures import Drawing, annotate_picture, build_picture_cases
+from lung_d2.data.importers.pixel_origin import AUTO, choose_origin
 from lung_d2.data.importers.records import Record, read_json, take, take_objects
 from lung_d2.data.importers.registry import Importer, Request, check_folder
-from lung_d2.data.importers.shapes import CORNER, Canvas, cut_background, refuse_shape, warn_of_skipped
+from lung_d2.data.importers.shapes import Canvas, cut_background, refuse_shape, warn_of_skipped
 from lung_d2.data.instances import VALUES, InstanceRule
 from lung_d2.data.labels import Label, LabelTable, meanings_of_names
 from lung_d2.errors import DatasetError
@@ -61,7 +62,7 @@ def find_cases(
     *,
     images: str | None = None,
     spacing_mm: str | None = None,
-    pixel_origin: str = CORNER,
+    pixel_origin: str = AUTO,
     skip_shapes: bool = False,
 ) -> list[Case]:
     """Find the slices and group them by patient.
@@ -70,7 +71,7 @@ def find_cases(
         request: Its source is a folder with JSON files, at any depth, or one JSON file.
         images: Folder of the pictures, in the source; the last part of ``imagePath`` is looked for in it.
         spacing_mm: ``"ROW,COLUMN"`` or one number, for pictures that do not say.
-        pixel_origin: What (0, 0) is; see :class:`lung_d2.data.importers.shapes.Canvas`.
+        pixel_origin: What (0, 0) is; see :func:`lung_d2.data.importers.pixel_origin.choose_origin`.
         skip_shapes: Leave out points and lines, instead of refusing them.
 
     Returns:
@@ -89,17 +90,20 @@ def find_cases(
     skipped: Counter[str] = Counter()
     names: dict[str, tuple[str]] = {}
     drawings = []
+    rings: list[object] = []
     for path in _json_files(request.source):
         record = read_json(path, _WHAT)
         shapes = _list_shapes(record, path)
         names |= {label: (label,) for label, _, _ in shapes}
+        rings += [shape.get("points") for shape in record["shapes"] if kind_of(shape) == "polygon"]
         skipped.update(_kinds_without_area(shapes, request.labels, skip_shapes))
         drawings.append(_find_drawing(record, path, base, folder))
     meanings_of_names(names, request.labels, request.source)
     warn_of_skipped(skipped, request.source)
     if request.source.is_dir():
         drawings += _unannotated(drawings, folder or base, request.allow_unannotated)
-    read = partial(_read_slice, request.labels, request.rule, spacing, pixel_origin)
+    origin = choose_origin(pixel_origin, rings, request.source)
+    read = partial(_read_slice, request.labels, request.rule, spacing, origin)
     return build_picture_cases(sorted(drawings, key=lambda one: one.picture), read, request)
 
 

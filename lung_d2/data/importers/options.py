@@ -6,7 +6,7 @@ import argparse
 import math
 
 from lung_d2.data.importers.picture_files import Spacing
-from lung_d2.data.importers.shapes import CENTRE, CORNER
+from lung_d2.data.importers.pixel_origin import AUTO, CENTRE, CORNER
 from lung_d2.errors import ConfigError
 
 _MAX_SPACING_MM = 10.0  # a chest of 512 pixels would be 5 m wide
@@ -49,10 +49,10 @@ def add_origin_argument(parser: argparse.ArgumentParser) -> None:
     """Add the option that says what the coordinates of a tool mean."""
     parser.add_argument(
         "--pixel-origin",
-        choices=(CORNER, CENTRE),
-        default=CORNER,
-        help="what (0, 0) is: the picture's corner, as COCO, CVAT and labelme draw (default), or the centre of its "
-        "first pixel, as in contours that a script took from cv2.findContours",
+        choices=(AUTO, CORNER, CENTRE),
+        default=AUTO,
+        help="what (0, 0) is: the picture's corner, as COCO, CVAT and labelme draw, or the centre of its first pixel, "
+        "as in contours that a script took from cv2.findContours (default: what the contours look like)",
     )
 
 

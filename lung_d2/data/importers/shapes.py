@@ -12,15 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lung_d2.data.cases import Mask
+from lung_d2.data.importers.pixel_origin import CORNER, FIRST_CENTRE
 from lung_d2.data.instances import Region
 from lung_d2.data.labels import Label
 from lung_d2.data.polygons import check_ring, fill_polygon
 from lung_d2.errors import DatasetError
 
 logger = logging.getLogger(__name__)
-
-CORNER, CENTRE = "corner", "centre"
-_FIRST_CENTRE = {CORNER: 0.5, CENTRE: 0.0}
 
 
 def refuse_shape(kind: str, where: str | Path) -> DatasetError:
@@ -63,7 +61,7 @@ class Canvas:
             DatasetError: It is no contour, or lies outside the picture altogether.
         """
         try:
-            ring = check_ring(points) - _FIRST_CENTRE[self.origin]
+            ring = check_ring(points) - FIRST_CENTRE[self.origin]
         except DatasetError as error:
             raise error.at(where) from error
         low, high = ring.min(axis=0), ring.max(axis=0)
@@ -86,7 +84,7 @@ class Canvas:
         Raises:
             DatasetError: Its radius is not above 0, a number is not finite, or it lies outside the picture.
         """
-        x, y = np.asarray(centre, np.float64) - _FIRST_CENTRE[self.origin]
+        x, y = np.asarray(centre, np.float64) - FIRST_CENTRE[self.origin]
         if not (np.isfinite([x, y, radius]).all() and radius > 0):
             raise DatasetError(where, found="a circle without area", remedy="draw it again")
         rows, columns = np.ogrid[: self.shape[0], : self.shape[1]]

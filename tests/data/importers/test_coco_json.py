@@ -90,7 +90,9 @@ def test_rle_comes_back_exactly(tmp_path, segment):
     assert set(compare(cases).values()) == {1.0}
 
 
-@pytest.mark.parametrize(("segment", "origin"), [(outline, "corner"), (raw_outline, "centre")])
+@pytest.mark.parametrize(
+    ("segment", "origin"), [(outline, "corner"), (raw_outline, "centre"), (outline, "auto"), (raw_outline, "auto")]
+)
 def test_polygons_come_back(tmp_path, segment, origin):
     write_truth(tmp_path / "coco.json", segment)
     write_pictures(tmp_path)
