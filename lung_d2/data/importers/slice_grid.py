@@ -149,15 +149,34 @@ class SliceGrid:
             raise self._between(z, where)
         return index
 
+    def slices_named(self, references: Sequence[ImageReference], where: str) -> set[int]:
+        """Return the slices whose images are named; none where no image is.
+
+        Raises:
+            GeometryError: Images are named, but none of the series.
+        """
+        named = {
+            index
+            for uid, wanted in references
+            for index, frame in self.images.get(uid, ())
+            if wanted is None or frame is None or wanted == frame
+        }
+        if references and not named:
+            raise GeometryError(
+                where,
+                found=f"names image {show_uid(references[0].sop_instance_uid)}, which is not in the series",
+                expected="an image of its CT series",
+                remedy="give the whole series that it was drawn on",
+            )
+        return named
+
     def check_images(self, index: int, references: Sequence[ImageReference], where: str) -> None:
         """Check that what lies on a slice names the image of that slice, where it names any.
 
         Raises:
             GeometryError: It names another, or one that is not in the series.
         """
-        named = self._slices_named(references)
-        if references and not named:
-            raise _unknown_image(references, where)
+        named = self.slices_named(references, where)
         if named and index not in named:
             raise GeometryError(
                 where,
@@ -172,9 +191,7 @@ class SliceGrid:
         Raises:
             GeometryError: None or several are.
         """
-        named = self._slices_named(references)
-        if references and not named:
-            raise _unknown_image(references, where)
+        named = self.slices_named(references, where)
         if len(named) != 1:
             raise GeometryError(
                 where,
@@ -183,14 +200,6 @@ class SliceGrid:
                 remedy="export it again with plane positions",
             )
         return min(named)
-
-    def _slices_named(self, references: Sequence[ImageReference]) -> set[int]:
-        return {
-            index
-            for uid, wanted in references
-            for index, frame in self.images.get(uid, ())
-            if wanted is None or frame is None or wanted == frame
-        }
 
     def _between(self, z: Floats, where: str) -> GeometryError:
         worst = z[np.argmax(np.abs(z - np.clip(np.rint(z), 0, self.shape[0] - 1)))]
@@ -205,15 +214,6 @@ class SliceGrid:
             expected=f"in a slice, within {self.slice_tolerance * self.spacing_mm:.2f} mm",
             remedy="give the series it was drawn on, or draw it on the slices",
         )
-
-
-def _unknown_image(references: Sequence[ImageReference], where: str) -> GeometryError:
-    return GeometryError(
-        where,
-        found=f"names image {show_uid(references[0].sop_instance_uid)}, which is not in the series",
-        expected="an image of its CT series",
-        remedy="give the whole series that it was drawn on",
-    )
 
 
 def _describe(plane: FramePlane) -> str:

@@ -13,6 +13,9 @@ import SimpleITK as sitk
 from ct.dicom_files import make_slice, write
 from data.importers.loading import load_case, refuse_case, union
 from lung_d2.ct import read_volume
+from lung_d2.ct.headers import is_dicom, read_header
+from lung_d2.ct.series import foreign_kind
+from lung_d2.data.importers import rtstruct
 from lung_d2.data.importers.dicom_seg import find_cases
 from lung_d2.data.importers.registry import Request
 from lung_d2.data.labels import parse_labels
@@ -157,3 +160,49 @@ def test_seg_of_highdicom_without_its_series_is_refused_by_uid(name, data_root, 
     root = copy_case(data_root, tmp_path, "ct_image.dcm", f"seg_image_ct_{name}.dcm", folder="highdicom_test_files")
     message = refused(root, DatasetError, "*=background")
     assert "an annotation of series 1.3.6.1.4.1.5962.1.1.0.0.0.1196530851.28319.0.2, not here" in message
+
+
+def inside(points, shape):
+    """Tell by counting crossings to the right of each pixel's centre what a polygon ``(N, 2)`` surrounds."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    mask = np.zeros(shape, bool)
+    for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0), strict=True):
+        if y0 != y1:
+            crossed = (rows >= min(y0, y1)) & (rows < max(y0, y1))
+            mask ^= crossed & (x0 + (rows - y0) * (x1 - x0) / (y1 - y0) > columns)
+    return mask
+
+
+def test_structures_of_rt_utils_lie_where_they_say_with_their_hole(data_root, tmp_path):
+    folder = data_root / "odd_files/rt-utils_mock_data"
+    names = ("ct_1.dcm", "ct_2.dcm", "rt.dcm")
+    root = copy_case(data_root, tmp_path, *names, folder="rt-utils_mock_data")
+    image = pydicom.dcmread(folder / "ct_1.dcm", stop_before_pixels=True)
+    expected = np.zeros((2, 512, 512), bool)
+    for contour in pydicom.dcmread(folder / "rt.dcm").ROIContourSequence[0].ContourSequence:
+        points = np.array(contour.ContourData, float).reshape(-1, 3)
+        assert (points[:, 2] == image.ImagePositionPatient[2]).all()
+        expected[0] ^= inside((points[:, :2] - image.ImagePositionPatient[:2]) / image.PixelSpacing, (512, 512))
+    slices = load_case(rtstruct.find_cases, root, "ROI-1=ground_glass_opacity")
+    assert expected.sum() > 1000
+    assert np.array_equal(union(slices), expected)
+
+
+@pytest.mark.parametrize("name", ["invalid_reference_rt.dcm", "non_existent_reference_rt.dcm"])
+def test_structures_that_name_images_that_are_not_there_are_refused(name, data_root, tmp_path):
+    root = copy_case(data_root, tmp_path, "ct_1.dcm", "ct_2.dcm", name, folder="rt-utils_mock_data")
+    message = refuse_case(rtstruct.find_cases, root, GeometryError, "*=ground_glass_opacity")
+    assert f"{name} ROI 1 contour 1: names image 2.16.840.1.114362.1.11940992.23790159890.563423471.995.90" in message
+    assert "which is not in the series" in message
+
+
+def test_odd_files_hold_no_other_annotations(data_root):
+    kinds = {}
+    for path in (data_root / "odd_files").rglob("*"):
+        if path.is_file() and is_dicom(path):
+            kind = foreign_kind(read_header(path))
+            kinds.setdefault(kind, set()).add(path.name)
+    assert kinds["RTSTRUCT"] == {"rt.dcm", "invalid_reference_rt.dcm", "non_existent_reference_rt.dcm"}
+    segs = {"label.seg", "liver.dcm", "partial_overlaps.dcm", "sparse-labelmap-noppv.dcm"}
+    names = ("binary", "binary_fractional", "binary_overlap", "binary_single_frame", "true_fractional")
+    assert kinds["SEG"] == segs | {f"seg_image_ct_{name}.dcm" for name in names}
