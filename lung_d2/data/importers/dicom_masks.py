@@ -17,13 +17,14 @@ from pathlib import Path
 
 from lung_d2.categories import CATEGORIES, category_by_name
 from lung_d2.ct import CTSeries, find_series
-from lung_d2.ct.headers import VOLUME_SUFFIXES, is_dicom, volume_suffix
+from lung_d2.ct.headers import VOLUME_SUFFIXES, volume_suffix
 from lung_d2.ct.volume import CTVolume
 from lung_d2.data.cases import Case
 from lung_d2.data.importers.registry import Importer, Request, check_folder
 from lung_d2.data.importers.volumes import (
     build_volume_case,
     join_regions,
+    may_be_image,
     meanings_of_values,
     read_labels_on,
     read_series_files,
@@ -33,8 +34,6 @@ from lung_d2.data.importers.volumes import (
 from lung_d2.data.instances import Region
 from lung_d2.data.labels import LabelTable
 from lung_d2.errors import DatasetError, SeriesChoiceError
-
-_DICOMDIR = "DICOMDIR"  # the index of a medium (PS3.10), which holds no image
 
 
 def find_cases(request: Request) -> list[Case]:
@@ -83,16 +82,12 @@ def _case_folders(root: Path) -> list[Path]:
     """
     entries = sorted(root.iterdir())
     folders = [path for path in entries if path.is_dir()]
-    dicom = {path for path in folders if any(map(_is_image, path.rglob("*")))}
+    dicom = {path for path in folders if any(map(may_be_image, path.rglob("*")))}
     masks = {path for path in folders if _mask_files(path)}
-    lie_here = any(_is_image(path) or _is_mask(path) for path in entries)
+    lie_here = any(may_be_image(path) or _is_mask(path) for path in entries)
     if lie_here or not dicom or (masks and not dicom & masks):
         return [root]
     return sorted(dicom | masks)
-
-
-def _is_image(path: Path) -> bool:
-    return path.is_file() and path.name.upper() != _DICOMDIR and is_dicom(path)
 
 
 def _is_mask(path: Path) -> bool:

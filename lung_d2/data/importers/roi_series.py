@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pydicom
 
-from lung_d2.ct.headers import READ_ERRORS, is_dicom, quiet_pydicom
+from lung_d2.ct.headers import READ_ERRORS, quiet_pydicom
 from lung_d2.data.importers.roi_text import RoiText, read_roi_text
+from lung_d2.data.importers.volumes import may_be_image
 from lung_d2.errors import DatasetError
 
 _NUMBERED = re.compile(r"-(\d{1,9})$")
@@ -32,7 +33,7 @@ def list_series(source: Path) -> tuple[dict[Path, list[Path]], dict[Path, list[R
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = [Path(root, name) for name in sorted(names) if not name.startswith(".")]
         written = [path for path in paths if path.suffix.casefold() == ".txt"]
-        slices = [path for path in paths if path not in written and path.is_file() and is_dicom(path)]
+        slices = [path for path in paths if path not in written and may_be_image(path)]
         if slices:
             series[Path(root)] = slices
         found.extend(text for text in map(read_roi_text, written) if text is not None)

@@ -19,13 +19,13 @@ from functools import partial
 from pathlib import Path
 
 from lung_d2.ct import CTVolume, find_series, read_volume
-from lung_d2.ct.headers import is_dicom, volume_suffix
+from lung_d2.ct.headers import volume_suffix
 from lung_d2.ct.identity import hash_identity
 from lung_d2.data.cases import Case
 from lung_d2.data.importers.pairing import stem_of
 from lung_d2.data.importers.registry import Importer, Request, check_folder
 from lung_d2.data.importers.seg_nrrd import SEGMENTATION_SUFFIX, is_segmentation, read_segments_on
-from lung_d2.data.importers.volumes import build_volume_case, join_regions, read_series_files
+from lung_d2.data.importers.volumes import build_volume_case, join_regions, may_be_image, read_series_files
 from lung_d2.data.instances import Region
 from lung_d2.data.labels import LabelTable
 from lung_d2.errors import DatasetError, SeriesChoiceError
@@ -52,7 +52,7 @@ IMPORTER = Importer("slicer", "3D Slicer's .seg.nrrd over CT as volume files or 
 def _case_folders(root: Path) -> list[Path]:
     """Return the folders in ``root``; or ``root`` where files lie in it, or none has both CT and segmentations."""
     entries = sorted(path for path in root.iterdir() if not path.name.startswith("."))
-    if any(path.is_file() and (volume_suffix(path) or is_dicom(path)) for path in entries):
+    if any((volume_suffix(path) and path.is_file()) or may_be_image(path) for path in entries):
         return [root]
     folders = [
         path for path in entries if path.is_dir() and (_volumes(path) or _segmentations(path) or _has_dicom(path))
@@ -77,7 +77,7 @@ def _volume_files(folder: Path) -> list[Path]:
 
 
 def _has_dicom(folder: Path) -> bool:
-    return any(path.is_file() and is_dicom(path) for path in folder.rglob("*"))
+    return any(map(may_be_image, folder.rglob("*")))
 
 
 def _cases_in(folder: Path, request: Request) -> list[Case]:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lung_d2.ct import find_series, load_series
+from lung_d2.ct.headers import is_dicom
 from lung_d2.ct.labels import Labels, labels_on_grid, read_label_volume
 from lung_d2.ct.series import choose_series
 from lung_d2.ct.volume import CTVolume
@@ -18,6 +19,8 @@ from lung_d2.data.cases import AnnotatedSlice, Case, fingerprint_files
 from lung_d2.data.instances import InstanceRule, Region, annotate_volume
 from lung_d2.data.labels import LabelTable, Meaning, meanings_of_names
 from lung_d2.errors import GeometryError
+
+_DICOMDIR = "DICOMDIR"  # the index of a medium (PS3.10), which holds no image
 
 ReadRegions = Callable[[CTVolume], Callable[[int], Sequence[Region]]]
 """Reads annotations onto a volume; what it returns gives the regions of a slice by its index."""
@@ -57,6 +60,11 @@ def build_volume_case(
 def _load(read_ct: Callable[[], CTVolume], read_regions: ReadRegions, rule: InstanceRule) -> Iterator[AnnotatedSlice]:
     volume = read_ct()
     yield from annotate_volume(volume, read_regions(volume), rule)
+
+
+def may_be_image(path: Path) -> bool:
+    """Tell whether a path is a DICOM file that may hold an image."""
+    return path.is_file() and path.name.upper() != _DICOMDIR and is_dicom(path)
 
 
 def read_series_files(files: Sequence[Path], series_uid: str) -> CTVolume:

@@ -198,6 +198,7 @@ def test_uneven_slices_do_no_harm(tmp_path):
 def test_several_texts_of_a_series_count_together(tmp_path):
     folder = write_patient(tmp_path / "35", GGO_ON_2)
     write_text(folder / "more.TXT", block("bronchiectasis", 2, box(0, 0, 1, 1)))
+    (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
     (folder / "notes.txt").write_text("about the series\n")
     (item,) = load(tmp_path)
     assert [category.name for category, _ in item.instances] == ["ground_glass_opacity", "bronchiectasis"]

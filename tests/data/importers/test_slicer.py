@@ -109,6 +109,7 @@ def test_dicom_series_keeps_its_identity(tmp_path):
         write_series(tmp_path / name / "dicom", count=3, SeriesInstanceUID=f"1.2.{ord(name)}")
         affine = read_volume(tmp_path / name).affine_lps
         lay(tmp_path, f"{name}/x.seg.nrrd", affine=affine)
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")  # the index of a medium
     first, second = find(tmp_path)
     assert (first.name, first.patient) == ("a", second.patient)
     assert not any(word in repr((first.name, first.patient, first.series)) for word in PLANTED)
