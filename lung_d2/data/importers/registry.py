@@ -25,7 +25,18 @@ from lung_d2.data.labels import LabelTable
 from lung_d2.errors import ConfigError, DatasetError
 
 ENTRY_POINTS = "lung_d2.data.importers"
-_BUILT_IN = ("dicom_masks", "hug_ild", "label_volumes", "slice_folders", "slicer", "coco_json", "labelme", "cvat")
+_BUILT_IN = (
+    "dicom_masks",
+    "hug_ild",
+    "label_volumes",
+    "slice_folders",
+    "slicer",
+    "dicom_seg",
+    "rtstruct",
+    "coco_json",
+    "labelme",
+    "cvat",
+)
 
 
 @dataclass(frozen=True)
