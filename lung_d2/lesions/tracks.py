@@ -115,8 +115,8 @@ def drop_duplicates(
     Returns:
         What stays of the tracks, by falling score.
     """
-    volumes_mm2 = regions.areas * thickness_mm[regions.slice_indices]
-    volumes = [float(volumes_mm2[list(track)].sum()) for track in tracks]
+    weights = regions.areas * thickness_mm[regions.slice_indices]
+    volumes = [float(weights[list(track)].sum()) for track in tracks]
     order = sorted(range(len(tracks)), key=lambda number: (-scores[number], -volumes[number], tracks[number]))
     kept_on: dict[int, list[int]] = defaultdict(list)
     kept = []
