@@ -5,7 +5,7 @@ set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 PY="$ROOT/.venv/bin/python"
 # Debian packages that tests need, separated by spaces. A test whose package is missing skips with its reason.
-DEBIAN_PACKAGES="dicom3tools"
+DEBIAN_PACKAGES="dcmtk dicom3tools"
 
 install_debian_packages() {
     [ -n "$DEBIAN_PACKAGES" ] && [ -n "${CI:-}" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
