@@ -2,6 +2,7 @@
 r"""Make a checked data set of the annotations of any tool: a subcommand for each kind of source.
 
 python tools/prepare_dataset.py dicom CASES --name my_lungs
+python tools/prepare_dataset.py volumes ROOT --images ct --labels masks --label 1=ground_glass_opacity --name my_lungs
 python tools/prepare_dataset.py slices ROOT --images ct --masks covid=ground_glass_opacity \
         --split-file ROOT/split.csv --name covid_slices
 """
@@ -178,7 +179,7 @@ def _parse_selection(args: argparse.Namespace) -> Selection:
 def _say(folder: Path, name: str) -> None:
     for json_file in sorted((folder / "annotations").glob("*.json")):
         content = json.loads(json_file.read_text())
-        counts = Counter(annotation["category_id"] for annotation in content["annotations"])
+        counts = Counter(one["category_id"] for one in content["annotations"] if not one["iscrowd"])
         lesions = ", ".join(f"{counts[category.coco_id]} {category.name}" for category in CATEGORIES)
         patients = len({image["patient"] for image in content["images"]})
         logger.info(
