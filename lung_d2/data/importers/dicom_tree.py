@@ -119,7 +119,7 @@ def find_annotated_series(
         raise DatasetError(
             source, found="no CT series", expected=f"CT series and {kind.modality} over them", remedy="check the folder"
         )
-    for path in _drop_copies(objects):
+    for path in sorted(_drop_copies(objects)):
         _series_of(path, groups).annotations.append(path)
     found = sorted((group.freeze() for group in groups), key=lambda one: (one.folder, one.series_instance_uid))
     bare = [one for one in found if not one.annotations]
@@ -158,10 +158,10 @@ def build_cases(
     ]
 
 
-def _scan(source: Path, kind: AnnotationKind) -> tuple[list[_Images], list[Path], Counter[str]]:
-    """Sort the files of a tree into CT images, annotation objects, and a count of what else is there."""
+def _scan(source: Path, kind: AnnotationKind) -> tuple[list[_Images], list[tuple[str, Path]], Counter[str]]:
+    """Sort the files of a tree into CT images, annotation objects with their UIDs, and a count of the others."""
     groups: dict[tuple[str, str, str], _Images] = {}
-    objects: list[Path] = []
+    objects: list[tuple[str, Path]] = []
     others: Counter[str] = Counter()
     for path in tqdm(list_files(source), desc="scan", unit="file", delay=2, leave=False):
         header = read_header(path)
@@ -169,7 +169,7 @@ def _scan(source: Path, kind: AnnotationKind) -> tuple[list[_Images], list[Path]
             continue
         with quiet_pydicom():
             if _is_annotation(header, kind):
-                objects.append(path)
+                objects.append((text_of(header.dataset, "SOPInstanceUID"), path))
             elif foreign := foreign_kind(header):
                 others[foreign] += 1
             else:
@@ -204,17 +204,17 @@ def _add_image(header: Header, groups: dict[tuple[str, str, str], _Images]) -> N
     group.side_images_only &= is_side_image(header)
 
 
-def _drop_copies(paths: Iterable[Path]) -> list[Path]:
+def _drop_copies(objects: Iterable[tuple[str, Path]]) -> list[Path]:
     """Leave out files that hold the same bytes as another: the annotation would only be read twice."""
-    kept: dict[int, list[Path]] = {}
-    for path in paths:
-        alike = kept.setdefault(path.stat().st_size, [])
+    kept: dict[str, list[Path]] = {}
+    for uid, path in objects:
+        alike = kept.setdefault(uid, [])
         twin = next((other for other in alike if filecmp.cmp(path, other, shallow=False)), None)
         if twin is None:
             alike.append(path)
         else:
             logger.warning("%s: left out, a copy of %s", path, twin)
-    return sorted(path for alike in kept.values() for path in alike)
+    return [path for alike in kept.values() for path in alike]
 
 
 def _series_of(path: Path, groups: Sequence[_Images]) -> _Images:

@@ -166,7 +166,10 @@ def _read_regions(paths: Sequence[Path], labels: LabelTable, volume: CTVolume) -
 
 
 def _read_file(path: Path, labels: LabelTable, grid: SliceGrid) -> Callable[[int], list[Region]]:
-    rois = {roi.number: roi for roi in read_rois(path) if roi.contours}
+    found = read_rois(path)
+    rois = {roi.number: roi for roi in found if roi.contours}
+    if len(rois) < len(found):
+        logger.info("%s: %d of %d ROIs have no contour", path, len(found) - len(rois), len(found))
     meanings = meanings_of_names({number: roi.names for number, roi in rois.items()}, labels, path)
     undecided = Label.IGNORE in meanings.values()
     wanted = {number: one for number, one in meanings.items() if one is not Label.BACKGROUND or undecided}

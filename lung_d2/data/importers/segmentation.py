@@ -15,7 +15,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from lung_d2.categories import BRONCHIECTASIS, CATEGORIES
+from lung_d2.categories import BRONCHIECTASIS, CATEGORIES, Category
 from lung_d2.ct.headers import show_code, text_of
 from lung_d2.ct.planes import MAX_SIDE, read_geometry, whole_number
 from lung_d2.data.importers.dicom_objects import (
@@ -28,6 +28,7 @@ from lung_d2.data.importers.dicom_objects import (
     refuse_damage,
 )
 from lung_d2.data.importers.slice_grid import FramePlane
+from lung_d2.data.labels import LabelTable
 from lung_d2.errors import InputError
 
 SEGMENTATION = AnnotationKind(
@@ -107,8 +108,8 @@ def read_segments(path: Path) -> dict[int, tuple[str, ...]]:
     """Read what the segments of a file are called, without its frames.
 
     Returns:
-        By segment number: our name for its property type, label, number, description, and meaning and value of the
-        type. Any but the number may be empty; of a segment that needs a table, the label is the first that is not.
+        By segment number: our name for its property type, label, number, and description where that is a name of ours.
+        Any but the number may be empty; of a segment that needs a table, the label is the first that is not.
 
     Raises:
         InputError: The file is damaged, or has no segments.
@@ -192,7 +193,12 @@ def _names(item: Dataset, number: int) -> tuple[str, ...]:
         text_of(codes[0], name) for name in ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
     )
     label, description = (text_of(item, name) for name in ("SegmentLabel", "SegmentDescription"))
-    return CODES.get((value, scheme), ""), label, str(number), description, meaning, value
+    return CODES.get((value, scheme), "") or _own_name(meaning), label, str(number), _own_name(description)
+
+
+def _own_name(text: str) -> str:
+    """Return a text that names a category of ours, else nothing: a table is for labels, not for what else is said."""
+    return text if isinstance(LabelTable().find(text), Category) else ""
 
 
 def _frames(

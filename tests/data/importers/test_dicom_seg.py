@@ -269,6 +269,14 @@ def test_code_of_ours_comes_before_the_label_and_the_table_before_both(tmp_path)
     assert found(load(tmp_path, "1=bronchiectasis"))[0] == [(BRONCHI, (1, 2))]
 
 
+def test_table_is_for_labels_and_not_for_what_else_is_said(tmp_path):
+    segments = [make_segment(1, "Mass", Code("39607008", "SCT", "Lung"))]
+    segments[0].SegmentDescription = "GGO"
+    tiny(tmp_path, pixels((0, 1, 2)), [at(0.0)], segments)
+    assert found(load(tmp_path, "Lung=background", "*=background"))[0] == [(GGO, (1, 2))]
+    assert found(load(tmp_path, "Mass=bronchiectasis"))[0] == [(BRONCHI, (1, 2))]
+
+
 def test_segments_without_a_meaning_are_listed(tmp_path):
     segments = [make_segment(1), *(make_segment(number, f"Organ {number}") for number in range(2, 40))]
     tiny(tmp_path, pixels((0, 1, 2), (1, 3, 3), frames=2), [at(0.0), at(2.0, segment=39)], segments)
