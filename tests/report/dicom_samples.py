@@ -86,7 +86,7 @@ def make_lesion(number: int, mask: Mask, category: Category = GROUND_GLASS_OPACI
     found = np.argwhere(mask)
     low, high = found.min(axis=0), found.max(axis=0) + 1
     crop = mask[tuple(slice(*span) for span in zip(low, high, strict=True))].copy()
-    slices = tuple(int(low[0]) + index for index in np.flatnonzero(crop.any(axis=(1, 2))))
+    slices = tuple((low[0] + np.flatnonzero(crop.any(axis=(1, 2)))).tolist())
     return Lesion(number, category, score, crop, tuple(low.tolist()), slices, (score,) * len(slices))
 
 
