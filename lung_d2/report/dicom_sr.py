@@ -19,7 +19,7 @@ from lung_d2.errors import OutputError
 from lung_d2.lesions.lesion import Lesion
 from lung_d2.lesions.measure import Measurement
 from lung_d2.report import codes
-from lung_d2.report.dicom_object import MAKER, build_object, device_uid, save_object
+from lung_d2.report.dicom_object import MAKER, build_object, device_uid, quiet_highdicom, save_object
 from lung_d2.report.dicom_seg import tracking_id
 from lung_d2.report.source_images import SourceImages, read_source_images
 from lung_d2.report.sr_groups import Group, GroupBuilder, SegmentReference
@@ -70,11 +70,12 @@ def write_structured_report(
     measured = {one.lesion_number: one for one in measurements}
     builder = GroupBuilder(images, parameters or {})
     found = [category for category in CATEGORIES if any(lesion.category == category for lesion in lesions)]
-    groups = [builder.summary_group(found, len(lesions))]
-    for lesion in lesions:
-        name = tracking_id(lesion, volume)
-        groups += builder.lesion_groups(lesion, measured[lesion.number], name, segments.get(name))
-    report = _build(groups, images, headers)
+    with quiet_highdicom():
+        groups = [builder.summary_group(found, len(lesions))]
+        for lesion in lesions:
+            name = tracking_id(lesion, volume)
+            groups += builder.lesion_groups(lesion, measured[lesion.number], name, segments.get(name))
+        report = _build(groups, images, headers)
     path = Path(folder) / FILE_NAME
     create_folder(path.parent)
     save_object(report, path)
@@ -86,8 +87,8 @@ def _read_segmentation(path: Path, volume: CTVolume) -> Dataset:
         with quiet_pydicom():
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_SEG_TAGS)
             series = {item.SeriesInstanceUID for item in header.ReferencedSeriesSequence}
-    except READ_ERRORS as error:
-        raise OutputError(path, found="no readable segmentation", remedy="write it again") from error
+    except READ_ERRORS:
+        raise OutputError(path, found="no readable segmentation", remedy="write it again") from None
     if series != {volume.series_instance_uid} or header.StudyInstanceUID != volume.study_instance_uid:
         raise OutputError(path, found="a segmentation of another series", remedy="give those of the same series")
     return header
