@@ -19,11 +19,11 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 from tqdm import tqdm
 
-from lung_d2.ct.headers import Header, list_files, quiet_pydicom, read_header, show_uid, text_of
+from lung_d2.ct.headers import Header, list_files, read_header, show_uid, text_of
 from lung_d2.ct.identity import hash_identity
 from lung_d2.ct.series import build_series, foreign_kind, is_side_image
 from lung_d2.data.cases import Case
-from lung_d2.data.importers.dicom_objects import AnnotationKind, follow, read_tags, refuse_damage, show_uid_name
+from lung_d2.data.importers.dicom_objects import REMEDY, AnnotationKind, follow, read_tags, refuse_damage, show_uid_name
 from lung_d2.data.importers.registry import Request, check_folder
 from lung_d2.data.importers.volumes import ReadRegions, build_volume_case, read_series_files
 from lung_d2.errors import DatasetError, InputError
@@ -167,7 +167,7 @@ def _scan(source: Path, kind: AnnotationKind) -> tuple[list[_Images], list[tuple
         header = read_header(path)
         if header is None:
             continue
-        with quiet_pydicom():
+        with refuse_damage(path):
             if _is_annotation(header, kind):
                 objects.append((text_of(header.dataset, "SOPInstanceUID"), path))
             elif foreign := foreign_kind(header):
@@ -188,7 +188,7 @@ def _is_annotation(header: Header, kind: AnnotationKind) -> bool:
         header.path,
         found=f"{kind.modality} of class {show_uid_name(sop_class)}",
         expected=" or ".join(kind.classes.values()),
-        remedy="export it in that form, or remove it",
+        remedy=REMEDY,
     )
 
 

@@ -216,6 +216,13 @@ def test_object_of_another_class_is_refused_by_name(sop_class, words, tmp_path):
     assert f"one: {words}; expected Segmentation Storage or Label Map Segmentation Storage" in message
 
 
+def test_tag_of_an_unknown_kind_is_refused(tmp_path):
+    series(tmp_path / "ct")
+    path = write(seg(), tmp_path / "one")
+    path.write_bytes(path.read_bytes().replace(b"\x08\x00\x18\x00UI", b"\x08\x00\x18\x00ZZ"))
+    assert "one: damaged DICOM" in refused(tmp_path, InputError)
+
+
 def outcome(root):
     try:
         return str(annotated(root))
