@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
-from lung_d2.categories import CATEGORIES, Category
+from lung_d2.categories import CATEGORIES
 from lung_d2.data.folders import write_text
 from lung_d2.data.summary import SCHEMA_VERSION
 from lung_d2.errors import DatasetError
 from lung_d2.report.charts import draw_histogram
 from lung_d2.report.dataset_pictures import DatasetPictures
+from lung_d2.report.pages import describe_category, embed_svg, render_page
 
 PAGE_NAME = "report.html"
 _REPORT_NAME = "report.json"
@@ -30,8 +27,8 @@ _LESION_CHARTS = {
     "mean_hu": ("Mean density of a lesion", "HU"),
     "contrast_hu": ("Contrast of a lesion to the lung around it", "HU"),
 }
-# Base64 takes a third more, the charts some 100 kB: the page stays below 5 MB.
-_PICTURE_BYTES = 3_000_000
+# The charts take some 100 kB: the page stays below 5 MB.
+_PICTURE_BYTES = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -66,17 +63,14 @@ def write_dataset_page(folder: Path) -> Path:
     suspicions = [_with_pictures(suspicion, pictures) for suspicion in summary["suspicions"]]
     content = {
         "summary": summary,
-        "categories": [_describe_category(category) for category in CATEGORIES],
+        "categories": [describe_category(category) for category in CATEGORIES],
         "totals": _add_up(summary["splits"]),
         "lesion_charts": list(_lesion_charts(summary["lesions"])),
         "geometry_charts": list(_geometry_charts(summary)),
-        "examples": [(_describe_category(one), list(pictures.examples(one, _EXAMPLES))) for one in CATEGORIES],
+        "examples": [(describe_category(one), list(pictures.examples(one, _EXAMPLES))) for one in CATEGORIES],
         "suspicions": suspicions,
     }
-    template = (resources.files("lung_d2.report") / "templates" / _TEMPLATE).read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["count"] = lambda number: f"{number:,}"
-    write_text(environment.from_string(template).render(content), folder / PAGE_NAME)
+    write_text(render_page(_TEMPLATE, content), folder / PAGE_NAME)
     return folder / PAGE_NAME
 
 
@@ -95,14 +89,6 @@ def _read_summary(path: Path) -> dict[str, Any]:
 def _with_pictures(suspicion: Mapping[str, Any], pictures: DatasetPictures) -> dict[str, Any]:
     shown = suspicion["examples"][:_SUSPICIOUS_PICTURES]
     return {**suspicion, "pictures": [picture for one in shown for picture in pictures.slice_of(one)]}
-
-
-def _describe_category(category: Category) -> dict[str, str]:
-    return {
-        "key": category.name,
-        "name": category.name.replace("_", " "),
-        "color": "#{:02x}{:02x}{:02x}".format(*category.color),
-    }
 
 
 def _add_up(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -142,9 +128,7 @@ def _draw(
         return
     unknown = sum(one["unknown"] for one in histograms)
     note = f"Unknown of {unknown:,} {count_of}, which are not in it." if unknown else ""
-    svg = draw_histogram(histograms, label, count_of, colors)
-    source = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode("ascii")
-    yield Chart(title, source, note)
+    yield Chart(title, embed_svg(draw_histogram(histograms, label, count_of, colors)), note)
 
 
 def _known(histogram: Mapping[str, Any]) -> bool:

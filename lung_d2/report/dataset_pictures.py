@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +17,7 @@ from lung_d2.ct.grey import GreyLevels
 from lung_d2.data.annotations import decode_mask
 from lung_d2.data.planes import read_plane
 from lung_d2.errors import DatasetError
+from lung_d2.report.pages import embed_jpeg
 from lung_d2.report.sheet import Sample, draw_sample
 
 _TILE_PX = 280
@@ -57,7 +56,7 @@ class DatasetPictures:
 
     Args:
         folder: The data set, see :mod:`lung_d2.data.dataset`.
-        budget_bytes: Most bytes of all pictures together.
+        budget_bytes: Most bytes of all pictures together, as embedded.
 
     Raises:
         DatasetError: An annotation file is broken.
@@ -128,10 +127,10 @@ class DatasetPictures:
         return read_plane(path)
 
     def _embed(self, drawn: npt.NDArray[np.uint8], place: str, note: str) -> Iterator[Picture]:
-        encoded = cv2.imencode(".jpg", drawn[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
-        if len(encoded) <= self._budget:
-            self._budget -= len(encoded)
-            yield Picture("data:image/jpeg;base64," + base64.b64encode(encoded).decode("ascii"), place, note)
+        source = embed_jpeg(drawn, _JPEG_QUALITY)
+        if len(source) <= self._budget:
+            self._budget -= len(source)
+            yield Picture(source, place, note)
 
 
 def _read_slices(json_file: Path) -> dict[str, _Slice]:

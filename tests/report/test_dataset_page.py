@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -21,43 +20,14 @@ from lung_d2.data.dataset import write_dataset
 from lung_d2.data.selection import KEEP_ALL, Selection
 from lung_d2.errors import DatasetError
 from lung_d2.report.dataset_page import write_dataset_page
+from report.html_page import Page, assert_stands_alone
 from tiny import tiny_slices, write_tiny_dataset
 
-VOID = {"meta", "img", "br", "link", "input", "hr"}
 MOST_BYTES = 5_000_000
 
 
-class Page(HTMLParser):
-    """What a page holds: its text by words, its images, links and ids; and whether its tags are closed in order."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.words: list[str] = []
-        self.attributes: dict[str, list[str]] = {"src": [], "href": [], "id": [], "alt": []}
-        self.tags: list[str] = []
-        self.open: list[str] = []
-        self.feed(html)
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag not in VOID:
-            self.open.append(tag)
-        for name, value in attrs:
-            self.attributes.setdefault(name, []).append(value or "")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.words.append(data)
-
-
 def read_page(folder: Path) -> Page:
-    page = Page(write_dataset_page(folder).read_text(encoding="utf-8"))
-    assert page.open == []
-    return page
+    return Page(write_dataset_page(folder).read_text(encoding="utf-8"))
 
 
 def write(
@@ -97,11 +67,7 @@ def test_page_stands_beside_the_report(dataset: Path) -> None:
 def test_page_needs_nothing_else(dataset: Path) -> None:
     page = read_page(dataset)
     assert len(page.attributes["src"]) > 8
-    assert all(source.startswith(("data:image/jpeg;", "data:image/svg+xml;")) for source in page.attributes["src"])
-    assert all(link.startswith("#") for link in page.attributes["href"])
-    assert not {"script", "link", "iframe", "object"} & set(page.tags)
-    html = (dataset / "report.html").read_text(encoding="utf-8")
-    assert not re.search(r"url\(|@import|https?://", html)
+    assert_stands_alone(page)
 
 
 def test_charts_need_nothing_else(dataset: Path) -> None:
@@ -121,13 +87,6 @@ def test_page_says_the_numbers(dataset: Path) -> None:
 
 def test_page_says_what_it_is_not(dataset: Path) -> None:
     assert "research use only, not a medical device" in read_page(dataset).text
-
-
-def test_every_link_leads_somewhere_and_every_picture_is_described(dataset: Path) -> None:
-    page = read_page(dataset)
-    assert {link[1:] for link in page.attributes["href"]} <= set(page.attributes["id"])
-    assert len(page.attributes["alt"]) == len(page.attributes["src"])
-    assert all(page.attributes["alt"])
 
 
 def test_rules_of_selection_are_listed_with_what_they_left_out(tmp_path: Path) -> None:

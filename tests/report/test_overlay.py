@@ -6,7 +6,7 @@ import pytest
 from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
 from lung_d2.data.annotations import encode_mask
 from lung_d2.lesions import SliceDetections
-from lung_d2.report import overlay
+from lung_d2.report import marks, overlay
 from lung_d2.report.overlay import draw_overlay
 from tiny import ring, square
 
@@ -38,13 +38,14 @@ def count(picture, color):
 def texts(monkeypatch):
     """Note every text with its place."""
     drawn = {}
-    real = overlay._draw_text
+    real = marks.draw_text
 
-    def draw_text(pen, place, text, color):
-        drawn[text] = real(pen, place, text, color)
+    def draw_text(pen, place, text, *rest):
+        drawn[text] = real(pen, place, text, *rest)
         return drawn[text]
 
-    monkeypatch.setattr(overlay, "_draw_text", draw_text)
+    for module in (overlay, marks):
+        monkeypatch.setattr(module, "draw_text", draw_text)
     return drawn
 
 
@@ -104,7 +105,7 @@ def test_labels_do_not_cover_each_other_or_the_caption(texts):
     draw_overlay(FLAT, detect(*lesions), caption="slice 1 (0-9)")
     places = [texts[text] for text in ("GGO 0.90", "GGO 0.60", "slice 1 (0-9)")]
     for number, one in enumerate(places):
-        assert not any(overlay._overlap(one, other) for other in places[number + 1 :])
+        assert not any(marks.overlap(one, other) for other in places[number + 1 :])
 
 
 @pytest.mark.parametrize(
