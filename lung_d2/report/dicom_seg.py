@@ -50,13 +50,14 @@ def write_segmentations(
         parameters: What the algorithm was run with, as ``{"weights": "sha256:..."}``.
 
     Returns:
-        The files, by category.
+        The files, by category; none where there are no lesions and no empty objects are asked for.
 
     Raises:
         OutputError: The images cannot be referred to, see :func:`lung_d2.report.source_images.read_source_images`; they
-            share no frame of reference; or a file cannot be written. Then no file is written, or, where the disk is
-            full, not all are.
+            share no frame of reference; or a file cannot be written. No file is written before all are built.
     """
+    if not lesions and not write_empty:
+        return []
     images = read_source_images(volume)
     if not images.frame_of_reference_uid:
         raise OutputError(
@@ -69,8 +70,10 @@ def write_segmentations(
     objects = {}
     for category in CATEGORIES:
         own = [lesion for lesion in lesions if lesion.category == category]
-        layers = _layers(own) if per_lesion else [own] if own else []
-        for number, layer in enumerate(layers or [[]] * write_empty, start=1):
+        layers = _layers(own) if per_lesion or not own else [own]
+        if not layers and write_empty:
+            layers = [[]]
+        for number, layer in enumerate(layers, start=1):
             objects[category.name + (f"_{number}" if number > 1 else "")] = builder.build(category, layer)
     create_folder(Path(folder))
     paths = {name: Path(folder) / f"segmentation_{name}.dcm" for name in objects}

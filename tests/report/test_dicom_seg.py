@@ -187,6 +187,11 @@ def test_no_lesion_no_file(volume: CTVolume, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_lesion_needs_no_images(tmp_path: Path) -> None:
+    volume = read_volume(write_ct(tmp_path / "ct", FrameOfReferenceUID=None))
+    assert write_segmentations([], volume, tmp_path / "out") == []
+
+
 def test_empty_objects_where_asked_for(volume: CTVolume, tmp_path: Path) -> None:
     (lesion, *_) = make_lesions()
     paths = write_segmentations([lesion], volume, tmp_path, write_empty=True)
