@@ -73,7 +73,20 @@ def _pair(ring: list[Any], where: str) -> npt.NDArray[np.float64]:
         raise DatasetError(where, found="a coordinate that is not finite", remedy="draw it again") from error
 
 
-def _decode_rle(rle: dict[str, Any], shape: tuple[int, int], where: str) -> Mask:
+def read_runs(rle: dict[str, Any], shape: tuple[int, int], where: str) -> list[int]:
+    """Read RLE, compressed or not, with care: ``pycocotools`` takes whatever it is given.
+
+    Args:
+        rle: ``size`` and ``counts``, as they are in the JSON file.
+        shape: Rows and columns of the picture.
+        where: File and annotation, for messages.
+
+    Returns:
+        The lengths of the runs, background first, down the columns; together they are the whole picture.
+
+    Raises:
+        DatasetError: It is broken, or of a picture of another size.
+    """
     size, counts = rle.get("size"), rle.get("counts")
     if size != list(shape):
         raise DatasetError(
@@ -87,7 +100,12 @@ def _decode_rle(rle: dict[str, Any], shape: tuple[int, int], where: str) -> Mask
         raise DatasetError(where, found="broken RLE counts", expected="runs of pixels", remedy=_REMEDY)
     if sum(runs) != shape[0] * shape[1]:  # pycocotools leaves what is missing as the memory was
         raise DatasetError(where, found=f"RLE of {sum(runs)} pixels", expected=f"{shape[0] * shape[1]}", remedy=_REMEDY)
-    return np.asarray(coco_mask.decode(coco_mask.frPyObjects({"size": size, "counts": runs}, *shape)), bool)
+    return runs
+
+
+def _decode_rle(rle: dict[str, Any], shape: tuple[int, int], where: str) -> Mask:
+    runs = read_runs(rle, shape, where)
+    return np.asarray(coco_mask.decode(coco_mask.frPyObjects({"size": list(shape), "counts": runs}, *shape)), bool)
 
 
 def _runs_of_text(text: str, where: str) -> list[int]:
