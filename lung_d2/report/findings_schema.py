@@ -1,0 +1,248 @@
+"""What stands in ``findings.json``, key by key.
+
+Unknown values are null: there is no NaN. Numbers are rounded to 6 decimals. Positions and vectors in mm are LPS (x to
+the patient's left, y to the back, z to the head); indices are 0-based; ``slice_index`` counts along the slice normal.
+Names, ids and birth dates are nowhere: a series is named by its UID and its hash.
+"""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+SCHEMA_VERSION = 1
+"""Raised when a key goes or changes its meaning; new keys alone do not raise it."""
+
+
+class Series(TypedDict):
+    """Which series it is.
+
+    Attributes:
+        series_hash: 16 hexadecimal digits, also the name of the result folder.
+        series_instance_uid: Null of a source without UIDs, as NIfTI, and where it is no UID.
+        study_instance_uid: The same.
+    """
+
+    series_hash: str
+    series_instance_uid: str | None
+    study_instance_uid: str | None
+
+
+class Geometry(TypedDict):
+    """The grid of the volume.
+
+    Attributes:
+        shape_zyx: Slices, rows, columns.
+        spacing_mm: Between slices along their normal, between rows, between columns.
+        affine_lps: 4 x 4: index (column, row, slice, 1) to the centre of the voxel.
+        first_slice_position_mm: Along the normal.
+        last_slice_position_mm: Along the normal.
+    """
+
+    shape_zyx: list[int]
+    spacing_mm: list[float]
+    affine_lps: list[list[float]]
+    first_slice_position_mm: float
+    last_slice_position_mm: float
+
+
+class Linking(TypedDict):
+    """The settings of :class:`lung_d2.lesions.link.LinkSettings`."""
+
+    min_detection_score: float
+    min_lesion_score: float
+    min_overlap: float
+    max_gap_mm: float
+    max_covered: float
+    min_volume_mm3: float
+    score_rule: str
+
+
+class Grey(TypedDict):
+    """What the network was given.
+
+    Attributes:
+        kind: ``window``, or ``minmax_clahe``.
+        window_center: HU; null without a window.
+        window_width: HU; null without a window.
+        channels: ``single``, or ``neighbours``.
+    """
+
+    kind: str
+    window_center: float | None
+    window_width: float | None
+    channels: str
+
+
+class Settings(TypedDict):
+    """How the findings were made.
+
+    Attributes:
+        linking: From detections to lesions.
+        grey_levels: The network's pictures.
+        lungs_from: Where the lung field is from, in a few words; null without one.
+        lobes_from: Where the lobes are from; null without them.
+        lung_margin_mm: The network saw the box of the lungs with this margin; null: whole slices.
+    """
+
+    linking: Linking
+    grey_levels: Grey
+    lungs_from: str | None
+    lobes_from: str | None
+    lung_margin_mm: float | None
+
+
+class Range(TypedDict):
+    """A volume at the score thresholds around the one used, see :class:`lung_d2.lesions.uncertainty.VolumeRange`."""
+
+    lower_score: float
+    upper_score: float
+    lower_score_ml: float
+    upper_score_ml: float
+
+
+class Lobe(TypedDict):
+    """What lesions take of a lobe.
+
+    Attributes:
+        lobe: One of :data:`lung_d2.lesions.lobes.LOBES`.
+        volume_ml: Inside the lobe.
+        share_percent: Over the lobe's volume; null where there is no such lobe.
+    """
+
+    lobe: str
+    volume_ml: float
+    share_percent: float | None
+
+
+class Box(TypedDict):
+    """Where a lesion lies: slice, row and column of its first voxel, and those after its last."""
+
+    start_zyx: list[int]
+    stop_zyx: list[int]
+
+
+class Slice(TypedDict):
+    """A slice that shows a lesion.
+
+    Attributes:
+        slice_index: 0-based.
+        position_mm: Along the normal.
+        sop_instance_uid: Of the image; null where it has none.
+        frame_number: 1-based, of a multi-frame image; else null.
+        score: Highest score of the lesion's detections there, 0..1.
+        area_mm2: Of the lesion there.
+    """
+
+    slice_index: int
+    position_mm: float
+    sop_instance_uid: str | None
+    frame_number: int | None
+    score: float
+    area_mm2: float
+
+
+class LesionEntry(TypedDict):
+    """A lesion. Keys of :class:`lung_d2.lesions.measure.Measurement` mean what they mean there.
+
+    Attributes:
+        number: From 1; in DICOM and NIfTI outputs it has the same.
+        box: Its bounding box.
+        reaches_end_of_scan: It is seen on the first or the last slice: its volume may be larger.
+        volume_range: Null where it was not measured.
+        slices: Those that show it, ascending.
+    """
+
+    number: int
+    category: str
+    score: float
+    voxel_count: int
+    volume_ml: float
+    extent_lps_mm: list[float]
+    centroid_lps_mm: list[float]
+    box: Box
+    long_axis_mm: float
+    short_axis_mm: float
+    long_axis_slice_index: int
+    slice_count: int
+    key_slice_index: int
+    mean_hu: float
+    sd_hu: float
+    p5_hu: float
+    median_hu: float
+    p95_hu: float
+    side: str | None
+    lung_share_percent: float | None
+    lobes: list[Lobe]
+    reaches_end_of_scan: bool
+    volume_range: Range | None
+    slices: list[Slice]
+
+
+class TotalEntry(TypedDict):
+    """What lesions take together, see :class:`lung_d2.lesions.totals.Total`; voxels that several share count once."""
+
+    lesion_count: int
+    voxel_count: int
+    volume_ml: float
+    right_ml: float | None
+    left_ml: float | None
+    lung_share_percent: float | None
+    lobes: list[Lobe]
+    volume_range: Range | None
+
+
+class Lungs(TypedDict):
+    """Volumes of the lungs, ml."""
+
+    right_ml: float
+    left_ml: float
+
+
+class LobeSeverity(TypedDict):
+    """The score of a lobe, 0 to 5; null where there is no such lobe."""
+
+    lobe: str
+    score: int | None
+
+
+class Severity(TypedDict):
+    """The CT severity score, 0 to 25, see :func:`lung_d2.lesions.severity.score_severity`."""
+
+    total: int | None
+    lobes: list[LobeSeverity]
+
+
+class WarningEntry(TypedDict):
+    """What a reader must know before trusting the numbers: a fixed word, and a sentence."""
+
+    kind: str
+    text: str
+
+
+class FindingsContent(TypedDict):
+    """The whole of ``findings.json``.
+
+    Attributes:
+        schema_version: :data:`SCHEMA_VERSION`.
+        note: What it is not.
+        lesions_found: Whether there is any.
+        summary: One sentence; with no lesion it says ``no lesion found``.
+        totals: By category, and ``any``.
+        lungs: Null without a lung field.
+        severity: Null without lobes.
+        lesions: By number.
+    """
+
+    schema_version: int
+    note: str
+    lung_d2_version: str
+    series: Series
+    geometry: Geometry
+    settings: Settings
+    lesions_found: bool
+    summary: str
+    warnings: list[WarningEntry]
+    totals: dict[str, TotalEntry]
+    lungs: Lungs | None
+    severity: Severity | None
+    lesions: list[LesionEntry]

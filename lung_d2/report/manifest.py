@@ -1,0 +1,137 @@
+"""The manifest of a run: with what, how and how long; without names of the user, the machine or its folders."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lung_d2 import __version__
+from lung_d2.errors import CheckpointError
+
+MANIFEST_NAME = "manifest.json"
+SCHEMA_VERSION = 1
+PACKAGES = (
+    *("torch", "torchvision", "detectron2"),
+    *("highdicom", "pydicom", "SimpleITK", "nibabel"),
+    *("numpy", "scipy", "opencv-python", "pycocotools"),
+)
+"""Those whose version may change a result or a file."""
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """What was run.
+
+    Attributes:
+        config_sha256: Of the config's text.
+        weights_sha256: Of the file of the weights.
+        device: What it ran on, as ``cpu`` or ``cuda (NVIDIA H200)``.
+    """
+
+    config_sha256: str
+    weights_sha256: str
+    device: str
+
+
+def identify_model(config_text: str, weights: Path, device: str) -> ModelIdentity:
+    """Hash what a result depends on; once for all series of a run.
+
+    Args:
+        config_text: The config as YAML; without keys that are paths its hash is the same on every machine.
+        weights: File of the weights.
+        device: What the model runs on.
+
+    Raises:
+        CheckpointError: The weights cannot be read.
+    """
+    try:
+        with weights.open("rb") as file:
+            weights_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        found = f"cannot be read ({error.strerror or type(error).__name__})"
+        raise CheckpointError(weights, found=found, remedy="check its path and permissions") from error
+    return ModelIdentity(hashlib.sha256(config_text.encode()).hexdigest(), weights_sha256, device)
+
+
+class StageClock:
+    """Measure the seconds of each stage; a stage that comes again is added up.
+
+    Example::
+
+        clock = StageClock()
+        with clock.stage("read"):
+            volume = read_volume("series/")
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the time inside to a stage, also where it fails."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def build_manifest(series_hash: str, model: ModelIdentity, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Return what ``manifest.json`` holds.
+
+    Args:
+        series_hash: What names the series.
+        model: What was run.
+        seconds: By stage, in their order.
+
+    Returns:
+        ``schema_version``, ``series_hash``, ``platform``, ``versions`` (:func:`list_versions`), ``config_sha256``,
+        ``weights_sha256``, ``device``, ``seconds`` by stage and ``total``, and ``peak_memory_mib``: the most that the
+        process has taken so far, null where there is no ``/proc`` to tell it.
+    """
+    rounded = {name: round(value, 3) for name, value in seconds.items()}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "series_hash": series_hash,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "versions": list_versions(),
+        **asdict(model),
+        "seconds": {**rounded, "total": round(sum(seconds.values()), 3)},
+        "peak_memory_mib": _peak_memory_mib(),
+    }
+
+
+def list_versions() -> dict[str, str | None]:
+    """Return the versions of lung_d2, Python and :data:`PACKAGES`, importing none; None where one is missing."""
+    # A checkout of lung_d2 need not be installed.
+    known = {"lung_d2": __version__, "python": platform.python_version()}
+    return {**known, **{name: _version_of(name) for name in PACKAGES}}
+
+
+@cache
+def _version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        # Detectron2 has no release of its own on PyPI: others repackage it under another name.
+        names = metadata.packages_distributions().get(package, [])
+        return f"{metadata.version(names[0])} ({names[0]})" if names else None
+
+
+def _peak_memory_mib() -> float | None:
+    # Not ru_maxrss of getrusage: on Linux a process inherits that of its parent.
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    found = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
+    return round(int(found[1]) / 1024, 1) if found else None
