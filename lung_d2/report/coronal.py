@@ -25,6 +25,7 @@ _BRIGHTEST = 150  # of the body, 0..255: the lesions' colours stand out
 _NUMBER_PX = 24
 _NUMBERED = 30  # largest lesions; more would hide the picture
 _MIN_MM_PER_PX = 0.25
+_AIR_HU = -1000.0
 
 Plane = npt.NDArray[Any]
 
@@ -48,10 +49,10 @@ class _View:
     mm_per_pixel: float
 
     def place(self, projection: Plane, smooth: bool = False) -> Plane:
-        """Bring a projection, of the two axes that are left, into the picture."""
+        """Bring a projection, of the two axes that are left, into the picture: HU smoothly, or labels."""
         even = projection if self.axis == 0 else projection[self.steps]
-        flags = cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST
-        return cv2.warpAffine(even, self.matrix, self.size, flags=flags, borderMode=cv2.BORDER_CONSTANT)
+        flags, beyond = (cv2.INTER_LINEAR, _AIR_HU) if smooth else (cv2.INTER_NEAREST, 0.0)
+        return cv2.warpAffine(even, self.matrix, self.size, flags=flags, borderValue=beyond)
 
 
 def draw_coronal(volume: CTVolume, lesions: Sequence[Lesion], lungs: LungLabels | None = None) -> Picture:
@@ -75,8 +76,10 @@ def draw_coronal(volume: CTVolume, lesions: Sequence[Lesion], lungs: LungLabels 
     if lungs is not None:
         draw_outline(canvas, view.place(lungs.labels.max(axis=view.axis)) > 0, _LUNG_COLOR, 1)
     ranked = sorted(lesions, key=lambda lesion: -lesion.voxel_count)
-    shadows = [view.place(_project(lesion, volume, view.axis)) > 0 for lesion in ranked]
-    for lesion, shadow in zip(ranked, shadows, strict=True):
+    places: list[Place | None] = []
+    for lesion in ranked:
+        shadow = view.place(_project(lesion, volume, view.axis)) > 0
+        places += [_place_of(shadow)] if len(places) < _NUMBERED else []
         canvas[shadow] = under[shadow]  # of two that overlap, the smaller shows its own colour
         tint(canvas, shadow, lesion.category.color, _TINT)
         draw_outline(canvas, shadow, lesion.category.color, 1)
@@ -86,7 +89,7 @@ def draw_coronal(volume: CTVolume, lesions: Sequence[Lesion], lungs: LungLabels 
     pen = ImageDraw.Draw(sheet)
     _draw_letters(pen, sheet.size)
     draw_scale_bar(pen, sheet.size, view.mm_per_pixel)
-    _draw_numbers(pen, ranked[:_NUMBERED], shadows)
+    _draw_numbers(pen, ranked, places)
     return np.asarray(sheet)
 
 
@@ -119,7 +122,7 @@ def _project(lesion: Lesion, volume: CTVolume, axis: int) -> Plane:
 
 def _grey(body: Plane) -> Picture:
     """Turn mean HU into grey levels: air is black, the densest hundredth is the brightest."""
-    low, high = -1000.0, max(float(np.percentile(body, 99)), -900.0)
+    low, high = _AIR_HU, max(float(np.percentile(body, 99)), -900.0)
     return np.rint(np.clip((body - low) / (high - low), 0, 1) * _BRIGHTEST).astype(np.uint8)
 
 
@@ -135,18 +138,26 @@ def _draw_letters(pen: Any, size: tuple[int, int]) -> None:
     draw_text(pen, (9, size[1] - 26), NOTE, WHITE)
 
 
-def _draw_numbers(pen: Any, lesions: Sequence[Lesion], shadows: Sequence[npt.NDArray[np.bool_]]) -> None:
+def _place_of(shadow: npt.NDArray[np.bool_]) -> Place | None:
+    """Return the box of what is seen of a lesion on the sheet; None where it is thinner than a pixel."""
+    rows, columns = np.flatnonzero(shadow.any(axis=1)), np.flatnonzero(shadow.any(axis=0))
+    if not len(rows):
+        return None
+    left, top, right, bottom = (int(value) + _MARGIN_PX for value in (columns[0], rows[0], columns[-1], rows[-1]))
+    return left, top, right + 1, bottom + 1
+
+
+def _draw_numbers(pen: Any, lesions: Sequence[Lesion], places: Sequence[Place | None]) -> None:
     """Write each lesion's number on it, or beside it, the largest first, where it covers no other."""
     taken: list[Place] = []
-    for lesion, shadow in zip(lesions, shadows, strict=False):
-        rows, columns = np.nonzero(shadow)
-        if not len(rows):
-            continue  # thinner than a pixel of the picture
+    for lesion, place in zip(lesions, places, strict=False):
+        if place is None:
+            continue
         text = str(lesion.number)
-        width, height = width_of(pen, text, _NUMBER_PX), _NUMBER_PX
-        left = float(np.mean(columns)) + _MARGIN_PX - width / 2
-        if np.ptp(columns) < width:
-            left = float(columns.max()) + _MARGIN_PX + 4  # beside it: on it would hide it
-        top = float(np.mean(rows)) + _MARGIN_PX - height / 2
-        if not any(overlap((left, top, left + width, top + height), other) for other in taken):
+        width = width_of(pen, text, _NUMBER_PX)
+        left = (place[0] + place[2] - width) / 2
+        if place[2] - place[0] < width:
+            left = place[2] + 3  # beside it: on it would hide it
+        top = (place[1] + place[3] - _NUMBER_PX) / 2
+        if not any(overlap((left, top, left + width, top + _NUMBER_PX), other) for other in taken):
             taken.append(draw_text(pen, (left, top), text, WHITE, _NUMBER_PX))

@@ -142,6 +142,15 @@ def test_denser_body_is_brighter() -> None:
     assert middle[-20] > middle[20] + 50
 
 
+def test_nothing_is_seen_beyond_the_scan() -> None:
+    turn = np.deg2rad(30)
+    affine = cube((0, 1, 2), (0, 0, 0))
+    affine[:3] = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]]) @ affine[:3]
+    picture = draw_coronal(volume_in(affine, (40, 40, 40), hu=0), ())
+    assert picture[MARGIN + 20, MARGIN + 20].tolist() == [0, 0, 0]
+    assert picture[MARGIN + 320, MARGIN + 320].min() > 100
+
+
 @pytest.mark.parametrize("shape", [(1, 40, 40), (3, 8, 200), (200, 4, 4)])
 def test_odd_shapes_are_drawn(shape: tuple[int, int, int]) -> None:
     volume = volume_in(np.diag([1.0, 1.0, 5.0, 1.0]), shape)

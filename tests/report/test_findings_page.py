@@ -98,6 +98,7 @@ def test_negative_series_have_a_page_too() -> None:
     page = render(find(lungs=sample_lungs()))
     assert "On 20 slices no lesion found with a score of at least 0.5." in page.text
     assert "None: no lesion found." in page.text
+    assert "What was scanned" in page.text
     assert "Key slices" not in page.text
     assert page.attributes["alt"] == ["All lesions as seen from the front"]
 
