@@ -15,6 +15,8 @@ TISSUE_HU = -300
 """Between fat (-100 HU) and foam, cloth or lung (below -500 HU)."""
 AIR_HU = -900
 """Air around the body has a lower median than this, lung a higher one."""
+FREE_AIR_HU, CROP_SHARE = -960, 0.002
+"""A picture with a smaller share of pixels below this shows no air around the body: it is a crop inside it."""
 THIN_SHARE = 0.006
 """Half width of the shells of tables and of cloth, as a share of the picture's width (2.4 mm of 400 mm)."""
 LIMB_SHARE = 0.03
@@ -71,14 +73,13 @@ def _body_with_cut_lungs(hu: Plane) -> Mask:
     tissue = hu > TISSUE_HU
     body = _body_of_tissue(tissue, tissue)
     hull = _hull(body)
+    if body.any() and np.count_nonzero(hu[~body] < FREE_AIR_HU) < CROP_SHARE * hu.size:
+        return np.ones_like(body)  # a crop inside the body, whose lungs reach the border
     labels = cv2.connectedComponents((~body).astype(np.uint8), connectivity=4)[1]
-    parts = [labels == label for label in range(1, int(labels.max()) + 1)]
-    lungs = [part for part in parts if float(np.median(hu[part])) > AIR_HU]
-    if body.any() and len(lungs) == len(parts):  # no air around the body: a crop inside it
-        return np.ones_like(body)
-    for lung in lungs:
-        if hull[lung].mean() >= HULL_SHARE:
-            body |= lung
+    for label in range(1, int(labels.max()) + 1):
+        part = labels == label
+        if hull[part].mean() >= HULL_SHARE and float(np.median(hu[part])) > AIR_HU:
+            body |= part
     return body
 
 

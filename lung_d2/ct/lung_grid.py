@@ -19,6 +19,8 @@ SLICE_STEP_MM = 2.0
 """Thinner slices are averaged in groups to about this."""
 MOST_PIXELS = 352
 """Longest side of a coarse slice; a field of view wider than 528 mm gets larger pixels."""
+BEYOND_PIXELS = 100
+"""How far the body is taken to go on beyond a picture that cuts it."""
 
 Array = npt.NDArray[Any]
 Bits = npt.NDArray[np.uint8]
@@ -85,6 +87,20 @@ class LungGrid:
     def slices(self, distance_mm: float) -> int:
         """Return how many coarse slices are nearest to a distance; at least one."""
         return max(1, round(distance_mm / self.slice_mm))
+
+    def body_depth_mm(self, index: int) -> npt.NDArray[np.float32]:
+        """Return how deep each pixel of a coarse slice lies under the skin, mm, float32 ``(P', L')``.
+
+        Where the picture cuts the body, it is taken to go on beyond.
+        """
+        (rows, columns), (height, width) = self._window, self._uncut
+        ends = (rows.start == 0, rows.stop == height, columns.start == 0, columns.stop == width)
+        top, bottom, left, right = (BEYOND_PIXELS if end else 0 for end in ends)
+        whole = cv2.copyMakeBorder(self.body[index], top, bottom, left, right, cv2.BORDER_REPLICATE)
+        whole = cv2.copyMakeBorder(whole, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+        depth = cv2.distanceTransform(whole, cv2.DIST_L2, 3)[1 + top :, 1 + left :]
+        shape = self.body.shape[1:]
+        return np.asarray(depth[: shape[0], : shape[1]], np.float32) * np.float32(self.pixel_mm)
 
     def fine_slices(self, index: int) -> range:
         """Return the slices of ``hu`` that coarse slice ``index`` is made of."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from lung_d2.ct.lung_grid import Bits, LungGrid
+from lung_d2.ct.lung_notches import fill_notches
 from lung_d2.ct.lung_sides import LEFT, RIGHT
 
 HAZE_HU = -200
@@ -26,14 +26,6 @@ LARGE_HOLE_MM2 = 4000.0
 """No hole larger than this (71 mm across) is filled."""
 GOES_ON_SHARE = 0.4
 """An organ goes on beyond a hole where at least this share of the hole is no lung on the next slice."""
-NOTCH_CHORD_MM = 120.0
-"""Longest chord across a notch in the costal outline, from lung to lung."""
-NOTCH_HALF_MM = 3.0
-"""Half thickness of such a notch."""
-SHALLOW_CHORD_MM, SHALLOW_HALF_MM = 40.0, 1.5
-"""The same of shallow notches; wider ones of that kind are the breastbone, which presses on the lung."""
-NOTCH_DEPTH_MM = 20.0
-"""The chord of a costal notch is nowhere deeper than this in the hull of both lungs; those of heart or spine are."""
 
 
 def add_haze(grid: LungGrid, lung: Bits, gas: Bits) -> Bits:
@@ -71,16 +63,15 @@ def fill_lungs(grid: LungGrid, sides: Bits, gas: Bits) -> Bits:
         The lung field, likewise.
     """
     filled = sides.copy()
-    for plane, parted, gas_plane, body in zip(filled, sides, gas, grid.body, strict=True):
+    for index in np.flatnonzero(sides.any(axis=(1, 2))):
+        plane, body = filled[index], grid.body[index]
         for side in (RIGHT, LEFT):
-            part = (parted == side).astype(np.uint8)
+            part = (sides[index] == side).astype(np.uint8)
             if part.any():
                 closed = _fill_holes(_closed(part, grid.kernel(CLOSING_MM)), SMALL_HOLE_MM2 / grid.pixel_mm**2)
-                closed = _without_gas(closed, part, gas_plane, grid.kernel(WALL_MM))
+                closed = _without_gas(closed, part, gas[index], grid.kernel(WALL_MM))
                 plane[(closed & body > 0) & (plane == 0)] = side
-        for side in (RIGHT, LEFT):
-            notch = _costal_notches((plane == side).astype(np.uint8), (plane > 0).astype(np.uint8), body, grid)
-            plane[(notch & body & (1 - gas_plane) > 0) & (plane == 0)] = side
+        fill_notches(grid, int(index), plane, gas[index])
     _fill_large_holes(grid, filled)
     return filled
 
@@ -115,65 +106,6 @@ def _without_gas(closed: Bits, part: Bits, gas: Bits, wall: Bits) -> Bits:
             outside = np.asarray(cv2.dilate(group & gas[window], wall), np.uint8)
             closed[window] &= (1 - outside) | part[window]
     return closed
-
-
-def _hull(mask: Bits) -> Bits:
-    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    hull = np.zeros(mask.shape, np.uint8)
-    return np.asarray(cv2.fillConvexPoly(hull, cv2.convexHull(np.concatenate(outlines)), 1), np.uint8)
-
-
-def _costal_notches(part: Bits, both: Bits, body: Bits, grid: LungGrid) -> Bits:
-    """Find notches between one lung and the straight lines across it that run along the chest wall.
-
-    Dense disease at the pleura makes such notches. A notch that opens inwards holds heart, spine or diaphragm.
-    """
-    notches = np.zeros_like(part)
-    if not part.any():
-        return notches
-    hull = _hull(part)
-    pockets = hull - (hull & part)
-    thick = cv2.erode(pockets, grid.kernel(NOTCH_HALF_MM), borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    if not pockets.any():
-        return notches
-    chest = _hull(both)
-    in_chest, in_body = _depth(chest, grid), _depth(body, grid)
-    radius = float(np.sqrt(np.count_nonzero(chest) / np.pi))
-    rim = hull - cv2.erode(hull, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    labels = cv2.connectedComponents(pockets, connectivity=4)[1]
-    thin = cv2.erode(pockets, grid.kernel(SHALLOW_HALF_MM), borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    for label in np.unique(labels[thin > 0]):
-        pocket = labels == label
-        chord = pocket & (rim > 0)
-        longest = NOTCH_CHORD_MM if thick[pocket].any() else SHALLOW_CHORD_MM
-        if not 0 < np.count_nonzero(chord) * grid.pixel_mm <= longest:
-            continue
-        opens_outwards = in_body[chord].mean() < in_body[pocket].mean()
-        if opens_outwards and in_chest[chord].max() <= NOTCH_DEPTH_MM:
-            notches[pocket] = 1
-            _bulge(notches, pocket, chord, radius)
-    return notches
-
-
-def _bulge(notches: Bits, pocket: npt.NDArray[np.bool_], chord: npt.NDArray[np.bool_], radius: float) -> None:
-    """Let a notch reach to the arc of the chest wall: beyond the chord, by up to the height of an arc of ``radius``."""
-    points = np.argwhere(chord)[:, ::-1].astype(np.float64)
-    first = points[((points - points[0]) ** 2).sum(axis=1).argmax()]
-    last = points[((points - first) ** 2).sum(axis=1).argmax()]
-    half, middle = (last - first) / 2, (first + last) / 2
-    outwards = np.array([half[1], -half[0]]) / max(float(np.hypot(*half)), 1.0)
-    if outwards @ (np.argwhere(pocket)[:, ::-1].mean(axis=0) - middle) > 0:
-        outwards = -outwards
-    height = float(half @ half) / (2 * radius)
-    along = np.linspace(-1.0, 1.0, 17)[:, None]
-    arc = middle + along * half + (1 - along**2) * height * outwards
-    cv2.fillPoly(notches, [np.rint(arc).astype(np.int32)], 1)
-
-
-def _depth(mask: Bits, grid: LungGrid) -> npt.NDArray[np.float32]:
-    """Return how deep each pixel lies in a mask, mm; the edge of the picture is its edge as well."""
-    padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1], np.float32) * np.float32(grid.pixel_mm)
 
 
 def _fill_large_holes(grid: LungGrid, field: Bits) -> None:

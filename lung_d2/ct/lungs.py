@@ -25,8 +25,12 @@ MAIN_SHARE = 0.05
 LEAST_MM2 = 300.0
 """The largest part has at least this area on some slice, or there are no lungs."""
 LEAST_ML = 10.0
-"""And this volume, where the slices cover :data:`FEW_MM`."""
 FEW_MM = 30.0
+"""And at least this volume, where the slices cover this distance."""
+SURE_MM2 = 6000.0
+"""A part that is nowhere larger than this on a slice may be stool: it is lung only where it lies along the ribs."""
+RIB_HU, RIB_MM, RIB_SHARE = 200, 12.0, 0.15
+"""Bone is above this; at least this share of the outline of a lung is this near to it (0.3 and more in small parts)."""
 PIECE_ML = 0.1
 """Smaller pieces apart from the lungs are left out."""
 NEAR_MM = (6.0, 10.0)
@@ -151,10 +155,18 @@ def _without_bowel(grid: LungGrid, air: Bits, gas: Bits) -> tuple[Bits, Bits]:
 
 
 def _may_be_lung(grid: LungGrid, part: npt.NDArray[np.bool_], voxels: int) -> bool:
-    if not voxels or part.sum(axis=(1, 2)).max() * grid.pixel_mm**2 < LEAST_MM2:
+    largest_mm2 = float(np.count_nonzero(part, axis=(1, 2)).max()) * grid.pixel_mm**2
+    if not voxels or largest_mm2 < LEAST_MM2:
         return False
     ml = voxels * grid.slice_mm * grid.pixel_mm**2 / 1000.0
-    return ml >= LEAST_ML or len(part) * grid.slice_mm < FEW_MM
+    if ml < LEAST_ML and len(part) * grid.slice_mm >= FEW_MM:
+        return False
+    bone = ((grid.coarse > RIB_HU) & (grid.body > 0)).astype(np.uint8)
+    if largest_mm2 >= SURE_MM2 or not bone.any():
+        return True
+    edge = np.stack([plane - cv2.erode(plane, grid.kernel(grid.pixel_mm)) for plane in part.astype(np.uint8)])
+    near_bone = np.stack([cv2.dilate(plane, grid.kernel(RIB_MM)) for plane in bone])
+    return bool(near_bone[edge > 0].mean() >= RIB_SHARE)
 
 
 def _widened(grid: LungGrid, mask: Bits, along_mm: float, across_mm: float) -> Bits:

@@ -221,6 +221,14 @@ def test_volume_without_lungs_has_none() -> None:
     assert not labels_of(np.full((2, 32, 32), SOFT, np.int16)).any()
 
 
+def test_stool_on_a_slice_of_the_abdomen_is_no_lung() -> None:
+    hu = chest()
+    hu[RIGHT | LEFT | TRACHEA] = SOFT
+    stool = ball((12, 40, 60), (3, 30, 30))
+    hu[stool] = np.where(np.random.default_rng(2).random(int(stool.sum())) < 0.8, -700, SOFT)
+    assert not labels_of(hu[12:13]).any()
+
+
 @pytest.mark.parametrize(("preset", "number"), [("mini", 0), ("quick", 2)])
 def test_lesions_of_phantoms_are_kept(preset: str, number: int) -> None:
     patient = build_patient(preset_by_name(preset), number)
