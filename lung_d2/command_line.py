@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from typing import NoReturn
 
 from lung_d2.errors import LungD2Error
 
@@ -16,13 +18,15 @@ ERROR_STATUS = 2
 def run_tool(main: Callable[[], int | None]) -> None:
     """Run a tool's ``main`` and leave the process with its exit status.
 
-    An error of ours, or a path without permission, ends as one line on stderr and status 2; Ctrl-C as status 130.
-    Anything else is a defect and keeps its traceback.
+    An error of ours, or a path without permission, ends as one line on stderr and status 2; Ctrl-C as status 130, and
+    SIGTERM, which schedulers send, as status 143, both after what is open was closed. Anything else is a defect and
+    keeps its traceback.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # Detectron2 trips over deprecations of torch, which a user can do nothing about.
     warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated", category=FutureWarning)
     warnings.filterwarnings("ignore", message=r"torch\.meshgrid: in an upcoming release", category=UserWarning)
+    before = signal.signal(signal.SIGTERM, _leave)
     try:
         status = main()
     except LungD2Error as error:
@@ -35,4 +39,12 @@ def run_tool(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     sys.exit(status or 0)
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    """Leave by an exception, so that worker processes and files are closed on the way."""
+    sys.stderr.write("terminated\n")
+    sys.exit(128 + number)

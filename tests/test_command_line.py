@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,22 @@ def test_interrupt_is_status_130():
         raise KeyboardInterrupt
 
     assert status_of(main) == 130
+
+
+def test_termination_is_status_143_and_closes_what_is_open(capsys):
+    closed = []
+
+    def main():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            closed.append(True)
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert status_of(main) == 143
+    assert closed
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert capsys.readouterr().err == "terminated\n"
 
 
 def test_defect_keeps_its_traceback():

@@ -27,7 +27,7 @@ from lung_d2.data.instances import INSTANCE_KINDS, InstanceRule
 from lung_d2.data.labels import parse_labels
 from lung_d2.data.selection import Selection
 from lung_d2.data.splits import assign_patients, read_split_file
-from lung_d2.report.dataset_page import write_dataset_page
+from lung_d2.report.dataset_page import PAGE_NAME, write_dataset_page
 
 logger = logging.getLogger("prepare_dataset")
 
@@ -153,10 +153,10 @@ def main() -> None:
         allow_duplicates=args.allow_duplicates,
         workers=args.workers,
         overwrite=args.overwrite,
+        finish=write_dataset_page,
     )
-    page = write_dataset_page(folder)
     _say(folder, args.name)
-    logger.info("look at %s", page)
+    logger.info("look at %s", folder / PAGE_NAME)
 
 
 def _choose_split(

@@ -19,13 +19,16 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lung_d2.categories import coco_categories
+from filelock import FileLock, Timeout
+
 from lung_d2.data.cases import Case
+from lung_d2.data.coco_writer import write_coco
 from lung_d2.data.facts import measure_loads
 from lung_d2.data.folders import create_folder, replace_folder, restore_folder, write_json
 from lung_d2.data.importing import Record, import_cases, read_records, remove_strangers
@@ -33,12 +36,14 @@ from lung_d2.data.leaks import Slice, check_leaks
 from lung_d2.data.selection import KEEP_ALL, TRAIN, Selection
 from lung_d2.data.splits import split_by_patient, split_stratified
 from lung_d2.data.summary import build_summary
-from lung_d2.errors import DatasetError
+from lung_d2.errors import DatasetError, LungD2Error
 
 logger = logging.getLogger(__name__)
 
 DATASETS_FOLDER = "lung_ct"
 REPORT_NAME = "report.json"
+MAX_NAME = 100
+WARNED_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ def write_dataset(
     allow_duplicates: bool = False,
     workers: int = 1,
     overwrite: bool = False,
+    finish: Callable[[Path], object] | None = None,
 ) -> Path:
     """Write the cases as a data set that :func:`lung_d2.register_lung_datasets` finds.
 
@@ -84,34 +90,66 @@ def write_dataset(
         allow_duplicates: Only warn of near-identical slices in different splits.
         workers: Processes that import cases.
         overwrite: Replace a data set of this name.
+        finish: Called with the folder before it gets its final name, for what else should be in it.
 
     Returns:
         The data set's folder.
 
     Raises:
-        DatasetError: The name is taken or no name, a case is broken, a patient has no split, or a slice is in two.
+        DatasetError: The name is taken or no name, or another call is making it; a case is broken, a patient has no
+            split, or a slice is in two.
         OutputError: The folder cannot be created.
     """
     final = _dataset_folder(root, name)
-    restore_folder(final)
-    if final.exists() and not overwrite:
-        raise DatasetError(final, found="a data set of this name", remedy="choose another --name, or give --overwrite")
     _check_cases(cases, split)
     staging = final.with_name(f".{name}.partial")
     create_folder(root)  # named in the message, where it cannot be
-    create_folder(staging / "cases")
-    import_cases(cases, staging, workers)
-    remove_strangers(cases, staging)
-    _write_splits(name, cases, split, staging, selection, allow_duplicates)
-    shutil.rmtree(staging / "cases")
-    replace_folder(staging, final)
+    create_folder(final.parent)
+    with _lock(final):
+        restore_folder(final)
+        if final.exists() and not overwrite:
+            raise DatasetError(
+                final, found="a data set of this name", remedy="choose another --name, or give --overwrite"
+            )
+        create_folder(staging / "cases")
+        try:
+            import_cases(cases, staging, workers)
+            remove_strangers(cases, staging)
+            _write_splits(name, cases, split, staging, selection, allow_duplicates)
+            if finish:
+                finish(staging)
+        except LungD2Error:
+            logger.info("what is done is kept in %s for the next call with this name", staging)
+            raise
+        shutil.rmtree(staging / "cases")
+        replace_folder(staging, final)
     return final
 
 
-def _dataset_folder(root: Path, name: str) -> Path:
-    if not name or not all(letter.isalnum() or letter in "_-." for letter in name) or name.startswith("."):
+@contextmanager
+def _lock(final: Path) -> Iterator[None]:
+    """Let one call at a time make a data set."""
+    path = final.with_name(f".{final.name}.lock")
+    try:
+        with FileLock(path, timeout=0):
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+    except Timeout as error:
         raise DatasetError(
-            f"--name {name!r}", found="no file name", expected="letters, digits, _ - .", remedy="correct it"
+            final, found="another call is making it", remedy="wait for its end, or choose another --name"
+        ) from error
+
+
+def _dataset_folder(root: Path, name: str) -> Path:
+    fits = 0 < len(name) <= MAX_NAME and all(letter.isalnum() or letter in "_-." for letter in name)
+    if not fits or name.startswith("."):
+        raise DatasetError(
+            f"--name {name[:MAX_NAME]!r}",
+            found="no file name",
+            expected=f"letters, digits, _ - ., at most {MAX_NAME}",
+            remedy="correct it",
         )
     return root / DATASETS_FOLDER / name
 
@@ -141,7 +179,7 @@ def _write_splits(
     allow_duplicates: bool,
 ) -> None:
     """Deal the imported records to splits, select, check for leaks, and write annotations and report."""
-    records = [record for case in cases for record in read_records(case, staging)]
+    records = [record for case in cases for record in read_records(case, staging, with_masks=False)]
     split_of = _deal(records, split) if isinstance(split, SplitRule) else split
     splits: dict[str, list[Record]] = {one: [] for one in sorted({split_of[case.patient] for case in cases})}
     for record in records:
@@ -154,28 +192,20 @@ def _write_splits(
     )
     source_of = {record["file_name"]: record["source"] for record in records}
     leaks = check_leaks(slices, allow=allow_duplicates, shown=source_of.__getitem__)
-    write_json(build_summary(name, splits, kept, selection, leaks), staging / REPORT_NAME)
+    summary = build_summary(name, splits, kept, selection, leaks)
+    _warn(summary, source_of)
+    write_json(summary, staging / REPORT_NAME)
     for one, members in kept.items():
-        write_json(_build_coco(f"{name}, {one} split", members), staging / "annotations" / f"{one}.json")
+        ids = {record["file_name"]: number for number, record in enumerate(members, 1)}
+        write_coco(f"{name}, {one} split", cases, staging, ids, staging / "annotations" / f"{one}.json")
+
+
+def _warn(summary: Mapping[str, Any], source_of: Mapping[str, str]) -> None:
+    """Log what is suspicious by the names of the source, which the data set itself does not hold."""
+    for suspicion in summary["suspicions"]:
+        shown = [source_of[one["file_name"]] for one in suspicion["examples"][:WARNED_EXAMPLES] if one["file_name"]]
+        logger.warning("%s: %d %s, as %s", suspicion["title"], suspicion["count"], suspicion["unit"], ", ".join(shown))
 
 
 def _deal(records: Sequence[Record], rule: SplitRule) -> dict[str, str]:
     return split_stratified(measure_loads(records), rule.fractions, rule.seed)
-
-
-def _build_coco(description: str, records: Iterable[Record]) -> dict[str, Any]:
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for record in records:
-        image_id = len(images) + 1
-        for annotation in record["annotations"]:
-            annotations.append(annotation | {"id": len(annotations) + 1, "image_id": image_id})
-        own = {key: value for key, value in record.items() if key not in ("annotations", "facts", "source")}
-        images.append({"id": image_id} | own)
-    return {
-        "info": {"description": f"{description}, prepared by lung_d2"},
-        "licenses": [],
-        "categories": coco_categories(),
-        "images": images,
-        "annotations": annotations,
-    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,26 @@ def create_folder(folder: Path) -> None:
         raise OutputError(folder, found="a folder that may not be written to", remedy="check its permissions")
 
 
-def write_text(text: str, path: Path) -> None:
-    """Write a text file, whole or not at all; folders that miss are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_text(text: str | Iterable[str], path: Path) -> None:
+    """Write a text file, whole or not at all; folders that miss are made.
+
+    Args:
+        text: What to write, whole or in parts.
+        path: Replaced where it exists.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.writelines([text] if isinstance(text, str) else text)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        found = f"cannot be written ({_reason(error)})"
+        raise OutputError(path, found=found, remedy="check the disk space and the permissions") from error
 
 
 def write_json(content: Any, path: Path, *, indent: int | None = None) -> None:

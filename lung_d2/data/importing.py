@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Thread
 from types import FunctionType
 from typing import Any
 
@@ -34,6 +38,9 @@ from lung_d2.errors import DatasetError
 
 logger = logging.getLogger(__name__)
 
+RECORD_VERSION = 1
+"""Of what a record holds: one of another version is imported again."""
+
 Record = dict[str, Any]
 """An image record of COCO with our keys; its ``annotations`` without ids, its ``facts`` and its ``source``."""
 
@@ -47,7 +54,7 @@ def import_cases(cases: Sequence[Case], staging: Path, workers: int) -> None:
         workers: Processes.
 
     Raises:
-        DatasetError: A case is broken; what is done before stays.
+        DatasetError: A case is broken, or a worker was ended; what is done before stays.
     """
     waiting = [case for case in cases if not _case_file(staging, case).is_file()]
     if len(waiting) < len(cases):
@@ -65,15 +72,31 @@ def import_cases(cases: Sequence[Case], staging: Path, workers: int) -> None:
                 for job in as_completed(jobs):
                     job.result()
                     bar.update()
+            except BrokenProcessPool as error:
+                raise DatasetError(
+                    "import",
+                    found="a worker process was ended, perhaps for want of memory",
+                    remedy="start again with fewer --workers: finished cases are kept",
+                ) from error
             finally:
                 for job in jobs:
                     job.cancel()
 
 
-def read_records(case: Case, staging: Path) -> list[Record]:
-    """Return the records of an imported case, in slice order, under the patient that it has by now."""
+def read_records(case: Case, staging: Path, *, with_masks: bool = True) -> list[Record]:
+    """Read the records of an imported case, in slice order, under the patient that it has by now.
+
+    Args:
+        case: Imported before.
+        staging: Where the data set is made.
+        with_masks: Keep the masks of the annotations, which are most of what a record needs in memory.
+    """
     records: list[Record] = json.loads(_case_file(staging, case).read_text())
-    return [record | {"patient": case.patient} for record in records]
+    for record in records:
+        record["patient"] = case.patient
+        for annotation in record["annotations"] if not with_masks else ():
+            del annotation["segmentation"]
+    return records
 
 
 def remove_strangers(cases: Sequence[Case], staging: Path) -> None:
@@ -87,6 +110,15 @@ def remove_strangers(cases: Sequence[Case], staging: Path) -> None:
 
 def _start_worker() -> None:
     cv2.setNumThreads(1)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent was killed, who could not tell it."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _case_file(staging: Path, case: Case) -> Path:
@@ -95,7 +127,7 @@ def _case_file(staging: Path, case: Case) -> Path:
 
 def _options_hash(case: Case) -> str:
     """Hash what an importer was asked for and of which files: a case of other options or files is done again."""
-    return hash_identity("options", f"{_describe(case.load)}\0{case.fingerprint}")
+    return hash_identity("options", f"{RECORD_VERSION}\0{_describe(case.load)}\0{case.fingerprint}")
 
 
 def _describe(value: Any) -> str:

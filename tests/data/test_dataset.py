@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -176,6 +177,48 @@ def test_workers_make_the_same_files(tmp_path):
     assert tree(write(tmp_path / "one")) == tree(write(tmp_path / "two", workers=2))
 
 
+def test_another_call_that_makes_it_is_not_disturbed(tmp_path):
+    cases = tiny_cases(patients=3, size=48)
+
+    def start_again(folder):
+        with pytest.raises(DatasetError, match="tiny: another call is making it"):
+            write_dataset(tmp_path, "tiny", cases, SPLITS, overwrite=True)
+
+    folder = write_dataset(tmp_path, "tiny", cases, SPLITS, finish=start_again)
+    assert tree(folder) == tree(write_dataset(tmp_path / "other", "tiny", cases, SPLITS))
+    assert [path.name for path in folder.parent.iterdir()] == ["tiny"]
+
+
+def test_what_cannot_be_finished_gets_no_name(tmp_path, caplog):
+    def fail(folder):
+        assert (folder / "report.json").is_file()
+        raise OutputError(folder, found="no space", remedy="make some")
+
+    with caplog.at_level("INFO"), pytest.raises(OutputError, match="no space"):
+        write(tmp_path, finish=fail)
+    assert [path.name for path in (tmp_path / "lung_ct").iterdir()] == [".tiny.partial"]
+    assert ".tiny.partial for the next call" in caplog.text
+
+
+def load_and_die():
+    os.kill(os.getpid(), signal.SIGKILL)
+    yield
+
+
+def test_worker_that_was_killed_is_one_of_our_errors(tmp_path):
+    cases = [replace(case, load=load_and_die) for case in tiny_cases(patients=3)]
+    with pytest.raises(DatasetError, match=r"a worker process was ended.*fewer --workers"):
+        write_dataset(tmp_path, "x", cases, SPLITS, workers=2)
+
+
+def test_suspicions_are_logged_by_the_names_of_the_source(tmp_path, caplog):
+    speck = AnnotatedSlice(
+        np.full((48, 48), 90, np.uint8), ((GROUND_GLASS_OPACITY, square(48, 9, 9, 1)),), 0, name="a.png"
+    )
+    write_dataset(tmp_path, "x", [Case("c", "p", "s", partial(tuple, [speck]), contiguous=False)], {"p": "train"})
+    assert any("a.png" in line and "component" in line.lower() for line in caplog.messages)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_broken_case_leaves_nothing_under_the_final_name(tmp_path, workers):
     cases = tiny_cases(patients=3, size=48)
@@ -322,7 +365,7 @@ def test_overwrite_replaces_all_of_it(tmp_path):
     assert set(files) == {"annotations/test.json", "report.json"} | images
 
 
-@pytest.mark.parametrize("name", ["..", "../x", "a/b", "", ".hidden", "a b", "x\0y"])
+@pytest.mark.parametrize("name", ["..", "../x", "a/b", "", ".hidden", "a b", "x\0y", "x" * 101])
 def test_name_that_is_no_file_name_is_refused(tmp_path, name):
     with pytest.raises(DatasetError, match="expected letters, digits"):
         write(tmp_path, name)

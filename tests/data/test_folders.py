@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lung_d2.data.folders import create_folder, replace_folder, restore_folder
+from lung_d2.data.folders import create_folder, replace_folder, restore_folder, write_json, write_text
 from lung_d2.errors import OutputError
 
 
@@ -45,3 +45,22 @@ def test_folder_may_be_there_and_its_parents_not(tmp_path):
     for _ in range(2):
         create_folder(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_text_is_written_whole_with_its_folders(tmp_path):
+    write_text(iter(["ä", "b"]), tmp_path / "new" / "a.txt")
+    assert (tmp_path / "new" / "a.txt").read_text("utf-8") == "äb"
+    write_json({"a": 1}, tmp_path / "new" / "a.txt")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.txt"]
+
+
+def test_text_that_breaks_off_leaves_what_was_there(tmp_path):
+    def parts():
+        yield "new"
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "a.txt").write_text("old")
+    with pytest.raises(OutputError, match=r"a\.txt: cannot be written \(No space left on device\)"):
+        write_text(parts(), tmp_path / "a.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"

@@ -1,0 +1,65 @@
+"""The COCO JSON of a split, written a case at a time: the masks of a whole split would fill the memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from lung_d2.categories import coco_categories
+from lung_d2.data.cases import Case
+from lung_d2.data.folders import write_text
+from lung_d2.data.importing import Record, read_records
+
+_OURS = ("annotations", "facts", "source")
+"""What a record holds that an image of COCO does not."""
+
+
+def write_coco(description: str, cases: Sequence[Case], staging: Path, ids: Mapping[str, int], path: Path) -> None:
+    """Write the annotation file of a split.
+
+    Args:
+        description: Of the split.
+        cases: All cases, in the order of the ids.
+        staging: Where they were imported.
+        ids: Image id of each file name that is in the split.
+        path: Replaced where it exists.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    write_text(_text(description, cases, staging, ids), path)
+
+
+def _text(description: str, cases: Sequence[Case], staging: Path, ids: Mapping[str, int]) -> Iterator[str]:
+    head = {
+        "info": {"description": f"{description}, prepared by lung_d2"},
+        "licenses": [],
+        "categories": coco_categories(),
+    }
+    yield json.dumps(head)[:-1] + ', "images": ['
+    for number, image in enumerate(_images(cases, staging, ids)):
+        yield (", " if number else "") + json.dumps(image)
+    yield '], "annotations": ['
+    for number, annotation in enumerate(_annotations(cases, staging, ids)):
+        yield (", " if number else "") + json.dumps(annotation | {"id": number + 1})
+    yield "]}"
+
+
+def _images(cases: Sequence[Case], staging: Path, ids: Mapping[str, int]) -> Iterator[Record]:
+    for record in _members(cases, staging, ids):
+        own = {key: value for key, value in record.items() if key not in _OURS}
+        yield {"id": ids[record["file_name"]]} | own
+
+
+def _annotations(cases: Sequence[Case], staging: Path, ids: Mapping[str, int]) -> Iterator[Record]:
+    for record in _members(cases, staging, ids):
+        for annotation in record["annotations"]:
+            yield annotation | {"image_id": ids[record["file_name"]]}
+
+
+def _members(cases: Sequence[Case], staging: Path, ids: Mapping[str, int]) -> Iterator[Record]:
+    series = {file_name.partition("/")[0] for file_name in ids}
+    for case in cases:
+        if case.series in series:
+            yield from (record for record in read_records(case, staging) if record["file_name"] in ids)
