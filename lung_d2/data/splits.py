@@ -99,7 +99,8 @@ def _share_out(total: int, fractions: Mapping[str, float]) -> dict[str, int]:
             "splits",
             found=f"{total} patient(s) for {len(wanted)} splits",
             expected="at least one patient in each split",
-            remedy="add patients, set --val-fraction 0, or where all have the same id give --patients-from folder",
+            remedy="add patients, set --val-fraction 0, or tell those apart who count as one: --patients REGEX, or "
+            "--patients-from folder where each has a folder",
         )
     *smaller, largest = sorted(wanted, key=lambda name: wanted[name])  # the largest split takes what is left
     counts: dict[str, int] = {}

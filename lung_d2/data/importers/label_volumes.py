@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,8 +27,15 @@ from lung_d2.ct.identity import hash_identity
 from lung_d2.data.cases import Case, fingerprint_files
 from lung_d2.data.importers.pair_reading import HuRange, load_slice, read_pair_image, read_pair_regions
 from lung_d2.data.importers.pair_table import LabelFile, Pair, read_pairs
-from lung_d2.data.importers.pairing import keys_by_name, keys_by_pattern, list_volumes, pair_by_keys, stem_of
-from lung_d2.data.importers.registry import Importer, Request, check_folder
+from lung_d2.data.importers.pairing import (
+    home_of,
+    keys_by_name,
+    keys_by_pattern,
+    list_volumes,
+    pair_by_keys,
+    stem_of,
+)
+from lung_d2.data.importers.registry import Importer, PatientRule, Request, check_folder
 from lung_d2.data.importers.volumes import build_volume_case
 from lung_d2.errors import ConfigError, DatasetError
 
@@ -104,17 +113,43 @@ def find_cases(
     wanted = list(labels or ["labels"])
     if pairs:
         found, count = read_pairs(pairs), 1
+        homes = [Path(os.path.commonpath([pair.image.parent for pair in found]))]
     else:
         found, count = _pair_by_name(request.source, images, wanted, image_key, label_key or image_key), len(wanted)
+        homes = [home_of(request.source, images)]
+    homes += [home_of(request.source, lesion_free)] if lesion_free else []
     normal = list_volumes(request.source, lesion_free) if lesion_free else []
     chosen = _choose_annotated(found, count, normal, only_annotated, request.allow_unannotated)
     build = _build_slice_cases if unrelated_slices else _build_cases
     scale = None if hu_range is None else (hu_range[0], hu_range[1])
     base = pairs.parent if pairs else request.source
-    return [case for pair in chosen for case in build(pair, base, request, scale)]
+    place = _Place(base, tuple(homes), request.patients)
+    return [case for pair in chosen for case in build(pair, place, request, scale)]
 
 
 IMPORTER = Importer("volumes", "image and label volumes in pairs (NIfTI, NRRD, MetaImage)", find_cases, add_arguments)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the images lie: below ``base``, in one of ``homes``, which holds the folders of the patients if any."""
+
+    base: Path
+    homes: tuple[Path, ...]
+    patients: PatientRule
+
+    def name(self, image: Path) -> str:
+        inner = image.relative_to(self.base) if image.is_relative_to(self.base) else Path(image.name)
+        return inner.with_name(stem_of(image)).as_posix()
+
+    def patient(self, pair: Pair, path: Path, name: str) -> str:
+        """Return the hash of the patient of an image, or of a slice in it."""
+        own = hash_identity("patient", pair.patient or name)
+        if not self.patients.by_folder or self.patients.pattern:
+            return self.patients.patient_of(path, self.base, own)
+        home = next(one for one in self.homes if pair.image.is_relative_to(one))
+        self.patients.check_in_folder(pair.image, home)
+        return self.patients.patient_of(pair.image, home, own)
 
 
 def _pair_by_name(source: Path, images: str, labels: Sequence[str], image_key: str, label_key: str) -> list[Pair]:
@@ -169,12 +204,12 @@ def _choose_annotated(
     return [by_image[path] for path in sorted(by_image)]
 
 
-def _build_cases(pair: Pair, base: Path, request: Request, hu_range: HuRange | None) -> list[Case]:
-    inner = _inner_name(pair.image, base)
+def _build_cases(pair: Pair, place: _Place, request: Request, hu_range: HuRange | None) -> list[Case]:
+    inner = place.name(pair.image)
     return [
         build_volume_case(
             inner,
-            patient=request.patients.patient_of(pair.image, base, hash_identity("patient", pair.patient or inner)),
+            patient=place.patient(pair, pair.image, inner),
             series=hash_identity("series", inner),
             read_ct=partial(read_pair_image, pair.image, hu_range),
             read_regions=partial(read_pair_regions, pair.labels, request.labels),
@@ -184,15 +219,14 @@ def _build_cases(pair: Pair, base: Path, request: Request, hu_range: HuRange | N
     ]
 
 
-def _build_slice_cases(pair: Pair, base: Path, request: Request, hu_range: HuRange | None) -> list[Case]:
+def _build_slice_cases(pair: Pair, place: _Place, request: Request, hu_range: HuRange | None) -> list[Case]:
     fingerprint, cases = fingerprint_files(_files_of(pair)), []
     for index in range(len(read_pair_image(pair.image, hu_range).hu)):
-        inner = f"{_inner_name(pair.image, base)}/{index:04d}"
-        own = hash_identity("patient", pair.patient or inner)
+        inner = f"{place.name(pair.image)}/{index:04d}"
         cases.append(
             Case(
                 name=inner,
-                patient=request.patients.patient_of(pair.image / f"{index:04d}", base, own),
+                patient=place.patient(pair, pair.image / f"{index:04d}", inner),
                 series=hash_identity("series", inner),
                 load=partial(load_slice, pair, index, hu_range, request.labels, request.rule, fingerprint),
                 contiguous=False,
@@ -200,11 +234,6 @@ def _build_slice_cases(pair: Pair, base: Path, request: Request, hu_range: HuRan
             )
         )
     return cases
-
-
-def _inner_name(image: Path, base: Path) -> str:
-    inner = image.relative_to(base) if image.is_relative_to(base) else Path(image.name)
-    return inner.with_name(stem_of(image)).as_posix()
 
 
 def _files_of(pair: Pair) -> list[Path]:

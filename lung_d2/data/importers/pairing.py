@@ -41,6 +41,16 @@ def list_volumes(source: Path, pattern: str) -> list[Path]:
     return shown
 
 
+def home_of(source: Path, pattern: str) -> Path:
+    """Return the folder in which :func:`list_volumes` looks: that which is named, or that before the first wildcard."""
+    place = source
+    for part in Path(inner_path(pattern, source)).parts:
+        if not (place / part).is_dir():
+            break
+        place = place / part
+    return place
+
+
 def stem_of(path: Path) -> str:
     """Return the name of a volume file without its suffix."""
     return path.name[: len(path.name) - len(volume_suffix(path))]

@@ -118,13 +118,7 @@ def _split_of(members: Sequence[Drawing]) -> str:
 
 
 def _patient_of(drawing: Drawing, request: Request) -> str:
-    if request.patients.by_folder and not request.patients.pattern and drawing.picture.parent == drawing.folder:
-        raise DatasetError(
-            drawing.picture,
-            found="a picture outside the patients' folders",
-            expected=f"each in a folder of {drawing.folder}",
-            remedy="sort it in, or give --patients REGEX or --split-file",
-        )
+    request.patients.check_in_folder(drawing.picture, drawing.folder)
     own = drawing.patient
     if own is None and is_dicom_slice(drawing.picture):
         from lung_d2.ct.series import choose_series, find_series

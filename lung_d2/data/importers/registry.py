@@ -47,7 +47,8 @@ class PatientRule:
         pattern: Regular expression; what its first group matches in a path below the source (with ``/``) is the
             patient. Empty: not given.
         listed: Patient by file name or by path below the source, as a split file says.
-        by_folder: Each folder that lies directly in the source is a patient.
+        by_folder: Each folder that lies directly in the source (in the folder of the images, where files are the
+            cases) is a patient.
     """
 
     pattern: str = ""
@@ -63,6 +64,16 @@ class PatientRule:
                 f"--patients {self.pattern!r}", found=str(error), remedy="correct the expression"
             ) from error
 
+    def check_in_folder(self, path: Path, folder: Path) -> None:
+        """Raise :class:`DatasetError` where patients go by folders, and a file lies in none below ``folder``."""
+        if self.by_folder and not self.pattern and path.parent == folder:
+            raise DatasetError(
+                path,
+                found="a file outside the patients' folders",
+                expected=f"each in a folder of {folder}",
+                remedy="sort it in, or give --patients REGEX or --split-file instead of --patients-from folder",
+            )
+
     def patient_of(self, path: Path, source: Path, own: str | None = None) -> str:
         """Return the hash of the patient that a file or folder belongs to.
 
@@ -77,9 +88,12 @@ class PatientRule:
         inner = path.relative_to(source) if path.is_relative_to(source) else Path(path.name)
         if self.pattern:
             match = re.search(self.pattern, inner.as_posix())
-            if not match or not match.groups():
+            if not match or not match.groups() or not match.group(1):
                 raise DatasetError(
-                    path, found=f"no match of {self.pattern!r}", expected="a group", remedy="correct --patients"
+                    path,
+                    found=f"no match of {self.pattern!r} in {inner.as_posix()!r}",
+                    expected="a first group that holds the patient",
+                    remedy="correct --patients",
                 )
             return hash_identity("patient", match.group(1))
         if self.by_folder:

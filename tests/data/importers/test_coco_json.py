@@ -389,7 +389,7 @@ def test_folders_are_patients_on_request(tmp_path):
 
 
 def test_pictures_outside_the_patients_folders_are_named(source):
-    with pytest.raises(DatasetError, match=r"a\.png: a picture outside the patients' folders"):
+    with pytest.raises(DatasetError, match=r"a\.png: a file outside the patients' folders"):
         load(source, content(), request={"patients": PatientRule(by_folder=True)})
 
 

@@ -100,6 +100,25 @@ def test_each_volume_is_a_patient_unless_the_user_says_so(tmp_path):
     assert len({case.series for case in find(tmp_path)}) == 2
 
 
+@pytest.mark.parametrize("images", ["images", "images/*/*.nii", "images/p*"])
+def test_folder_of_a_patient_lies_in_that_of_the_images(tmp_path, images):
+    names = ["p1/a.nii", "p1/b.nii", "p2/c.nii"]
+    lay(tmp_path, [f"images/{name}" for name in names], [f"labels/{name}" for name in names])
+    lay(tmp_path, ["normal/p2/d.nii"])
+    cases = find(tmp_path, images=images, lesion_free="normal", patients=PatientRule(by_folder=True))
+    patients = {case.name: case.patient for case in cases}
+    assert len(patients) == 4
+    assert patients["images/p1/a"] == patients["images/p1/b"] != patients["images/p2/c"] == patients["normal/p2/d"]
+
+
+def test_image_in_no_folder_of_a_patient_is_refused_where_folders_count(tmp_path):
+    lay(tmp_path, ["images/a.nii", "images/b.nii"], ["labels/a.nii", "labels/b.nii"])
+    (tmp_path / "pairs.csv").write_text("image,label\nimages/a.nii,labels/a.nii\nimages/b.nii,labels/b.nii\n")
+    for options in ({}, {"pairs": tmp_path / "pairs.csv"}, {"unrelated_slices": True}):
+        with pytest.raises(DatasetError, match=r"a\.nii: a file outside the patients' folders.*--patients REGEX"):
+            find(tmp_path, patients=PatientRule(by_folder=True), **options)
+
+
 def test_table_pairs_files_and_names_patients(tmp_path):
     lay(tmp_path / "data", ["x.nii", "y.nii"], ["m.nii", "n.nii"])
     (tmp_path / "data/pairs.csv").write_text("image,label,patient\nx.nii,m.nii,7\ny.nii,n.nii,7\n")

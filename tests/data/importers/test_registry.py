@@ -69,10 +69,23 @@ def test_patient_is_what_the_expression_matches():
         rule.patient_of(ROOT / "x.png", ROOT)
 
 
+@pytest.mark.parametrize("pattern", [r"(p\d)?", r"(p\d)|x", r"(p*)", "x"])
+def test_group_without_a_patient_is_no_match(pattern):
+    with pytest.raises(DatasetError, match=r"x\.png: no match of .* in 'x\.png'; expected a first group"):
+        PatientRule(pattern).patient_of(ROOT / "x.png", ROOT)
+
+
 def test_patient_may_be_a_folder_or_the_source_itself():
     rule = PatientRule(by_folder=True)
     assert rule.patient_of(ROOT / "p7" / "scan" / "a.png", ROOT, "own") == hash_identity("patient", "p7")
     assert rule.patient_of(ROOT, ROOT) == hash_identity("patient", "data")
+
+
+def test_file_outside_the_folders_of_patients_is_refused_where_they_count():
+    with pytest.raises(DatasetError, match=r"x\.png: a file outside the patients' folders; expected each in"):
+        PatientRule(by_folder=True).check_in_folder(ROOT / "x.png", ROOT)
+    PatientRule(by_folder=True).check_in_folder(ROOT / "p7" / "x.png", ROOT)
+    PatientRule("(x)", by_folder=True).check_in_folder(ROOT / "x.png", ROOT)
 
 
 def test_patient_may_be_listed_by_name_or_by_path():

@@ -148,7 +148,7 @@ def test_masks_among_the_pictures_are_refused(source):
 
 
 def test_pictures_outside_the_patients_folders_are_named(source):
-    with pytest.raises(DatasetError, match=r"a1\.png: a picture outside the patients' folders"):
+    with pytest.raises(DatasetError, match=r"a1\.png: a file outside the patients' folders"):
         find(source, patients=PatientRule(by_folder=True))
 
 
