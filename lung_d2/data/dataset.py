@@ -204,7 +204,7 @@ def _warn(summary: Mapping[str, Any], source_of: Mapping[str, str]) -> None:
     """Log what is suspicious by the names of the source, which the data set itself does not hold."""
     for suspicion in summary["suspicions"]:
         shown = [source_of[one["file_name"]] for one in suspicion["examples"][:WARNED_EXAMPLES] if one["file_name"]]
-        logger.warning("%s: %d %s, as %s", suspicion["title"], suspicion["count"], suspicion["unit"], ", ".join(shown))
+        logger.warning("%s (%d), as %s", suspicion["title"], suspicion["count"], ", ".join(shown))
 
 
 def _deal(records: Sequence[Record], rule: SplitRule) -> dict[str, str]:
