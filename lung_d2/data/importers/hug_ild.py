@@ -26,7 +26,7 @@ from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
 from lung_d2.ct import CTVolume, find_series, read_volume
 from lung_d2.ct.identity import hash_identity
 from lung_d2.data.cases import AnnotatedSlice, Case, fingerprint_files
-from lung_d2.data.importers.registry import Importer, Request, check_folder
+from lung_d2.data.importers.registry import Importer, Request, check_folder, name_below
 from lung_d2.data.importers.roi_series import list_series, number_slices
 from lung_d2.data.importers.roi_text import Contour, RoiText, read_roi_text
 from lung_d2.data.instances import InstanceRule, Region, annotate_slice
@@ -147,7 +147,7 @@ def _build_case(
         name=inner.as_posix() if inner.parts else folder.resolve().name,
         patient=request.patients.patient_of(folder, request.source, own),
         series=hash_identity("series", inner.as_posix()),
-        load=partial(_load_slices, slices, list(texts), labels, request.rule),
+        load=partial(_load_slices, slices, list(texts), labels, request.rule, request.source),
         contiguous=False,
         fingerprint=fingerprint_files([*(path for _, path in slices), *texts]),
     )
@@ -169,7 +169,7 @@ def _check_bare(bare: Sequence[Path], cases: Sequence[Case], only_annotated: boo
 
 
 def _load_slices(
-    slices: Sequence[tuple[int, Path]], texts: Sequence[Path], labels: LabelTable, rule: InstanceRule
+    slices: Sequence[tuple[int, Path]], texts: Sequence[Path], labels: LabelTable, rule: InstanceRule, source: Path
 ) -> Iterator[AnnotatedSlice]:
     from lung_d2.ct.lungs import find_lungs  # here: it loads more than finding cases needs
 
@@ -193,6 +193,7 @@ def _load_slices(
             pixel_spacing_mm=(volume.spacing_mm[1], volume.spacing_mm[2]),
             slice_position_mm=float(volume.slice_positions_mm[0]),
             lungs=lungs,
+            name=name_below(source, path),
         )
 
 

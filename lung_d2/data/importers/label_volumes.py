@@ -35,7 +35,7 @@ from lung_d2.data.importers.pairing import (
     pair_by_keys,
     stem_of,
 )
-from lung_d2.data.importers.registry import Importer, PatientRule, Request, check_folder
+from lung_d2.data.importers.registry import Importer, PatientRule, Request, check_folder, name_below
 from lung_d2.data.importers.volumes import build_volume_case
 from lung_d2.errors import ConfigError, DatasetError
 
@@ -221,6 +221,7 @@ def _build_cases(pair: Pair, place: _Place, request: Request, hu_range: HuRange 
 
 def _build_slice_cases(pair: Pair, place: _Place, request: Request, hu_range: HuRange | None) -> list[Case]:
     fingerprint, cases = fingerprint_files(_files_of(pair)), []
+    name = name_below(place.base, pair.image)
     for index in range(len(read_pair_image(pair.image, hu_range).hu)):
         inner = f"{place.name(pair.image)}/{index:04d}"
         cases.append(
@@ -228,7 +229,7 @@ def _build_slice_cases(pair: Pair, place: _Place, request: Request, hu_range: Hu
                 name=inner,
                 patient=place.patient(pair, pair.image / f"{index:04d}", inner),
                 series=hash_identity("series", inner),
-                load=partial(load_slice, pair, index, hu_range, request.labels, request.rule, fingerprint),
+                load=partial(load_slice, pair, index, hu_range, request.labels, request.rule, fingerprint, name),
                 contiguous=False,
                 fingerprint=fingerprint,
             )

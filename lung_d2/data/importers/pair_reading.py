@@ -89,6 +89,7 @@ def load_slice(
     table: LabelTable,
     rule: InstanceRule,
     fingerprint: str,
+    name: str,
 ) -> Iterator[AnnotatedSlice]:
     """Load one slice of a stack of unrelated ones, without a spacing: one header cannot have that of all.
 
@@ -99,6 +100,7 @@ def load_slice(
         table: Meaning of the labels.
         rule: What one instance is.
         fingerprint: Of the files of the pair.
+        name: What messages call the stack.
     """
     from lung_d2.ct.lungs import find_lungs  # here: it loads more than finding cases needs
 
@@ -108,7 +110,7 @@ def load_slice(
         [_regions_of(label, values[here], table) for label, values in zip(pair.labels, labels, strict=True)]
     )
     lungs = find_lungs(_one_slice(volume, index)).mask[0]
-    yield annotate_slice(volume.hu[index], regions_of(0), rule, index, lungs=lungs)
+    yield annotate_slice(volume.hu[index], regions_of(0), rule, index, lungs=lungs, name=f"{name} slice {index}")
 
 
 def _one_slice(volume: CTVolume, index: int) -> CTVolume:

@@ -15,7 +15,7 @@ from lung_d2.categories import Category
 from lung_d2.ct.identity import hash_identity
 from lung_d2.data.cases import AnnotatedSlice, Case, Mask, fingerprint_files
 from lung_d2.data.importers.picture_files import Spacing, is_dicom_slice
-from lung_d2.data.importers.registry import Request
+from lung_d2.data.importers.registry import Request, name_below
 from lung_d2.data.instances import InstanceRule, Region, annotate_slice
 from lung_d2.errors import DatasetError
 
@@ -68,11 +68,12 @@ def build_picture_cases(drawings: Sequence[Drawing], read: ReadSlice, request: R
         request: Its ``patients`` name the patient of every picture; DICOM and drawings may name their own.
 
     Returns:
-        One case for each patient; its slices make no neighbours.
+        One case for each patient; its slices make no neighbours, and are named by their pictures' paths in the source.
 
     Raises:
         DatasetError: A picture has no patient, or is there twice; or a patient is in two splits.
     """
+    base = request.source if request.source.is_dir() else request.source.parent
     groups: dict[str, list[Drawing]] = defaultdict(list)
     seen: set[Path] = set()
     for drawing in drawings:
@@ -88,7 +89,7 @@ def build_picture_cases(drawings: Sequence[Drawing], read: ReadSlice, request: R
             name=f"slices of {patient}",
             patient=patient,
             series=hash_identity("series", patient),
-            load=partial(_load, tuple(members), read),
+            load=partial(_load, tuple(members), read, base),
             contiguous=False,
             fingerprint=fingerprint_files(
                 [*(one.picture for one in members), *sorted({path for one in members for _, path in one.annotations})]
@@ -99,9 +100,9 @@ def build_picture_cases(drawings: Sequence[Drawing], read: ReadSlice, request: R
     ]
 
 
-def _load(drawings: Sequence[Drawing], read: ReadSlice) -> Iterator[AnnotatedSlice]:
+def _load(drawings: Sequence[Drawing], read: ReadSlice, base: Path) -> Iterator[AnnotatedSlice]:
     for index, drawing in enumerate(drawings):
-        yield read(drawing, index)
+        yield replace(read(drawing, index), name=name_below(base, drawing.picture))
 
 
 def _split_of(members: Sequence[Drawing]) -> str:

@@ -180,6 +180,11 @@ def list_importers() -> dict[str, Importer]:
     return found
 
 
+def name_below(folder: Path, path: Path) -> str:
+    """Return what messages call a file of a source: its path below the folder, with ``/``, or else its path."""
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+
+
 def check_folder(path: Path, what: str) -> None:
     """Raise :class:`DatasetError` where a folder that the user names is not there, or may not be opened."""
     if not path.is_dir():

@@ -107,6 +107,13 @@ def test_contour_fills_the_pixels_inside_it(tmp_path):
     assert (item.slice_index, item.pixel_spacing_mm, item.slice_position_mm) == (1, SPACING, 2.0)
 
 
+def test_slice_goes_by_its_file(tmp_path):
+    (case,) = find(write_patient(tmp_path / "35", GGO_ON_2).parent)
+    (item,) = case.load()
+    assert (tmp_path / item.name).is_file()
+    assert item.name.startswith("35/")
+
+
 def test_what_no_contour_covers_is_undecided(tmp_path):
     healthy = block("healthy", 2, box(0, 0, 4, 1))
     (item,) = load(write_patient(tmp_path / "35", GGO_ON_2, healthy))

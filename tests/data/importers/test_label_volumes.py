@@ -270,6 +270,7 @@ def test_unrelated_slices_are_cases_without_neighbours(tmp_path):
     assert [item.slice_index for item in items] == [0, 1, 2]
     assert {(item.pixel_spacing_mm, item.slice_position_mm) for item in items} == {(None, None)}
     assert [len(item.instances) for item in items] == [0, 1, 0]
+    assert [item.name for item in items] == [f"tr_im.nii.gz slice {index}" for index in range(3)]
 
 
 def test_unrelated_slices_may_have_patients(tmp_path):

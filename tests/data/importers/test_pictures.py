@@ -53,6 +53,13 @@ def test_pictures_of_a_patient_are_one_case_in_their_order(folder):
     assert len({one.series for one in cases.values()}) == 2
 
 
+def test_slice_goes_by_the_path_of_its_picture_below_the_source(folder):
+    (folder / "sub").mkdir()
+    os.rename(folder / "a2.png", folder / "sub" / "a2.png")
+    (case,) = build(folder, "a1.png", "sub/a2.png", patients=PatientRule("(a)"))
+    assert [item.name for item in case.load()] == ["a1.png", "sub/a2.png"]
+
+
 def test_no_name_of_a_patient_is_told(folder):
     (case,) = build(folder, "a1.png", patients=PatientRule(listed={"a1.png": "DOE^JANE"}))
     assert "DOE" not in repr(case)
