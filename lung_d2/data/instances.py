@@ -54,9 +54,13 @@ class InstanceRule:
     def __post_init__(self) -> None:
         """Refuse a rule that no function here knows."""
         if self.kind not in INSTANCE_KINDS:
-            raise ConfigError("instances", found=repr(self.kind), expected=", ".join(INSTANCE_KINDS), remedy="take one")
+            raise ConfigError(
+                f"--instances {self.kind}", found="no such rule", expected=", ".join(INSTANCE_KINDS), remedy="take one"
+            )
         if not self.min_area_mm2 >= 0:
-            raise ConfigError("min_area_mm2", found=str(self.min_area_mm2), expected="0 or more", remedy="correct it")
+            raise ConfigError(
+                f"--min-area-mm2 {self.min_area_mm2:g}", found="no area", expected="0 or more", remedy="correct it"
+            )
 
 
 def annotate_slice(

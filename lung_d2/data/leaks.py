@@ -123,11 +123,11 @@ def check_leaks(slices: Iterable[Slice], *, allow: bool = False, shown: Callable
 
 def _leak_error(leaks: list[Leak], shown: Callable[[str], str]) -> DatasetError:
     leak = leaks[0]
-    first, second = shown(leak.first), shown(leak.second)
+    first, second = shown(leak.first), f"{shown(leak.second)} ({leak.splits[1]})"
     what = (
-        f"of the same patient as {second} ({leak.splits[1]})"
+        f"of the same patient as {second}"
         if leak.kind == "patient"
-        else f"a {leak.kind} of {second} ({leak.splits[1]}), with {leak.distance} of {FINGERPRINT_BITS} bits else"
+        else f"a {leak.kind} of {second}, which differs in {leak.distance} of {FINGERPRINT_BITS} bits"
     )
     more = f", and {len(leaks) - 1} more such pair(s)" if len(leaks) > 1 else ""
     return DatasetError(

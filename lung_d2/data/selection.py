@@ -95,7 +95,8 @@ class Selection:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and 0 <= value <= most):
                 expected = "0 to 1" if most == 1.0 else "a finite number, 0 or more"
-                raise ConfigError(name, found=str(value), expected=expected, remedy="correct it")
+                where = f"{_WORDS[name][0]} {value:g}"
+                raise ConfigError(where, found="no such limit", expected=expected, remedy="correct it")
 
     def choose(self, records: Sequence[Record]) -> list[Record]:
         """Return the records that are kept, in order, and log what each rule removed.

@@ -107,7 +107,14 @@ def test_slices_of_a_volume_have_its_geometry():
     assert first.lungs.shape == (16, 16)
 
 
-@pytest.mark.parametrize(("kind", "area"), [("blobs", 0.0), (COMPONENTS, -1.0), (COMPONENTS, float("nan"))])
-def test_rule_that_means_nothing_is_refused(kind, area):
-    with pytest.raises(ConfigError):
+@pytest.mark.parametrize(
+    ("kind", "area", "said"),
+    [
+        ("blobs", 0.0, "--instances blobs"),
+        (COMPONENTS, -1.0, "--min-area-mm2 -1"),
+        (COMPONENTS, float("nan"), "--min-area-mm2 nan"),
+    ],
+)
+def test_rule_that_means_nothing_is_refused_by_its_option(kind, area, said):
+    with pytest.raises(ConfigError, match=f"^{said}: "):
         InstanceRule(kind, area)

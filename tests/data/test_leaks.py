@@ -124,7 +124,7 @@ def test_check_names_both_slices_and_the_way_out():
         check_leaks(slices)
     message = str(caught.value)
     assert message.startswith("aa/0007.png (train): a copy of bb/0003.png (val)")
-    assert "12 of 2304 bits" in message
+    assert "(val), which differs in 12 of 2304 bits" in message
     assert message.endswith("or give --allow-duplicates")
     assert "Miller" not in message
     assert "Smith" not in message

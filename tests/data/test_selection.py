@@ -185,10 +185,18 @@ def test_log_says_what_each_rule_removed(caplog: pytest.LogCaptureFixture) -> No
     assert "--min-lesion-mm2 was not applied to 1 slice(s)" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["min_area_mm2", "min_contrast_hu", "min_lung_share", "lesion_free_ratio"])
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("min_area_mm2", "--min-lesion-mm2"),
+        ("min_contrast_hu", "--min-contrast-hu"),
+        ("min_lung_share", "--min-lung-share"),
+        ("lesion_free_ratio", "--lesion-free-ratio"),
+    ],
+)
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
-def test_values_that_mean_nothing_are_refused(name: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=name):
+def test_values_that_mean_nothing_are_refused_by_their_option(name: str, option: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"^{option} {value:g}: "):
         Selection(**{name: value})
 
 
