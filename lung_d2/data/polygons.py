@@ -10,6 +10,7 @@ pixels, ``pycocotools`` to a fifth of one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,9 @@ import numpy.typing as npt
 from lung_d2.errors import DatasetError
 
 Points = npt.NDArray[np.float64]
+
+MAX_COORDINATE = 1e9
+"""Pixels or mm that a point may be away: pictures have at most 8,192 a side, and what is far larger would overflow."""
 
 # Of a pixel: what formats that write millimetres or decimals lose on the way.
 _TOLERANCE = 1e-6
@@ -52,8 +56,9 @@ def fill_polygons(rings: Sequence[npt.ArrayLike], shape: tuple[int, int]) -> npt
         bool ``(H, W)``; empty where the contours surround no pixel's centre.
 
     Raises:
-        DatasetError: A ring has fewer than 3 points, no area (all points on one line), or a number that is not finite.
-            It names only ``polygon``: a caller that knows the place raises it ``at`` that.
+        DatasetError: A ring has fewer than 3 points, no area (all points on one line), or a number that is not finite
+            or beyond :data:`MAX_COORDINATE`. It names only ``polygon``: a caller that knows the place raises it ``at``
+            that.
     """
     checked = [check_ring(ring) for ring in rings]
     mask = np.zeros(shape, bool)
@@ -77,11 +82,24 @@ def check_ring(points: npt.ArrayLike) -> Points:
     if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3:
         found = f"{len(ring)} point(s)" if ring.ndim == 2 else f"an array of shape {ring.shape}"
         raise DatasetError("polygon", found=found, expected="3 points (x, y) or more", remedy="draw it again")
-    if not np.isfinite(ring).all():
-        raise DatasetError("polygon", found="a coordinate that is not finite", remedy="draw it again")
+    check_coordinates(ring, "polygon")
     if np.linalg.matrix_rank(ring - ring.mean(axis=0), tol=_TOLERANCE) < 2:
         raise DatasetError("polygon", found="no area: its points lie on one line", remedy="draw it again")
     return np.round(ring / _TOLERANCE) * _TOLERANCE
+
+
+def check_coordinates(values: npt.NDArray[np.float64], where: str | Path) -> None:
+    """Raise :class:`DatasetError` where a coordinate is not finite, or beyond :data:`MAX_COORDINATE`."""
+    if not np.isfinite(values).all():
+        raise DatasetError(where, found="a coordinate that is not finite", remedy="draw it again")
+    farthest = np.abs(values).max(initial=0.0)
+    if farthest > MAX_COORDINATE:
+        raise DatasetError(
+            where,
+            found=f"a coordinate of {farthest:.3g}",
+            expected=f"at most {MAX_COORDINATE:,.0f}",
+            remedy="draw it again",
+        )
 
 
 def _fill_window(rings: Sequence[Points], shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:

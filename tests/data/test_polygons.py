@@ -127,6 +127,8 @@ def test_thousands_of_points_take_milliseconds():
         ([(1, 1), (1, 1), (1, 1)], "no area"),
         ([(1, 1), (5, float("nan")), (3, 2)], "not finite"),
         ([(1, 1), (float("inf"), 5), (3, 2)], "not finite"),
+        ([(1, 1), (1e305, 5), (3, 2)], r"a coordinate of 1e\+305; expected at most 1,000,000,000"),
+        ([(1, 1), (-1e10, 5), (3, 2)], "a coordinate of 1e"),
     ],
 )
 def test_what_is_no_contour_is_refused(points, found):

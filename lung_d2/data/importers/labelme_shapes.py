@@ -15,6 +15,7 @@ from lung_d2.data.importers.shapes import Canvas
 from lung_d2.data.instances import Region
 from lung_d2.data.labels import LabelTable
 from lung_d2.data.planes import decode_picture
+from lung_d2.data.polygons import check_coordinates
 from lung_d2.errors import DatasetError
 
 AREAS = frozenset({"polygon", "rectangle", "oriented_rectangle", "circle", "mask"})
@@ -82,8 +83,9 @@ def _points(shape: Record, where: str) -> npt.NDArray[np.float64]:
         points = np.array(values, np.float64)
     except (TypeError, ValueError, OverflowError):
         points = np.empty(0)
-    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+    if points.ndim != 2 or points.shape[1] != 2:
         raise DatasetError(where, found="broken points", expected="[[x, y], ...]", remedy="draw it again")
+    check_coordinates(points, where)
     return points
 
 

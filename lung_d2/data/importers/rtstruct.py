@@ -38,7 +38,7 @@ from lung_d2.data.importers.slice_grid import SliceGrid
 from lung_d2.data.importers.volumes import join_regions
 from lung_d2.data.instances import Region
 from lung_d2.data.labels import Label, LabelTable, Meaning, meanings_of_names
-from lung_d2.data.polygons import check_ring, fill_polygons
+from lung_d2.data.polygons import MAX_COORDINATE, check_ring, fill_polygons
 from lung_d2.errors import DatasetError, GeometryError, InputError
 
 logger = logging.getLogger(__name__)
@@ -250,6 +250,7 @@ def _points(contour: Contour, where: str) -> Points:
         points = np.fromiter(map(float, text.split(b"\\")), np.float64, numbers).reshape(count, 3)
     except ValueError as error:
         raise InputError(where, found="ContourData that are no numbers", remedy=REMEDY) from error
-    if not np.isfinite(points).all():
-        raise InputError(where, found="a coordinate that is not finite", expected="numbers in mm", remedy=REMEDY)
+    if not (np.abs(points) <= MAX_COORDINATE).all():
+        found = f"a coordinate that is not finite, or beyond {MAX_COORDINATE:,.0f}"
+        raise InputError(where, found=found, expected="numbers in mm", remedy=REMEDY)
     return points

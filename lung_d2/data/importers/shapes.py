@@ -15,7 +15,7 @@ from lung_d2.data.cases import Mask
 from lung_d2.data.importers.pixel_origin import CORNER, FIRST_CENTRE
 from lung_d2.data.instances import Region
 from lung_d2.data.labels import Label
-from lung_d2.data.polygons import check_ring, fill_polygon
+from lung_d2.data.polygons import check_coordinates, check_ring, fill_polygon
 from lung_d2.errors import DatasetError
 
 logger = logging.getLogger(__name__)
@@ -62,13 +62,14 @@ class Canvas:
         """
         try:
             ring = check_ring(points) - FIRST_CENTRE[self.origin]
+            mask = fill_polygon(ring, self.shape)
         except DatasetError as error:
             raise error.at(where) from error
         low, high = ring.min(axis=0), ring.max(axis=0)
         height, width = self.shape
         if (high <= -0.5).any() or low[0] >= width - 0.5 or low[1] >= height - 0.5:
             raise self._outside("a polygon", where)
-        return fill_polygon(ring, self.shape)
+        return mask
 
     def _outside(self, what: str, where: str | Path) -> DatasetError:
         return DatasetError(
@@ -82,10 +83,11 @@ class Canvas:
         """Fill a circle: the pixels whose centres are in it or on it.
 
         Raises:
-            DatasetError: Its radius is not above 0, a number is not finite, or it lies outside the picture.
+            DatasetError: Its radius is not above 0, a number is not finite or too large, or it lies outside.
         """
         x, y = np.asarray(centre, np.float64) - FIRST_CENTRE[self.origin]
-        if not (np.isfinite([x, y, radius]).all() and radius > 0):
+        check_coordinates(np.array([x, y, radius]), where)
+        if not radius > 0:
             raise DatasetError(where, found="a circle without area", remedy="draw it again")
         rows, columns = np.ogrid[: self.shape[0], : self.shape[1]]
         inside: Mask = (columns - x) ** 2 + (rows - y) ** 2 <= radius**2

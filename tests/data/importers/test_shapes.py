@@ -43,9 +43,24 @@ def test_circle_holds_the_centres_on_it():
     assert not Canvas(SHAPE, "corner").fill_circle((3, 3), 0.5, "x").any()
 
 
-@pytest.mark.parametrize("radius", [0, -1, float("nan"), float("inf")])
-def test_circle_without_area_is_refused(radius):
-    with pytest.raises(DatasetError, match="place: a circle without area"):
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("far", [1e305, -1e30, 1e10])
+def test_coordinate_that_would_overflow_is_refused_at_its_place(far):
+    for draw in (
+        lambda: Canvas(SHAPE).fill([*SQUARE, (far, 3)], "place"),
+        lambda: Canvas(SHAPE).fill_circle((far, 3), 1, "place"),
+        lambda: Canvas(SHAPE).fill_circle((3, 3), abs(far), "place"),
+    ):
+        with pytest.raises(DatasetError, match=r"^place: a coordinate of 1e\+"):
+            draw()
+
+
+@pytest.mark.parametrize(
+    ("radius", "found"),
+    [(0, "without area"), (-1, "without area"), (float("nan"), "not finite"), (float("inf"), "not finite")],
+)
+def test_circle_without_area_is_refused(radius, found):
+    with pytest.raises(DatasetError, match=f"^place: .*{found}"):
         Canvas(SHAPE).fill_circle((3, 3), radius, "place")
 
 
