@@ -27,7 +27,7 @@ LEAST_MM2 = 300.0
 LEAST_ML = 10.0
 FEW_MM = 30.0
 """And at least this volume, where the slices cover this distance."""
-SURE_MM2 = 6000.0
+SURE_MM2 = 3000.0
 """A part that is nowhere larger than this on a slice may be stool: it is lung only where it lies along the ribs."""
 RIB_HU, RIB_MM, RIB_SHARE = 200, 12.0, 0.15
 """Bone is above this; at least this share of the outline of a lung is this near to it (0.3 and more in small parts)."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lung_d2.ct import CTVolume, LungField, find_lungs, read_volume
+from lung_d2.ct import CTVolume, LungField, body_mask, find_lungs, read_volume
 from lung_d2.errors import GeometryError
 from lung_d2.phantom import build_patient, preset_by_name
 
@@ -258,3 +259,31 @@ def test_lungs_of_a_real_series_are_plausible(data_root) -> None:
     assert not field.slice_areas_mm2[35:].any()
     gas = (every_fourth.hu < -960) & field.mask  # trachea and stomach
     assert gas.sum() < 0.01 * field.mask.sum()
+
+
+def pseudo_hu(grey: npt.NDArray[np.uint8]) -> Hu:
+    """Map an enhanced 8-bit slice to what HU it may have had: dark to lung, bright to soft tissue, the skin closed."""
+    body = body_mask(grey)
+    inner, below_skin = (
+        cv2.erode(body.astype(np.uint8), np.ones((size, size), np.uint8), borderValue=0) > 0 for size in (21, 13)
+    )
+    threshold = cv2.threshold(cv2.GaussianBlur(grey, (0, 0), 2), 0, 255, cv2.THRESH_OTSU)[0]
+    dark, bright = (np.median(grey[inner & part]) for part in (grey <= threshold, grey > threshold))
+    hu = np.interp(cv2.medianBlur(grey, 3), [dark - 60, dark, bright, 255], [-920, -850, 40, 400])
+    hu[body & ~below_skin] = np.maximum(hu[body & ~below_skin], 0)
+    hu[~body] = AIR
+    return hu.astype(np.int16)
+
+
+def test_box_of_enhanced_slices_holds_their_lesions(data_root) -> None:
+    root = data_root / "covid_slices"
+    kept = boxed = pixels = 0
+    for path in sorted((root / "ct").glob("*.png"))[::60]:
+        lesions = cv2.imread(str(root / "covid" / path.name), cv2.IMREAD_GRAYSCALE) > 127
+        volume = volume_of(pseudo_hu(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))[None], np.diag([1.5, 1.5, 5.0, 1.0]))
+        field = find_lungs(volume)
+        pixels += int(lesions.sum())
+        kept += int((lesions & field.mask[0]).sum())
+        boxed += int(lesions[field.box(10.0)].sum())
+    assert boxed > 0.999 * pixels
+    assert kept > 0.95 * pixels  # dense disease as bright as the chest wall is lost where no lung lies around it
