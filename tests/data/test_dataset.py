@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -198,17 +197,6 @@ def test_what_cannot_be_finished_gets_no_name(tmp_path, caplog):
         write(tmp_path, finish=fail)
     assert [path.name for path in (tmp_path / "lung_ct").iterdir()] == [".tiny.partial"]
     assert ".tiny.partial for the next call" in caplog.text
-
-
-def load_and_die():
-    os.kill(os.getpid(), signal.SIGKILL)
-    yield
-
-
-def test_worker_that_was_killed_is_one_of_our_errors(tmp_path):
-    cases = [replace(case, load=load_and_die) for case in tiny_cases(patients=3)]
-    with pytest.raises(DatasetError, match=r"a worker process was ended.*fewer --workers"):
-        write_dataset(tmp_path, "x", cases, SPLITS, workers=2)
 
 
 def test_suspicions_are_logged_by_the_names_of_the_source(tmp_path, caplog):

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from lung_d2.data.importing import import_cases, read_records
+from lung_d2.errors import DatasetError
 from tiny import tiny_cases
 
 IMPORT_AND_SLEEP = """
@@ -87,6 +89,17 @@ def test_workers_end_when_their_parent_was_killed(tmp_path):
         parent.send_signal(signal.SIGKILL)
         parent.wait()
     assert wait_for(lambda: not any(map(is_alive, workers)))
+
+
+def load_and_die():
+    os.kill(os.getpid(), signal.SIGKILL)
+    yield
+
+
+def test_worker_that_was_killed_is_one_of_our_errors(tmp_path):
+    cases = [replace(case, load=load_and_die) for case in tiny_cases(patients=3)]
+    with pytest.raises(DatasetError, match=r"a worker process was ended.*fewer --workers"):
+        import_cases(cases, tmp_path, workers=2)
 
 
 def test_options_of_partials_are_told_apart(tmp_path):
