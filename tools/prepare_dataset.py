@@ -25,8 +25,9 @@ from lung_d2.data.dataset import SplitRule, datasets_root, write_dataset
 from lung_d2.data.importers.registry import Importer, PatientRule, Request, list_importers
 from lung_d2.data.instances import INSTANCE_KINDS, InstanceRule
 from lung_d2.data.labels import parse_labels
-from lung_d2.data.selection import Selection
+from lung_d2.data.selection import TRAIN, Selection
 from lung_d2.data.splits import assign_patients, read_split_file
+from lung_d2.errors import ConfigError
 from lung_d2.report.dataset_page import PAGE_NAME, write_dataset_page
 
 logger = logging.getLogger("prepare_dataset")
@@ -163,12 +164,27 @@ def _choose_split(
     args: argparse.Namespace, cases: Sequence[Case], listed: Mapping[str, str]
 ) -> Mapping[str, str] | SplitRule:
     """Return the split that a file or the source names for each patient, else the rule by which they are dealt."""
+    split_of: Mapping[str, str] = {}
     if args.split_file:
-        return assign_patients([(case.patient, case.name) for case in cases], listed)
-    if any(case.split for case in cases):
-        return {case.patient: case.split for case in cases}
-    fractions = {"train": 1 - args.val_fraction - args.test_fraction, "val": args.val_fraction}
-    return SplitRule(fractions | {"test": args.test_fraction}, args.seed)
+        split_of = assign_patients([(case.patient, case.name) for case in cases], listed, args.split_file)
+    elif any(case.split for case in cases):
+        split_of = {case.patient: case.split for case in cases}
+    fractions = {} if split_of else _parse_fractions(args.val_fraction, args.test_fraction)
+    if TRAIN not in (set(split_of.values()) | {name for name, share in fractions.items() if share}):
+        logger.warning("no patient is in the split %s: there is nothing to train on", TRAIN)
+    return split_of or SplitRule(fractions, args.seed)
+
+
+def _parse_fractions(val: float, test: float) -> dict[str, float]:
+    train = round(1 - val - test, 9)  # 1 - 0.9 - 0.1 is not quite 0
+    if not (val >= 0 and test >= 0 and train >= 0):
+        raise ConfigError(
+            f"--val-fraction {val:g} --test-fraction {test:g}",
+            found="a share below 0" if min(val, test) < 0 else f"{val + test:.3g} of the patients",
+            expected="shares from 0 to 1, together 1 at most",
+            remedy="correct them",
+        )
+    return {TRAIN: train, "val": val, "test": test}
 
 
 def _parse_selection(args: argparse.Namespace) -> Selection:

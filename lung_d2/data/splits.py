@@ -114,6 +114,8 @@ def _share_out(total: int, fractions: Mapping[str, float]) -> dict[str, int]:
 def read_split_file(path: Path) -> dict[str, dict[str, str]]:
     """Read a CSV with a ``split`` column and at least one of ``file`` and ``patient`` (or ``volume``, ``series``).
 
+    Columns may be named in letters of any case.
+
     Returns:
         ``{"split": {patient: split}, "patient": {file: patient}}``; a row without a patient is its own.
 
@@ -121,12 +123,13 @@ def read_split_file(path: Path) -> dict[str, dict[str, str]]:
         DatasetError: A column or value is missing, or a patient stands in two splits.
     """
     if not path.is_file():
+        found = "a folder" if path.is_dir() else "no such file"
         raise DatasetError(
-            path, found="no such file", expected="a CSV with columns patient and split", remedy="correct it"
+            path, found=found, expected="a CSV with columns patient and split", remedy="correct --split-file"
         )
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
+            rows = [{str(name).strip().lower(): value for name, value in row.items()} for row in csv.DictReader(stream)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(path, found="no CSV", expected="text in UTF-8", remedy="export it again") from error
     columns = set(rows[0]) if rows else set()

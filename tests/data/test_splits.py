@@ -230,6 +230,15 @@ def test_split_file_names_the_split_of_patients_and_the_patient_of_files(tmp_pat
     }
 
 
+def test_columns_of_a_split_file_may_be_in_any_case(tmp_path):
+    assert read_split_file(csv(tmp_path, "Patient, SPLIT\np1,val\n"))["split"] == {"p1": "val"}
+
+
+def test_folder_as_split_file_is_called_one(tmp_path):
+    with pytest.raises(DatasetError, match=f"^{tmp_path}: a folder; expected a CSV"):
+        read_split_file(tmp_path)
+
+
 def test_file_without_a_patient_is_its_own(tmp_path):
     path = csv(tmp_path, "file,split\na.png,train\nb.png,val\n")
     assert read_split_file(path)["patient"] == {"a.png": "a.png", "b.png": "b.png"}

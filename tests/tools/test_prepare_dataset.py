@@ -92,6 +92,19 @@ def test_split_file_names_patients_of_dicom(prepare, series, tmp_path):
     assert path == read_volume(tmp_path / "source" / "case0" / "dicom").series_hash
 
 
+def test_split_file_that_lacks_a_case_is_named(prepare, series, tmp_path):
+    (tmp_path / "split.csv").write_text("case,split\ncase0,train\n")
+    line = error_of(prepare(*series, "--split-file", tmp_path / "split.csv"))
+    assert f"case1: no split in {tmp_path / 'split.csv'}" in line
+
+
+def test_set_without_a_training_split_is_made_with_a_warning(prepare, series, tmp_path):
+    done = prepare(*series, "--val-fraction", "0.9", "--test-fraction", "0.1")
+    assert done.returncode == 0, done.stderr
+    assert "no patient is in the split train" in done.stderr
+    assert not (tmp_path / "root" / "lung_ct" / "made" / "annotations" / "train.json").exists()
+
+
 def test_split_file_names_case_folders(prepare, series, tmp_path):
     (tmp_path / "split.csv").write_text("case,split\ncase0,train\ncase1,val\n")
     done = prepare(*series, "--split-file", tmp_path / "split.csv")
@@ -167,7 +180,13 @@ def test_pictures_without_patients_are_refused(prepare, pictures):
         (["--label", "x=tumour"], "category 'tumour': unknown"),
         (["--label", "3"], "--label 3: no label"),
         (["--split-file", "none.csv"], "none.csv: no such file"),
-        (["--val-fraction", "1.5"], "shares that sum to 1"),
+        (["--split-file", "."], ".: a folder"),
+        (["--val-fraction", "1.5"], "--val-fraction 1.5 --test-fraction 0: 1.5 of the patients"),
+        (
+            ["--val-fraction", "0.6", "--test-fraction", "0.6"],
+            "--val-fraction 0.6 --test-fraction 0.6: 1.2 of the patients; expected shares from 0 to 1",
+        ),
+        (["--val-fraction", "-0.1"], "a share below 0"),
     ],
 )
 def test_bad_option_is_one_line(prepare, series, words, finding):
