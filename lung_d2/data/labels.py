@@ -137,12 +137,17 @@ def parse_labels(entries: Iterable[str]) -> LabelTable:
             )
         if _normal(label) in table:
             raise DatasetError(f"--label {entry}", found="the same label twice", remedy="give each once")
-        table[_normal(label)] = _parse_meaning(name)
+        table[_normal(label)] = parse_meaning(name)
     return LabelTable(table)
 
 
-def _parse_meaning(name: str) -> Meaning:
-    return _SYNONYMS.get(_normal(name)) or category_by_name(name)
+def parse_meaning(name: str) -> Meaning:
+    """Parse what a label or a folder of masks means: a category by a common spelling, background, or ignore.
+
+    Raises:
+        DatasetError: It is none of them.
+    """
+    return _SYNONYMS.get(_normal(name)) or category_by_name(name.strip())
 
 
 def _normal(name: str) -> str:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
-from lung_d2.data.labels import Label, LabelTable, meanings_of_names, parse_labels
+from lung_d2.data.labels import Label, LabelTable, meanings_of_names, parse_labels, parse_meaning
 from lung_d2.errors import DatasetError
 
 
@@ -48,6 +48,20 @@ def test_unknown_label_is_refused_with_the_option():
 def test_entry_that_says_nothing_is_refused(entry):
     with pytest.raises(DatasetError):
         parse_labels([entry])
+
+
+@pytest.mark.parametrize(
+    ("name", "meaning"),
+    [(" GGO ", GROUND_GLASS_OPACITY), ("bronchiectasis ", BRONCHIECTASIS), ("Ignore", Label.IGNORE)],
+)
+def test_meaning_is_known_by_common_spellings(name, meaning):
+    assert parse_meaning(name) == meaning
+
+
+@pytest.mark.parametrize("name", ["", "*", "nodule"])
+def test_meaning_of_another_name_is_refused(name):
+    with pytest.raises(DatasetError, match="unknown; expected one of ground_glass_opacity"):
+        parse_meaning(name)
 
 
 def test_label_given_twice_is_refused():

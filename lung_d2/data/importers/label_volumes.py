@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lung_d2.categories import CATEGORIES, Category, category_by_name
+from lung_d2.categories import CATEGORIES
 from lung_d2.ct.identity import hash_identity
 from lung_d2.data.cases import Case, fingerprint_files
 from lung_d2.data.importers.pair_reading import HuRange, load_slice, read_pair_image, read_pair_regions
@@ -37,6 +37,7 @@ from lung_d2.data.importers.pairing import (
 )
 from lung_d2.data.importers.registry import Importer, PatientRule, Request, check_folder, name_below
 from lung_d2.data.importers.volumes import build_volume_case
+from lung_d2.data.labels import Meaning, parse_meaning
 from lung_d2.errors import ConfigError, DatasetError
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels",
         action="append",
         metavar="WHERE[=CATEGORY]",
-        help=f"folder or pattern of label maps (labels), or of masks of one category: {names}; may be repeated",
+        help=f"folder or pattern of label maps (labels), or of masks of one category: {names}, background or ignore; "
+        "may be repeated",
     )
     parser.add_argument("--image-key", default="", metavar="REGEX", help="pair by its first group in the paths")
     parser.add_argument("--label-key", default="", metavar="REGEX", help="the same of labels (default: --image-key)")
@@ -156,7 +158,7 @@ def _pair_by_name(source: Path, images: str, labels: Sequence[str], image_key: s
     files = list_volumes(source, images)
     keys = keys_by_pattern(files, source, image_key, "--image-key") if image_key else keys_by_name(files)
     found: dict[Path, list[LabelFile]] = {path: [] for path in files}
-    for where, category in map(_parse_labels, labels):
+    for where, meaning in map(_parse_labels, labels):
         masks = list_volumes(source, where)
         both = sorted(set(masks) & set(files))
         if both:
@@ -169,13 +171,13 @@ def _pair_by_name(source: Path, images: str, labels: Sequence[str], image_key: s
                 raise DatasetError(
                     image, found=f"{len(own)} labels, {own[0].name} and {own[1].name}", expected="one", remedy=_PAIRING
                 )
-            found[image].extend(LabelFile(path, category) for path in own)
+            found[image].extend(LabelFile(path, meaning) for path in own)
     return [Pair(image, tuple(files)) for image, files in found.items()]
 
 
-def _parse_labels(entry: str) -> tuple[str, Category | None]:
+def _parse_labels(entry: str) -> tuple[str, Meaning | None]:
     where, _, name = entry.rpartition("=")
-    return (where, category_by_name(name)) if where else (entry, None)
+    return (where, parse_meaning(name)) if where else (entry, None)
 
 
 def _choose_annotated(

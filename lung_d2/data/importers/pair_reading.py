@@ -70,8 +70,8 @@ def read_pair_regions(
 
 
 def _regions_of(label: LabelFile, values: Labels, table: LabelTable) -> Callable[[int], Sequence[Region]]:
-    if label.category is not None:
-        return regions_of_instances(values, label.category)
+    if label.meaning is not None:
+        return regions_of_instances(values, label.meaning)
     return regions_of_labels(values, meanings_of_values(values, table, label.path))
 
 

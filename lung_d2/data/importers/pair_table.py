@@ -7,9 +7,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from lung_d2.categories import Category, category_by_name
 from lung_d2.ct.headers import volume_suffix
 from lung_d2.data.importers.pairing import inner_path
+from lung_d2.data.labels import Meaning, parse_meaning
 from lung_d2.errors import DatasetError
 
 
@@ -19,11 +19,11 @@ class LabelFile:
 
     Attributes:
         path: The file.
-        category: What each of its values but 0 is; None: it is a label map, whose values have meanings of their own.
+        meaning: What each of its values but 0 is; None: it is a label map, whose values have meanings of their own.
     """
 
     path: Path
-    category: Category | None = None
+    meaning: Meaning | None = None
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def read_pairs(path: Path) -> list[Pair]:
         if patients.setdefault(image, patient) != patient:
             raise DatasetError(where, found="another patient than above", expected="one an image", remedy="correct it")
         if row["label"]:
-            category = category_by_name(row["category"]) if row.get("category") else None
-            labels[image].append(LabelFile(_listed_file(row["label"], path, where), category))
+            meaning = parse_meaning(row["category"]) if row.get("category") else None
+            labels[image].append(LabelFile(_listed_file(row["label"], path, where), meaning))
     for image, files in labels.items():
         if len({file.path for file in files}) < len(files):
             raise DatasetError(path, found=f"a label of {image.name} twice", remedy="remove one of the rows")

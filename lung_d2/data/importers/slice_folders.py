@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lung_d2.categories import CATEGORIES, category_by_name
+from lung_d2.categories import CATEGORIES
 from lung_d2.data.cases import AnnotatedSlice, Case
 from lung_d2.data.importers.label_pictures import read_labels, read_mask
 from lung_d2.data.importers.mask_names import match_masks, names_below
@@ -29,11 +29,11 @@ from lung_d2.data.importers.picture_files import Spacing, list_pictures_below, l
 from lung_d2.data.importers.pictures import Drawing, annotate_picture, build_picture_cases
 from lung_d2.data.importers.registry import Importer, Request, check_folder
 from lung_d2.data.instances import InstanceRule, Region
-from lung_d2.data.labels import LabelTable, meanings_of_names
+from lung_d2.data.labels import LabelTable, meanings_of_names, parse_meaning
 from lung_d2.data.planes import PICTURES
 from lung_d2.errors import DatasetError
 
-_LABELS, _LUNGS = "label map", "lungs"  # what a folder of masks is, beside the names of categories
+_LABELS, _LUNGS = "label map", "lungs"  # what a folder of masks is, beside the names of meanings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images", default="images", metavar="FOLDER", help="folder of the pictures, in SOURCE (default images)"
     )
     parser.add_argument(
-        "--masks", action="append", default=[], metavar="FOLDER=CATEGORY", help=f"in SOURCE; one of {names}"
+        "--masks",
+        action="append",
+        default=[],
+        metavar="FOLDER=CATEGORY",
+        help=f"in SOURCE; {names}, background or ignore",
     )
     parser.add_argument("--label-map", metavar="FOLDER", help="in SOURCE; what its values mean is said by --label")
     parser.add_argument("--lungs", metavar="FOLDER", help="masks of the lungs, in SOURCE")
@@ -107,7 +111,8 @@ def _parse_masks(entry: str, source: Path) -> tuple[str, Path]:
         raise DatasetError(
             f"--masks {entry}", found="no folder or no category", expected="FOLDER=CATEGORY", remedy="correct it"
         )
-    return category_by_name(name.strip()).name, source / folder
+    parse_meaning(name)
+    return name, source / folder
 
 
 def _match(folder: Path, roles: Sequence[tuple[str, Path]]) -> list[Drawing]:
@@ -153,6 +158,6 @@ def _read_slice(
             regions += [Region(meaning, values == value) for value, meaning in meanings.items()]
         else:
             values = read_mask(path, plane.shape)
-            category = category_by_name(role)
-            regions += [Region(category, values == value, f"{path} {value}") for value in np.unique(values) if value]
+            meaning = parse_meaning(role)
+            regions += [Region(meaning, values == value, f"{path} {value}") for value in np.unique(values) if value]
     return annotate_picture(plane, regions, rule, index, own_spacing or spacing, lungs)

@@ -85,6 +85,14 @@ def test_each_folder_brings_a_category(tmp_path):
     assert found(case) == [[(1, [[0, 0]]), (1, [[0, 1]])], [], [(2, [[5, 4]])]]
 
 
+def test_masks_may_be_named_as_labels_are(tmp_path):
+    lay(tmp_path, ["images/a.mha"], ["m/a.mha"])
+    lay(tmp_path, [], ["n/a.mha"], mask=labels((2, 5, 4, 1)))
+    (case,) = find(tmp_path, (), labels=["m=ggo", "n=ignore"])
+    assert found(case) == [[], [(1, [[2, 3]])], []]
+    assert [None if item.undecided is None else int(item.undecided.sum()) for item in case.load()] == [None, None, 1]
+
+
 def test_case_is_anonymous_and_goes_to_a_worker(tmp_path):
     (case,) = find(lay(tmp_path, ["images/sub/a.nii"], ["labels/a.nii"]))
     again = pickle.loads(pickle.dumps(case))

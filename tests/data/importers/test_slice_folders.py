@@ -279,6 +279,13 @@ def test_mask_of_another_size_is_named(source):
         sizes(source)
 
 
+def test_masks_may_be_named_as_labels_are(source):
+    draw(source / "doubt" / "a1.png", square(SIZE, 10, 10, 3).astype(np.uint8) * 255)
+    item = slices(source, "ggo=GGO", "doubt=ignore")[0]
+    assert [(category, int(mask.sum())) for category, mask in item.instances] == [(GROUND_GLASS_OPACITY, 16)]
+    assert item.undecided.sum() == 9
+
+
 @pytest.mark.parametrize("entry", ["ggo", "=bronchiectasis"])
 def test_masks_without_a_folder_or_a_category_are_refused(source, entry):
     with pytest.raises(DatasetError, match=f"--masks {entry}: no folder or no category; expected FOLDER=CATEGORY"):
