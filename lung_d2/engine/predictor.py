@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from detectron2.config import configurable
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
+from detectron2.structures import Instances
 from tqdm import tqdm
 
 from lung_d2.categories import CATEGORIES
@@ -19,13 +22,28 @@ from lung_d2.ct.slices import image_from_planes, slice_image
 from lung_d2.data.annotations import encode_mask
 from lung_d2.data.mapper import grey_levels_from_config
 from lung_d2.engine.checkpoint import LungCheckpointer
+from lung_d2.engine.crops import Crop, batch_crops, cut_crop
+from lung_d2.engine.lung_view import LungUse, LungView, Window
+from lung_d2.engine.model_origin import ModelOrigin
 from lung_d2.errors import ConfigError, InputError
 from lung_d2.lesions.detections import SliceDetections
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
+    from lung_d2.ct.lungs import LungField
     from lung_d2.ct.volume import CTVolume
+
+GLOBAL_LAYERS = (
+    *(torch.nn.GroupNorm, torch.nn.InstanceNorm2d, torch.nn.MultiheadAttention),
+    *(torch.nn.AdaptiveAvgPool2d, torch.nn.AdaptiveMaxPool2d),
+)
+"""In a backbone they make every feature depend on the whole picture, and so on how much surrounds the lungs. With
+group norm a third of the detections differed; without such layers next to none."""
+LEAST_STRIDE = 32
+"""Pixels of the resized slice, where a backbone does not say by how many its coarsest level strides."""
+GPU_BATCH, CPU_BATCH = 8, 1
+"""Slices run together by default: a CPU is no faster with more."""
 
 
 class CTPredictor:
@@ -34,28 +52,49 @@ class CTPredictor:
     Example::
 
         predictor = CTPredictor(load_config("config.yaml", ["MODEL.WEIGHTS", "model_final.pth"]))
-        detections = predictor(read_volume("series/"))
+        detections = predictor(volume := read_volume("series/"), find_lungs(volume))
     """
 
     @configurable
     def __init__(
-        self, *, model: torch.nn.Module, resize: T.Augmentation, grey: GreyLevels, channels: str = "single"
+        self,
+        *,
+        model: torch.nn.Module,
+        resize: T.Augmentation,
+        grey: GreyLevels,
+        channels: str = "single",
+        batch_size: int | None = None,
+        origin: ModelOrigin | None = None,
     ) -> None:
         """Keep a model that holds its weights.
 
         Args:
-            model: Takes what Detectron2's ``GeneralizedRCNN`` takes.
+            model: Detectron2's ``GeneralizedRCNN``, or what takes and gives the same.
             resize: The resize of the test loader.
             grey: Grey levels of the training.
             channels: Channels of the training.
+            batch_size: Slices run together, 1 or more; None: :data:`GPU_BATCH` or :data:`CPU_BATCH`. No detection
+                depends on it, but for rounding.
+            origin: Where the model is from, for reports.
+
+        Raises:
+            ConfigError: The batch size is below 1.
         """
-        self.model = model.eval()
+        if batch_size is not None and batch_size < 1:
+            raise ConfigError("batch size", found=str(batch_size), expected="1 or more", remedy="correct it")
+        self.model: Any = model.eval()
         self.resize = resize
         self.grey = grey
         self.channels = channels
+        self.origin = origin
+        backbone = getattr(model, "backbone", model)
+        self.stride = getattr(backbone, "size_divisibility", 0) or LEAST_STRIDE
+        self.takes_crops = not any(isinstance(layer, GLOBAL_LAYERS) for layer in backbone.modules())
+        self.device = next(model.parameters()).device
+        self.batch_size = batch_size or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode, batch_size: int | None = None) -> dict[str, Any]:
         """Build the model, load ``MODEL.WEIGHTS`` and read ``INPUT``.
 
         Raises:
@@ -71,24 +110,60 @@ class CTPredictor:
             "resize": T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST),
             "grey": grey_levels_from_config(cfg),
             "channels": cfg.INPUT.CT.CHANNELS,
+            "batch_size": batch_size,
+            "origin": ModelOrigin.of(cfg),
         }
 
-    def __call__(self, volume: CTVolume) -> list[SliceDetections]:
-        """Detect on every slice of a volume, in order.
+    @property
+    def device_name(self) -> str:
+        """What the model runs on, as ``cpu`` or ``cuda:0 (NVIDIA H200)``."""
+        if self.device.type != "cuda":
+            return str(self.device)
+        return f"{self.device} ({torch.cuda.get_device_name(self.device)})"
+
+    def __call__(
+        self,
+        volume: CTVolume,
+        lungs: LungField | None = None,
+        use: LungUse | None = None,
+        *,
+        progress: bool = True,
+    ) -> list[SliceDetections]:
+        """Detect on the slices of a volume, in order.
+
+        Args:
+            volume: The CT.
+            lungs: Where its lungs are. Without them, or where the field is empty, every slice is run whole.
+            use: What the lungs are used for; the default is all of :class:`LungUse`.
+            progress: Whether to show a bar.
 
         Returns:
-            One entry for each slice, in pixels of the volume.
-        """
-        return [
-            self.predict_image(slice_image(volume, index, grey=self.grey, channels=self.channels), index)
-            for index in tqdm(range(len(volume.hu)), desc="recognise", unit="slice")
-        ]
-
-    def predict_picture(self, plane: npt.NDArray[np.uint8], slice_index: int = 0) -> SliceDetections:
-        """Detect on one 8-bit grey slice ``(H, W)``, for a model trained on such slices.
+            One entry for each slice, run or not, in pixels of the volume.
 
         Raises:
-            InputError: The model takes neighbouring slices, which a picture has not.
+            InputError: The model takes neighbouring slices, and the volume has one alone.
+        """
+        slice_image(volume, 0, grey=self.grey, channels=self.channels)  # refused before the bar opens
+        view = self.view_of(volume, lungs, use)
+        found = [_pack(index) for index in range(len(volume.hu))]
+        images = ((index, slice_image(volume, index, grey=self.grey, channels=self.channels)) for index in view.slices)
+        crops = (self._cut(image, index, view.window) for index, image in images)
+        with tqdm(total=len(view.slices), desc="recognise", unit="slice", disable=not progress) as bar:
+            for one in self._predict(crops, view):
+                found[one.slice_index] = one
+                bar.update()
+        return found
+
+    def view_of(self, volume: CTVolume, lungs: LungField | None = None, use: LungUse | None = None) -> LungView:
+        """Return what of a volume the network looks at; the box of the lungs where nothing in it forbids that."""
+        use = use or LungUse()
+        return LungView.of(volume, lungs, replace(use, crop=self.takes_crops) if use.crop is None else use)
+
+    def predict_pictures(self, planes: Sequence[npt.NDArray[np.uint8]]) -> list[SliceDetections]:
+        """Detect on 8-bit grey slices ``(H, W)``, for a model trained on such.
+
+        Raises:
+            InputError: The model takes neighbouring slices, which a picture has not, or HU.
         """
         if self.channels != "single":
             raise InputError(
@@ -97,9 +172,9 @@ class CTPredictor:
                 expected="its neighbours, for INPUT.CT.CHANNELS neighbours",
                 remedy="give the whole series, or use a model with CHANNELS single",
             )
-        return self.predict_image(image_from_planes([plane], grey=self.grey), slice_index)
+        crops = (self._cut(image_from_planes([plane], grey=self.grey), index) for index, plane in enumerate(planes))
+        return list(self._predict(crops))
 
-    @torch.no_grad()
     def predict_image(self, image: npt.NDArray[np.uint8], slice_index: int = 0) -> SliceDetections:
         """Detect on one image.
 
@@ -107,17 +182,32 @@ class CTPredictor:
             image: uint8 ``(H, W, 3)``, what :func:`lung_d2.slice_image` makes.
             slice_index: Kept in the result.
         """
-        height, width = image.shape[:2]
-        resized = self.resize.get_transform(image).apply_image(image)
-        tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
-        instances = self.model([{"image": tensor, "height": height, "width": width}])[0]["instances"].to("cpu")
-        order = torch.argsort(instances.scores, descending=True, stable=True)
-        instances = instances[order]
-        coco_ids = np.array([category.coco_id for category in CATEGORIES])
-        return SliceDetections(
-            slice_index=slice_index,
-            boxes=instances.pred_boxes.tensor.numpy().astype(np.float32),
-            scores=instances.scores.numpy().astype(np.float32),
-            category_ids=coco_ids[instances.pred_classes.numpy()].astype(np.int64),
-            masks=tuple(encode_mask(mask) for mask in instances.pred_masks.numpy()),
-        )
+        (found,) = self._predict(iter([self._cut(image, slice_index)]))
+        return found
+
+    def _cut(self, image: npt.NDArray[np.uint8], slice_index: int, window: Window | None = None) -> Crop:
+        return cut_crop(image, slice_index, self.resize, window=window, stride=self.stride)
+
+    def _predict(self, crops: Iterator[Crop], view: LungView | None = None) -> Iterator[SliceDetections]:
+        for batch in batch_crops(crops, self.batch_size):
+            with torch.no_grad():
+                raw = self.model.inference([{"image": crop.pixels} for crop in batch], do_postprocess=False)
+            for found, crop in zip(raw, batch, strict=True):
+                placed = crop.put_back(found)
+                if view is not None:
+                    placed = placed[torch.from_numpy(view.inside(crop.slice_index, placed.pred_masks.numpy()))]
+                yield _pack(crop.slice_index, placed)
+
+
+def _pack(slice_index: int, instances: Instances | None = None) -> SliceDetections:
+    if instances is None:
+        none = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
+        return SliceDetections(slice_index, *none, masks=())
+    coco_ids = np.array([category.coco_id for category in CATEGORIES])
+    return SliceDetections(
+        slice_index=slice_index,
+        boxes=instances.pred_boxes.tensor.numpy().astype(np.float32),
+        scores=instances.scores.numpy().astype(np.float32),
+        category_ids=coco_ids[instances.pred_classes.numpy()].astype(np.int64),
+        masks=tuple(encode_mask(mask) for mask in instances.pred_masks.numpy()),
+    )

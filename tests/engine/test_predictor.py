@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from lung_d2 import slice_image
+from lung_d2.ct import CTVolume, LungField
+from lung_d2.data.annotations import decode_mask
 from lung_d2.data.planes import read_plane
 from lung_d2.engine import CTPredictor, LungCheckpointer, LungTrainer
+from lung_d2.engine.lung_view import LungUse
 from lung_d2.errors import ConfigError
 from tiny import tiny_config, volume_of, write_tiny_dataset
 
@@ -70,6 +73,97 @@ def test_detections_are_sorted_and_in_pixels_of_the_slice(root: Path, tmp_path: 
     assert found.boxes[:, 3].max() <= 40
     assert all(mask["size"] == [40, 50] for mask in found.masks)
     assert set(found.category_ids) <= {1, 2}
+
+
+def noise_volume(slices: int = 5) -> CTVolume:
+    """Return a volume with something to find everywhere; sides of 64 pixels are 96 once resized."""
+    return volume_of(np.random.default_rng(1).integers(-1000, 200, (slices, 64, 64)).astype(np.int16))
+
+
+def lungs_of(volume: CTVolume, *slices: int) -> LungField:
+    labels = np.zeros(volume.hu.shape, np.uint8)
+    labels[list(slices), 28:36, 28:36] = 1
+    return LungField(labels, volume.spacing_mm)
+
+
+@pytest.fixture(scope="module")
+def predictor(root: Path, tmp_path_factory: pytest.TempPathFactory) -> CTPredictor:
+    return CTPredictor(tiny_weights(root, tmp_path_factory.mktemp("weights")))
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 8])
+def test_batches_change_nothing(root: Path, tmp_path: Path, batch_size: int) -> None:
+    cfg = tiny_weights(root, tmp_path)
+    volume = noise_volume()
+    one, many = (CTPredictor(cfg, batch_size=size)(volume, progress=False) for size in (1, batch_size))
+    assert len(one) == len(many) == 5
+    for left, right in zip(one, many, strict=True):
+        assert len(left) == len(right) > 0
+        assert np.allclose(left.boxes, right.boxes, atol=1e-3)
+        assert np.allclose(left.scores, right.scores, atol=1e-5)
+
+
+def test_batch_size_below_one_is_refused(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="batch size: 0; expected 1 or more"):
+        CTPredictor(tiny_weights(root, tmp_path), batch_size=0)
+
+
+def test_slices_without_lung_are_not_run(predictor: CTPredictor) -> None:
+    volume = noise_volume(14)  # 2 mm apart
+    found = predictor(volume, lungs_of(volume, 0), LungUse(drop_outside=False), progress=False)
+    assert [one.slice_index for one in found] == list(range(14))
+    assert [len(one) > 0 for one in found] == [True] * 6 + [False] * 8
+
+
+def test_box_of_the_lungs_is_what_the_network_sees(predictor: CTPredictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume, seen = noise_volume(1), []
+    run = predictor.model.inference
+
+    def look(batch: list[dict[str, Any]], **options: Any) -> Any:
+        seen.extend(one["image"] for one in batch)
+        return run(batch, **options)
+
+    monkeypatch.setattr(predictor.model, "inference", look)
+    monkeypatch.setattr("lung_d2.engine.lung_view.BOX_MARGIN_MM", 2.0)
+    labels = np.zeros(volume.hu.shape, np.uint8)
+    labels[:, 28:56, 10:36] = 1
+    for crop in (False, True):
+        predictor(volume, LungField(labels, volume.spacing_mm), LungUse(crop=crop), progress=False)
+    whole, part = seen
+    assert whole.shape == (3, 96, 96)
+    # With their margin rows 25 to 59 and columns 8 to 38 of 64: 37 to 89 and 12 to 57 of 96, in steps of 32.
+    assert torch.equal(part, whole[:, 32:96, 0:64])
+
+
+def test_network_with_group_norm_sees_whole_slices_unless_told(predictor: CTPredictor) -> None:
+    volume = noise_volume(1)
+    assert not predictor.takes_crops
+    assert predictor.view_of(volume, lungs_of(volume, 0)).margin_mm is None
+    assert predictor.view_of(volume, lungs_of(volume, 0), LungUse(crop=True)).margin_mm == 20
+
+
+def test_network_without_group_norm_sees_the_box(root: Path, tmp_path: Path) -> None:
+    norms = ("MODEL.RESNETS.NORM", "FrozenBN", "MODEL.FPN.NORM", "")
+    predictor = CTPredictor(tiny_weights(root, tmp_path, *norms))
+    volume = noise_volume(1)
+    assert predictor.view_of(volume, lungs_of(volume, 0)).margin_mm == 20
+
+
+def test_detections_outside_the_lungs_are_dropped(predictor: CTPredictor) -> None:
+    volume = noise_volume(1)
+    volume_lungs = lungs_of(volume, 0)
+    kept, every = (
+        predictor(volume, volume_lungs, LungUse(drop_outside=drop), progress=False) for drop in (True, False)
+    )
+    inside = predictor.view_of(volume, volume_lungs).inside(0, np.stack([decode_mask(rle) for rle in every[0].masks]))
+    assert 0 < len(kept[0]) < len(every[0])
+    assert kept[0].scores.tolist() == every[0].scores[inside].tolist()
+
+
+def test_progress_is_shown_unless_told(predictor: CTPredictor, capsys: pytest.CaptureFixture[str]) -> None:
+    for progress in (False, True):
+        predictor(noise_volume(1), progress=progress)
+        assert ("recognise" in capsys.readouterr().err) is progress
 
 
 def test_predictor_without_weights_is_refused(root: Path, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_series_in_detections_and_overlays_out(model, tmp_path):
     slices = {detection["image_id"] for detection in detections}
     assert slices <= {0, 1, 2}
     assert {path.name for path in (folder / "overlays").iterdir()} == {f"slice_{index:04d}.png" for index in slices}
-    assert f"{len(slices)} of 3 slices have detections; research use only" in done.stderr
+    assert f"{len(slices)} overlays of slices with detections; research use only" in done.stderr
     assert f"written to out/{folder.name}" in done.stderr
 
 
