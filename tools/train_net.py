@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lung_d2.command_line import ERROR_STATUS, run_tool
@@ -23,6 +24,9 @@ def train(args: argparse.Namespace) -> Mapping[str, Any] | None:
 
     from lung_d2.data import register_lung_datasets
     from lung_d2.engine import LungCheckpointer, LungTrainer
+    from lung_d2.evaluation.catalog import find_sources
+    from lung_d2.evaluation.results import RESULTS_NAME
+    from lung_d2.report.evaluation_files import write_evaluation
 
     cfg = load_config(args.config_file, args.opts)
     cfg.freeze()
@@ -40,6 +44,9 @@ def train(args: argparse.Namespace) -> Mapping[str, Any] | None:
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     results = LungTrainer.test(cfg, model)
     if comm.is_main_process():
+        for name in cfg.DATASETS.TEST:
+            folder = Path(cfg.OUTPUT_DIR, "inference", name)
+            write_evaluation(find_sources([name]), [folder / RESULTS_NAME], folder)
         verify_results(cfg, results)
     return results
 

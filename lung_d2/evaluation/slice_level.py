@@ -1,0 +1,105 @@
+"""Slices as cases: sensitivity and specificity at a score threshold, and AUC.
+
+A slice is positive for a category where it has a lesion of it, and negative where it has none; a slice of which only
+undecided regions are known is left out. Its score is the highest of its detections of that category, whether they lie
+on the lesion or not, and below all others without any; excused detections (:mod:`lung_d2.evaluation.overlaps`) do not
+count. ``all`` takes a slice with any lesion as positive. The AUC is the probability that a positive slice scores higher
+than a negative one, ties counting half (Hanley and McNeil, Radiology 143, 1982); it says nothing without negatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lung_d2.evaluation.figures import ALL, NAMES, Key, Weights, weighted_mean
+from lung_d2.evaluation.overlaps import Floats, Overlap
+from lung_d2.evaluation.truth import Truth
+
+Flags = npt.NDArray[np.bool_]
+
+
+class SliceLevel:
+    """Sensitivity, specificity and AUC of slices; see the module."""
+
+    group = "slices"
+    definition = (
+        "A slice with a lesion is positive, without one negative; its score is the highest of its detections. "
+        "Sensitivity and specificity at the score threshold, and AUC. Slices that are only undecided are left out."
+    )
+
+    def __init__(self, truth: Truth, overlaps: Sequence[Overlap], score_threshold: float) -> None:
+        """Score every slice for every category."""
+        self._truth, self._threshold = truth, score_threshold
+        scores = np.full((len(truth.slices), len(NAMES)), -np.inf)
+        has_lesion, is_undecided = np.zeros(scores.shape, bool), np.zeros(scores.shape, bool)
+        for one in overlaps:
+            scores[one.slice_number, one.category] = one.scores[~one.excused].max(initial=-np.inf)
+        for kind, flags in ((truth.lesions, has_lesion), (truth.undecided, is_undecided)):
+            for place in kind:
+                flags[place] = True
+        in_any, in_doubt = np.asarray(has_lesion.any(axis=1)), np.asarray(is_undecided.any(axis=1))
+        self._cases = {ALL: _cases(scores.max(axis=1), in_any, in_doubt)} | {
+            name: _cases(scores[:, number], has_lesion[:, number], is_undecided[:, number])
+            for number, name in enumerate(NAMES)
+        }
+
+    def at(self, weights: Weights) -> Mapping[Key, float]:
+        """Return the figures, 0..1, keyed by metric and category."""
+        own = weights[self._truth.patient_of_slice]
+        figures: dict[Key, float] = {}
+        for name, (scores, positive) in self._cases.items():
+            called = (scores >= self._threshold).astype(np.float64)
+            figures["sensitivity", name] = weighted_mean(np.where(positive == 1, called, np.nan), own)
+            figures["specificity", name] = weighted_mean(np.where(positive == 0, 1 - called, np.nan), own)
+            figures["auc", name] = measure_auc(scores, positive, own)
+        return figures
+
+    def patients_of(self, key: Key) -> int:
+        """Return how many patients have positive slices, negative ones, or for the AUC the fewer of both."""
+        metric, name = key
+        positive = self._cases[name][1]
+        with_lesion, without = (self._truth.count_patients(np.flatnonzero(positive == kind)) for kind in (1, 0))
+        return {"sensitivity": with_lesion, "specificity": without, "auc": min(with_lesion, without)}[metric]
+
+    def curves(self) -> dict[str, Any]:
+        """Return how many slices are positive, negative and left out."""
+        counts = {}
+        for name, (_, positive) in self._cases.items():
+            counts[name] = {
+                "positive": int((positive == 1).sum()),
+                "negative": int((positive == 0).sum()),
+                "left_out": int(np.isnan(positive).sum()),
+            }
+        return {"counts": counts}
+
+
+def _cases(scores: Floats, has_lesion: Flags, is_undecided: Flags) -> tuple[Floats, Floats]:
+    """Return the scores of slices, and 1 for positive ones, 0 for negative ones, NaN for those left out."""
+    return scores, np.where(has_lesion, 1.0, np.where(is_undecided, np.nan, 0.0))
+
+
+def measure_auc(scores: Floats, positive: Floats, weights: Floats) -> float:
+    """Return the area under the ROC curve.
+
+    Args:
+        scores: float64 ``(N,)``; minus infinity is below all.
+        positive: float64 ``(N,)``: 1, 0, or NaN for what is left out.
+        weights: float64 ``(N,)``.
+
+    Returns:
+        0..1, NaN where one kind has no weight.
+    """
+    ranks = np.unique(scores, return_inverse=True)[1].reshape(-1)
+    size = int(ranks.max(initial=-1)) + 1
+    with_lesion, without = (
+        np.bincount(ranks, weights=np.where(positive == kind, weights, 0.0), minlength=size) for kind in (1, 0)
+    )
+    pairs = with_lesion.sum() * without.sum()
+    if pairs == 0:
+        return float("nan")
+    below = np.cumsum(without) - without
+    return float(with_lesion @ (below + without / 2) / pairs)
