@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from pathlib import Path
@@ -24,17 +25,13 @@ from lung_d2.data.cases import AnnotatedSlice, Case, fingerprint_files
 from lung_d2.data.importers.coco_masks import decode_segmentation, polygons_of
 from lung_d2.data.importers.coco_records import CocoAnnotation, CocoFile, CocoImage, Id, read_coco
 from lung_d2.data.importers.coco_splits import split_of_file
-from lung_d2.data.importers.options import (
-    add_images_argument,
-    add_origin_argument,
-    add_spacing_argument,
-    parse_spacing,
-)
+from lung_d2.data.importers.cvat_xml import FILE_NAME as CVAT_FILE
+from lung_d2.data.importers.options import add_drawing_arguments, parse_spacing
 from lung_d2.data.importers.picture_files import Spacing, check_size, find_inside, read_slice_file
 from lung_d2.data.importers.pictures import Drawing, annotate_picture, build_picture_cases
 from lung_d2.data.importers.pixel_origin import AUTO, choose_origin
 from lung_d2.data.importers.registry import Importer, Request, check_folder
-from lung_d2.data.importers.shapes import Canvas
+from lung_d2.data.importers.shapes import Canvas, warn_of_skipped
 from lung_d2.data.instances import VALUES, InstanceRule, Region
 from lung_d2.data.labels import Label, LabelTable, meanings_of_names
 from lung_d2.errors import DatasetError
@@ -46,9 +43,7 @@ UNDECIDED, LESION = "undecided", "lesion"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this source."""
-    add_images_argument(parser, "where the first picture is: beside the JSON, in images, or in a folder of its name")
-    add_spacing_argument(parser)
-    add_origin_argument(parser)
+    add_drawing_arguments(parser, "where the first picture is: beside the JSON, in images, or in a folder of its name")
     parser.add_argument(
         "--splits-from-names",
         action="store_true",
@@ -67,6 +62,7 @@ def find_cases(
     images: str | None = None,
     spacing_mm: str | None = None,
     pixel_origin: str = AUTO,
+    skip_shapes: bool = False,
     crowd: str | None = None,
     splits_from_names: bool = False,
 ) -> list[Case]:
@@ -78,6 +74,7 @@ def find_cases(
         images: Folder of the pictures, in the source; 8-bit pictures, or DICOM files of one slice.
         spacing_mm: ``"ROW,COLUMN"`` or one number, for pictures that do not say.
         pixel_origin: What (0, 0) is; see :func:`lung_d2.data.importers.pixel_origin.choose_origin`.
+        skip_shapes: Leave out annotations that are boxes only, instead of refusing them.
         crowd: What ``iscrowd`` means: ``"undecided"`` or ``"lesion"``; None: undecided, unless CVAT made the file.
         splits_from_names: Put the cases into the splits that the files are named by; see
             :func:`lung_d2.data.importers.coco_splits.split_of_file`.
@@ -97,7 +94,7 @@ def find_cases(
         check_folder(base / images, "pictures")
     drawings: list[Drawing] = []
     rings: list[list[Any]] = []
-    marked = 0
+    marked = boxes = 0
     for path in _json_files(request.source):
         content = read_coco(path)
         _check_meanings(content, request.labels, path)
@@ -107,15 +104,17 @@ def find_cases(
         drawings += _find_drawings(path, content, folder, split)
         rings += [ring for one in _every(content) for ring in polygons_of(one.segmentation)]
         marked += len(content.annotations)
-    if not marked and not request.allow_unannotated:
+        boxes += sum(_is_box(one, request.labels) for one in _every(content)) if skip_shapes else 0
+    warn_of_skipped(Counter(box=boxes), request.source)
+    if marked == boxes and not request.allow_unannotated:
         raise DatasetError(
             request.source,
-            found="no annotation",
+            found="boxes alone" if boxes else "no annotation",
             expected="one or more",
             remedy="give the file with the annotations, or --allow-unannotated if no slice has a lesion",
         )
     origin = choose_origin(pixel_origin, rings, request.source)
-    read = partial(_read_slice, request.labels, request.rule, spacing, origin, crowd or UNDECIDED)
+    read = partial(_read_slice, request.labels, request.rule, spacing, origin, crowd or UNDECIDED, skip_shapes)
     return build_picture_cases(drawings, read, request)
 
 
@@ -125,12 +124,13 @@ IMPORTER = Importer("coco", "COCO JSON with polygons or RLE, and pictures", find
 def _json_files(source: Path) -> list[Path]:
     if source.is_file():
         return [source]
-    check_folder(source, "COCO JSON files")
+    check_folder(source, "COCO JSON files", or_file=True)
     for pattern in ("annotations/*.json", "*.json", "*/*.json"):
         found = sorted(path for path in source.glob(pattern) if not path.name.startswith("."))
         if found:
             return found
-    raise DatasetError(source, found="no JSON file", expected="annotations/*.json", remedy="correct the path")
+    remedy = "give the subcommand cvat" if (source / CVAT_FILE).is_file() else "correct the path"
+    raise DatasetError(source, found="no JSON file", expected="annotations/*.json", remedy=remedy)
 
 
 def _picture_folder(path: Path, content: CocoFile) -> Path:
@@ -164,6 +164,11 @@ def _every(content: CocoFile) -> list[CocoAnnotation]:
     return [one for members in content.annotations.values() for one in members]
 
 
+def _is_box(annotation: CocoAnnotation, labels: LabelTable) -> bool:
+    meaning = labels.find(annotation.category, annotation.category_id)
+    return not annotation.segmentation and meaning is not Label.BACKGROUND
+
+
 def _check_crowds(content: CocoFile, crowd: str | None, path: Path) -> None:
     every = _every(content)
     crowds = [one for one in every if one.is_crowd]
@@ -185,6 +190,7 @@ def _read_slice(
     spacing: Spacing | None,
     origin: str,
     crowd: str,
+    skip_shapes: bool,
     drawing: Drawing,
     index: int,
 ) -> AnnotatedSlice:
@@ -194,7 +200,8 @@ def _read_slice(
     plane, own_spacing = read_slice_file(drawing.picture)
     check_size(plane.shape, image.height, image.width, f"{path}: image {key}")
     canvas = Canvas((plane.shape[0], plane.shape[1]), origin)
-    regions = [region for one in annotations for region in _read_region(one, labels, canvas, crowd)]
+    drawn = [one for one in annotations if one.segmentation or not skip_shapes]
+    regions = [region for one in drawn for region in _read_region(one, labels, canvas, crowd)]
     return annotate_picture(plane, regions, rule, index, own_spacing or spacing)
 
 

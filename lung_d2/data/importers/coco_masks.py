@@ -41,7 +41,7 @@ def decode_segmentation(segmentation: Any, canvas: Canvas, where: str) -> Mask:
             where,
             found="no segmentation, a box at most",
             expected="polygons or RLE",
-            remedy="draw its outline: a lesion needs a mask; or leave its category out by --label NAME=background",
+            remedy="draw its outline: a lesion needs a mask; or leave it out: --skip-shapes, --label NAME=background",
         )
     if not isinstance(segmentation, list) or not all(isinstance(ring, list) for ring in segmentation):
         raise DatasetError(

@@ -74,6 +74,8 @@ def read_coco(path: Path) -> CocoFile:
             category that is not there.
     """
     content = read_json(path, _WHAT)
+    if "images" not in content and "shapes" in content:
+        raise DatasetError(path, found="a file of labelme", expected=_WHAT, remedy="give the subcommand labelme")
     if "images" not in content:
         raise DatasetError(path, found="no 'images'", expected=_WHAT, remedy="give another file")
     images = {

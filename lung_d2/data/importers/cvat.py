@@ -20,14 +20,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from lung_d2.data.cases import AnnotatedSlice, Case, fingerprint_files
-from lung_d2.data.importers.cvat_xml import AREAS, CvatImage, fill_shape, points_of, read_cvat
-from lung_d2.data.importers.options import (
-    add_images_argument,
-    add_origin_argument,
-    add_skip_argument,
-    add_spacing_argument,
-    parse_spacing,
-)
+from lung_d2.data.importers.cvat_xml import AREAS, FILE_NAME, CvatImage, fill_shape, points_of, read_cvat
+from lung_d2.data.importers.options import add_drawing_arguments, parse_spacing
 from lung_d2.data.importers.picture_files import Spacing, check_size, find_inside, read_slice_file
 from lung_d2.data.importers.pictures import Drawing, annotate_picture, build_picture_cases
 from lung_d2.data.importers.pixel_origin import AUTO, choose_origin
@@ -37,15 +31,10 @@ from lung_d2.data.instances import VALUES, InstanceRule, Region
 from lung_d2.data.labels import Label, LabelTable, meanings_of_names
 from lung_d2.errors import DatasetError
 
-FILE_NAME = "annotations.xml"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this source."""
-    add_images_argument(parser, "images, else SOURCE itself")
-    add_spacing_argument(parser)
-    add_origin_argument(parser)
-    add_skip_argument(parser)
+    add_drawing_arguments(parser, "images, else SOURCE itself")
 
 
 def find_cases(
@@ -101,11 +90,14 @@ IMPORTER = Importer("cvat", "export of CVAT: 'CVAT for images 1.1'", find_cases,
 
 
 def _xml_file(source: Path) -> Path:
+    path = source / FILE_NAME if source.is_dir() else source
     if source.is_dir():
         check_folder(source, "an export of CVAT")
-    path = source / FILE_NAME if source.is_dir() else source
     if not path.is_file():
-        raise DatasetError(path, found="no such file", expected="the XML of CVAT", remedy="correct the path")
+        found = "no such file" if source.is_dir() else "no such file or folder"
+        is_coco = any(any(source.glob(pattern)) for pattern in ("*.json", "annotations/*.json"))
+        remedy = "for CVAT's export as COCO give the subcommand coco" if is_coco else "correct the path"
+        raise DatasetError(path, found=found, expected="the XML of CVAT", remedy=remedy)
     if zipfile.is_zipfile(path):
         raise DatasetError(path, found="a ZIP file", expected="its content", remedy="unpack it and give the folder")
     return path

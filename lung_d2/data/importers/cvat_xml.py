@@ -14,6 +14,7 @@ from lung_d2.data.cases import Mask
 from lung_d2.data.importers.shapes import Canvas
 from lung_d2.errors import DatasetError
 
+FILE_NAME = "annotations.xml"
 AREAS = frozenset({"polygon", "mask"})
 """The kinds of shapes that are areas."""
 _NO_SHAPES = frozenset({"tag", "attribute"})

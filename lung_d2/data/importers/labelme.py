@@ -20,13 +20,7 @@ from pathlib import Path, PureWindowsPath
 
 from lung_d2.data.cases import AnnotatedSlice, Case
 from lung_d2.data.importers.labelme_shapes import AREAS, decode_base64, kind_of, read_region
-from lung_d2.data.importers.options import (
-    add_images_argument,
-    add_origin_argument,
-    add_skip_argument,
-    add_spacing_argument,
-    parse_spacing,
-)
+from lung_d2.data.importers.options import add_drawing_arguments, parse_spacing
 from lung_d2.data.importers.picture_files import (
     Spacing,
     check_size,
@@ -51,10 +45,7 @@ _WHAT = "a JSON file of labelme, with shapes and imagePath"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this source."""
-    add_images_argument(parser, "imagePath, seen from the JSON; with it, the last part of imagePath in FOLDER")
-    add_spacing_argument(parser)
-    add_origin_argument(parser)
-    add_skip_argument(parser)
+    add_drawing_arguments(parser, "imagePath, seen from the JSON; with it, the last part of imagePath in FOLDER")
 
 
 def find_cases(
@@ -92,7 +83,7 @@ def find_cases(
     drawings = []
     rings: list[object] = []
     for path in _json_files(request.source):
-        record = read_json(path, _WHAT)
+        record = _read_file(path)
         shapes = _list_shapes(record, path)
         names |= {label: (label,) for label, _, _ in shapes}
         rings += [shape.get("points") for shape in record["shapes"] if kind_of(shape) == "polygon"]
@@ -113,11 +104,20 @@ IMPORTER = Importer("labelme", "JSON files of labelme and their pictures", find_
 def _json_files(source: Path) -> list[Path]:
     if source.is_file():
         return [source]
-    check_folder(source, "JSON files of labelme")
+    check_folder(source, "JSON files of labelme", or_file=True)
     found = [path for path in files_below(source) if path.suffix.lower() == ".json"]
     if not found:
         raise DatasetError(source, found="no JSON file", expected=_WHAT, remedy="correct the path")
     return found
+
+
+def _read_file(path: Path) -> Record:
+    record = read_json(path, _WHAT)
+    if "shapes" not in record and {"images", "annotations"} <= record.keys():
+        raise DatasetError(
+            path, found="a COCO file", expected=_WHAT, remedy="give the subcommand coco, or move it out of SOURCE"
+        )
+    return record
 
 
 def _list_shapes(record: Record, path: Path) -> list[tuple[str, str, str]]:

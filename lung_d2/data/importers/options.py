@@ -12,6 +12,14 @@ from lung_d2.errors import ConfigError
 _MAX_SPACING_MM = 10.0  # a chest of 512 pixels would be 5 m wide
 
 
+def add_drawing_arguments(parser: argparse.ArgumentParser, images: str) -> None:
+    """Add the options of every tool that draws on pictures; ``images``: where those are looked for by default."""
+    add_images_argument(parser, images)
+    add_spacing_argument(parser)
+    add_origin_argument(parser)
+    add_skip_argument(parser)
+
+
 def add_images_argument(parser: argparse.ArgumentParser, default: str) -> None:
     """Add the option that names the folder of the pictures; ``default`` says where they are looked for without it."""
     parser.add_argument("--images", metavar="FOLDER", help=f"folder of the pictures, in SOURCE (default: {default})")

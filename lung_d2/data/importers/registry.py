@@ -185,10 +185,17 @@ def name_below(folder: Path, path: Path) -> str:
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 
-def check_folder(path: Path, what: str) -> None:
-    """Raise :class:`DatasetError` where a folder that the user names is not there, or may not be opened."""
+def check_folder(path: Path, what: str, *, or_file: bool = False) -> None:
+    """Raise :class:`DatasetError` where a folder that the user names is not there, or may not be opened.
+
+    Args:
+        path: The folder.
+        what: What it should hold.
+        or_file: Whether messages say that it might be a file as well, as such importers take that look for one first.
+    """
     if not path.is_dir():
-        found = "a file" if path.exists() else "no such folder"
-        raise DatasetError(path, found=found, expected=f"a folder of {what}", remedy="correct the path")
+        found = "a file" if path.exists() else "no such file or folder" if or_file else "no such folder"
+        expected = f"{what}, or a folder of them" if or_file else f"a folder of {what}"
+        raise DatasetError(path, found=found, expected=expected, remedy="correct the path")
     if not os.access(path, os.R_OK | os.X_OK):
         raise DatasetError(path, found="a folder that cannot be opened", remedy="check its permissions")

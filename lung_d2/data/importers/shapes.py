@@ -33,7 +33,7 @@ def refuse_shape(kind: str, where: str | Path) -> DatasetError:
 
 def warn_of_skipped(kinds: Counter[str], source: Path) -> None:
     """Say how many shapes of which kinds were left out, if any."""
-    if kinds:
+    if kinds.total():
         shown = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         logger.warning("%s: left out shapes that give no mask: %s", source, shown)
 

@@ -287,7 +287,7 @@ HOSTILE = {
     "no text": ("\udcff", "broken JSON"),
     "deep": ("[" * 100_000, "broken JSON"),
     "list": ("[]", "a JSON list"),
-    "no COCO": ({"shapes": []}, "no 'images'"),
+    "no COCO": ({"x": []}, "no 'images'"),
     "no images": (content(images=[], annotations=[]), "no image; expected a COCO file"),
     "images of another type": (content(images={"1": {}}), "dict as 'images'; expected a list"),
     "image that is none": (content(images=[3]), "int as item 0 of 'images'"),
@@ -361,7 +361,7 @@ def test_set_without_lesions_is_taken_on_request(source):
     assert item.instances == ()
 
 
-@pytest.mark.parametrize(("name", "message"), [("none", "no such folder"), ("empty", "no JSON file")])
+@pytest.mark.parametrize(("name", "message"), [("none", "no such file or folder"), ("empty", "no JSON file")])
 def test_source_without_a_file_is_named(tmp_path, name, message):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match=f"{name}: {message}"):

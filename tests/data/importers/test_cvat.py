@@ -320,5 +320,18 @@ def test_folder_without_the_file_is_named(tmp_path):
         find_cases(make_request(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["coco.json", "annotations/instances_default.json"])
+def test_export_as_coco_is_sent_to_its_importer(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(DatasetError, match="give the subcommand coco"):
+        find_cases(make_request(tmp_path))
+
+
+def test_source_that_is_not_there_is_neither_file_nor_folder(tmp_path):
+    with pytest.raises(DatasetError, match="none: no such file or folder"):
+        find_cases(make_request(tmp_path / "none"))
+
+
 def test_set_without_lesions_is_taken_on_request(source):
     assert load(source, request={"allow_unannotated": True}).instances == ()

@@ -272,6 +272,7 @@ def test_case_knows_that_a_file_of_it_changed(source, name):
 
 HOSTILE = {
     "broken": ('{"shapes": [', "broken JSON"),
+    "COCO": ({"images": [], "annotations": []}, "a COCO file; .*give the subcommand coco"),
     "no labelme": ({"images": []}, "no 'shapes'; expected a list"),
     "shapes of another type": (content(shapes={}), "dict as 'shapes'"),
     "shape that is none": (content(3), "int as item 0 of 'shapes'"),
@@ -338,7 +339,7 @@ def test_two_files_of_one_picture_are_refused(source):
         load(source, content(shape()))
 
 
-@pytest.mark.parametrize(("name", "message"), [("none", "no such folder"), ("empty", "no JSON file")])
+@pytest.mark.parametrize(("name", "message"), [("none", "no such file or folder"), ("empty", "no JSON file")])
 def test_source_without_a_file_is_named(tmp_path, name, message):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match=f"{name}: {message}"):
