@@ -19,15 +19,12 @@ all others are shares. What is not defined is null.
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lung_d2.categories import CATEGORIES
 from lung_d2.errors import ConfigError
 from lung_d2.evaluation.bootstrap import (
     DEFAULT_DRAWS,
@@ -39,6 +36,7 @@ from lung_d2.evaluation.bootstrap import (
 )
 from lung_d2.evaluation.calibration import Calibration
 from lung_d2.evaluation.coco_ap import CocoAP
+from lung_d2.evaluation.description import describe_results, describe_truth, without_nan
 from lung_d2.evaluation.doubts import find_doubts
 from lung_d2.evaluation.figures import Key, Metric, nest, ones
 from lung_d2.evaluation.froc import Froc
@@ -52,8 +50,6 @@ from lung_d2.evaluation.series_volume import SeriesVolume
 from lung_d2.evaluation.slice_level import SliceLevel
 from lung_d2.evaluation.slice_ranking import rank_slices
 from lung_d2.evaluation.truth import Truth
-
-logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 """Raised when a key goes or changes its meaning; new keys alone do not raise it."""
@@ -111,8 +107,8 @@ def evaluate(
     (froc,) = (metric for metric in metrics if isinstance(metric, Froc))
     content = {
         "schema_version": SCHEMA_VERSION,
-        "data": _describe_truth(truth),
-        "results": _describe_results(detections),
+        "data": describe_truth(truth),
+        "results": describe_results(detections),
         "settings": {
             "score_threshold": settings.score_threshold,
             "hit_iou": HIT_IOU,
@@ -131,7 +127,7 @@ def evaluate(
         "slices": rank_slices(truth, pixels),
         "comparison": _compare(truth, metrics, measured, against, settings, draws) if against else None,
     }
-    strict: dict[str, Any] = _without_nan(content)
+    strict: dict[str, Any] = without_nan(content)
     return strict
 
 
@@ -189,44 +185,4 @@ def _compare(
                 "patients": patients,
             }
         compared[metric.group] = {"figures": nest(figures)}
-    return {"results": _describe_results(against), "metrics": compared}
-
-
-def _describe_truth(truth: Truth) -> dict[str, Any]:
-    def count(kind: Mapping[tuple[int, int], Sequence[Any]]) -> dict[str, int]:
-        return {
-            category.name: sum(len(regions) for (_, own), regions in kind.items() if own == number)
-            for number, category in enumerate(CATEGORIES)
-        }
-
-    touched = {place[0] for place in (*truth.lesions, *truth.undecided)}
-    return {
-        "names": [source.name for source in truth.sources],
-        "patients": len(truth.patients),
-        "series": len(truth.series),
-        "slices": len(truth.slices),
-        "slices_without_lesions": len(truth.slices) - len(touched),
-        "lesions": count(truth.lesions),
-        "undecided": count(truth.undecided),
-    }
-
-
-def _describe_results(detections: Detections) -> dict[str, Any]:
-    return {
-        "files": list(detections.files),
-        "sha256": detections.digest,
-        "detections": {
-            category.name: int((detections.categories == number).sum()) for number, category in enumerate(CATEGORIES)
-        },
-        "lowest_score": float(detections.scores.min()) if len(detections) else None,
-        "highest_score": float(detections.scores.max()) if len(detections) else None,
-    }
-
-
-def _without_nan(content: Any) -> Any:
-    """Return the content with null for NaN, which JSON does not know."""
-    if isinstance(content, Mapping):
-        return {key: _without_nan(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_without_nan(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
+    return {"results": describe_results(against), "metrics": compared}

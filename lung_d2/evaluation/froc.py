@@ -25,88 +25,21 @@ sensitivity over them).
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from lung_d2.evaluation.chains import chain_regions, chain_scores
 from lung_d2.evaluation.figures import ALL, NAMES, Key, Weights
-from lung_d2.evaluation.overlaps import HIT_IOU, Floats, Overlap
+from lung_d2.evaluation.overlaps import HIT_IOU, Overlap
+from lung_d2.evaluation.responses import Responses, respond_in_series, respond_on_slices
 from lung_d2.evaluation.results import Detections
-from lung_d2.evaluation.truth import Ints, Truth
+from lung_d2.evaluation.truth import Truth
 
 IMAGE_RATES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 SERIES_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 RATES = {"slice_per_image": IMAGE_RATES, "slice_per_series": SERIES_RATES, "series_per_series": SERIES_RATES}
 MEAN = "mean"
-_MOST_POINTS = 200  # of a curve that is drawn
-_BELOW_ALL = -0.5  # below any score
-_NOT_FOUND = -1.0
-_ROUNDING = 1e-9
-
-
-@dataclass(frozen=True, eq=False)
-class Responses:
-    """Lesions and false positives with their scores.
-
-    Attributes:
-        lesion_scores: float64 ``(L,)``, the highest score that hits each, -1 where none does; falling.
-        lesion_patients: int64 ``(L,)``, the number of its patient.
-        false_scores: float64 ``(F,)``, falling.
-        false_patients: int64 ``(F,)``.
-        units: float64 ``(patients,)``, how many images or series each patient has.
-    """
-
-    lesion_scores: Floats
-    lesion_patients: Ints
-    false_scores: Floats
-    false_patients: Ints
-    units: Floats
-
-    def sensitivities(self, rates: Sequence[float], weights: Weights) -> Floats:
-        """Return the sensitivity at each rate of false positives per unit, NaN without lesions."""
-        return self._found_above(self._cutoffs(rates, weights), weights)
-
-    def threshold(self, rate: float) -> float | None:
-        """Return the score from which detections can be kept at this rate: 0 where all can, None where none can."""
-        return self._lowest_above(float(self._cutoffs([rate], np.ones(len(self.units)))[0]))
-
-    def curve(self) -> dict[str, list[Any]]:
-        """Return false positives per unit, and sensitivity and threshold there; dense where false positives are few."""
-        false = np.unique(np.geomspace(1, len(self.false_scores) + 1, _MOST_POINTS).round().astype(np.int64)) - 1
-        cutoffs = np.append(self.false_scores, _BELOW_ALL)[false]
-        return {
-            "false_positives": (false / self.units.sum()).tolist(),
-            "sensitivity": self._found_above(cutoffs, np.ones(len(self.units))).tolist(),
-            "threshold": [self._lowest_above(float(cutoff)) for cutoff in cutoffs],
-        }
-
-    def _lowest_above(self, cutoff: float) -> float | None:
-        if cutoff == _BELOW_ALL:
-            return 0.0
-        scores = np.concatenate([self.lesion_scores, self.false_scores])
-        return float(scores[scores > cutoff].min()) if (scores > cutoff).any() else None
-
-    def _cutoffs(self, rates: Sequence[float], weights: Weights) -> Floats:
-        """Return the score of the first false positive that is too many for each rate, -1/2 where none is.
-
-        Those above it are kept, so that of equal scores all are kept or none.
-        """
-        allowed = np.asarray(rates) * float(self.units @ weights)
-        kept = np.searchsorted(np.cumsum(weights[self.false_patients]), allowed + _ROUNDING, side="right")
-        return np.append(self.false_scores, _BELOW_ALL)[kept]
-
-    def _found_above(self, cutoffs: Floats, weights: Weights) -> Floats:
-        own = weights[self.lesion_patients]
-        total = float(own.sum())
-        if total == 0:
-            return np.full(len(cutoffs), np.nan)
-        found = np.searchsorted(-self.lesion_scores, -cutoffs, side="left")  # those above, without those equal
-        return np.asarray(np.concatenate([[0.0], np.cumsum(own)])[found] / total, np.float64)
 
 
 class Froc:
@@ -124,15 +57,12 @@ class Froc:
         """Collect the responses of all slices and series."""
         images = np.bincount(truth.patient_of_slice, minlength=len(truth.patients)).astype(np.float64)
         series = np.bincount(truth.patient_of_series, minlength=len(truth.patients)).astype(np.float64)
-        self._truth = truth
         self.responses: dict[tuple[str, str], Responses] = {}
         for name in (ALL, *NAMES):
             own = [one for one in overlaps if name in (ALL, NAMES[one.category])]
-            on_slices = _collect_slices(own, truth)
-            self.responses["slice_per_image", name] = _respond(*on_slices, units=images)
-            self.responses["slice_per_series", name] = _respond(*on_slices, units=series)
-            of_series = _collect_series(own, truth, detections)
-            self.responses["series_per_series", name] = _respond(*of_series, units=series)
+            self.responses["slice_per_image", name] = respond_on_slices(own, truth, images)
+            self.responses["slice_per_series", name] = respond_on_slices(own, truth, series)
+            self.responses["series_per_series", name] = respond_in_series(own, truth, detections, series)
 
     def at(self, weights: Weights) -> Mapping[Key, float]:
         """Return the sensitivities, 0..1, keyed by curve, category and rate."""
@@ -156,61 +86,3 @@ class Froc:
                 own = responses.curve() | {"thresholds": thresholds, "lesions": len(responses.lesion_scores)}
                 drawn.setdefault(curve, {})[name] = own
         return drawn
-
-
-Scored = list[tuple[float, int]]
-"""Score and number of the patient."""
-
-
-def _respond(lesions: Scored, false: Scored, units: Floats) -> Responses:
-    lesion_scores, lesion_patients = _split(lesions)
-    false_scores, false_patients = _split(false)
-    return Responses(lesion_scores, lesion_patients, false_scores, false_patients, units)
-
-
-def _split(scored: Scored) -> tuple[Floats, Ints]:
-    falling = sorted(scored, key=lambda pair: -pair[0])
-    return np.array([score for score, _ in falling], np.float64), np.array([one for _, one in falling], np.int64)
-
-
-def _collect_slices(overlaps: Sequence[Overlap], truth: Truth) -> tuple[Scored, Scored]:
-    lesions: Scored = []
-    false: Scored = []
-    for one in overlaps:
-        patient = int(truth.patient_of_slice[one.slice_number])
-        lesions += ((score, patient) for score in _best_scores(one).tolist())
-        false += ((score, patient) for score in one.scores[one.false].tolist())
-    return lesions, false
-
-
-def _best_scores(one: Overlap) -> Floats:
-    """Return the highest score that hits each lesion, float64 ``(L,)``."""
-    if not len(one.scores):
-        return np.full(one.iou.shape[1], _NOT_FOUND)
-    best: npt.NDArray[np.float64] = np.where(one.hits, one.scores[:, None], _NOT_FOUND).max(axis=0)
-    return best
-
-
-def _collect_series(overlaps: Sequence[Overlap], truth: Truth, detections: Detections) -> tuple[Scored, Scored]:
-    lesions: Scored = []
-    false: Scored = []
-    groups: dict[tuple[int, int], list[Overlap]] = defaultdict(list)
-    for one in overlaps:
-        groups[int(truth.series_of_slice[one.slice_number]), one.category].append(one)
-    for (series, category), members in groups.items():
-        patient = int(truth.patient_of_series[series])
-        best = [score for one in members for score in _best_scores(one).tolist()]
-        regions = [(one, region) for one in members for region in truth.lesions.get((one.slice_number, category), ())]
-        chains = chain_regions(
-            [truth.slices[one.slice_number].slice_index for one, _ in regions], [region.mask for _, region in regions]
-        )
-        for chain in range(int(chains.max(initial=-1)) + 1):
-            lesions.append((max(best[place] for place in np.flatnonzero(chains == chain)), patient))
-        alarms = [(one, int(index)) for one in members for index in one.indices[one.false]]
-        rises = chain_scores(
-            [truth.slices[one.slice_number].slice_index for one, _ in alarms],
-            [detections.masks[index] for _, index in alarms],
-            [float(detections.scores[index]) for _, index in alarms],
-        )
-        false += ((score, patient) for score in rises)
-    return lesions, false
