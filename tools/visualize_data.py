@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ from lung_d2.report.sheet import Sample, draw_sheet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy.typing as npt
 
 Record = dict[str, Any]
 logger = logging.getLogger("visualize_data")
@@ -51,7 +54,7 @@ def main() -> None:
         raise OutputError(
             args.output, found="no .png, or a --count or --repeats below 1", remedy="e.g. --output sheet.png --count 6"
         )
-    create_folder(args.output.resolve().parent)
+    check_output(args.output)
     register_lung_datasets()
     cfg = load_config(args.config_file, args.opts)
     name = args.dataset or cfg.DATASETS.TRAIN[0]
@@ -64,7 +67,7 @@ def main() -> None:
         [sample_of(unchanged(record), "as tested"), *(sample_of(trained(record)) for _ in range(args.repeats))]
         for record in records
     ]
-    Image.fromarray(draw_sheet(rows, f"{name}: {cfg.INPUT.CT.GREY}, {cfg.INPUT.CT.CHANNELS}")).save(args.output)
+    save_picture(draw_sheet(rows, f"{name}: {cfg.INPUT.CT.GREY}, {cfg.INPUT.CT.CHANNELS}"), args.output)
     logger.info("%d slices of %s drawn to %s", len(records), name, args.output)
 
 
@@ -98,6 +101,37 @@ def sample_of(mapped: Record, how: str = "augmented") -> Sample:
     image = mapped["image"][1].numpy()  # the slice itself, whether its neighbours are beside it or not
     caption = f"{mapped['series'][:6]} {mapped['slice_index']}, {how} {image.shape[0]} x {image.shape[1]}"
     return Sample(image, lesions, caption, undecided)
+
+
+def check_output(path: Path) -> None:
+    """Make the folder of a picture, and raise :class:`OutputError` where no file of this name can be in it."""
+    try:
+        if path.is_dir():
+            raise OutputError(path, found="a folder", expected="a picture to write", remedy="name a file in it")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    create_folder(path.resolve().parent)
+
+
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """Return the error of a picture that the system refuses to write."""
+    found = f"cannot be written ({error.strerror or type(error).__name__})"
+    return OutputError(path, found=found, remedy="check the disk space and the permissions, or name another")
+
+
+def save_picture(picture: npt.NDArray[np.uint8], path: Path) -> None:
+    """Save an RGB picture ``(H, W, 3)`` as PNG, whole or not at all.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    temporary = path.with_name(f".{os.getpid()}.tmp")
+    try:
+        Image.fromarray(picture).save(temporary, format="PNG")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +12,7 @@ import pytest
 from PIL import Image
 
 from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
+from lung_d2.errors import OutputError
 from tiny import TINY_OPTS, write_tiny_dataset
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -36,6 +40,8 @@ def has_color(picture, color):
 def test_sheet_shows_the_lesions_of_both_categories(root, tmp_path):
     result = run("visualize_data.py", root, "--output", str(tmp_path / "new" / "sheet.png"), "--count", "4")
     assert result.returncode == 0, result.stderr
+    assert "not writable" not in result.stderr
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["sheet.png"]
     picture = np.asarray(Image.open(tmp_path / "new" / "sheet.png"))
     assert all(has_color(picture, category.color) for category in (GROUND_GLASS_OPACITY, BRONCHIECTASIS))
 
@@ -55,9 +61,27 @@ def test_sheet_is_the_same_for_the_same_seed_only(root, tmp_path):
         (("--output", "sheet.jpg"), "sheet.jpg: no .png"),
         (("--output", "sheet.png", "--dataset", "none_train"), "data set none_train: not prepared"),
         (("--output", "sheet.png", "--count", "0"), "--count"),
+        (("--output", "{folder}/old.png"), "old.png: a folder; expected a picture to write"),
+        (("--output", "{folder}/" + "x" * 300 + ".png"), "cannot be written (File name too long)"),
     ],
 )
-def test_wrong_arguments_end_in_one_line(root, arguments, said):
-    result = run("visualize_data.py", root, *arguments)
-    assert result.returncode == 2
+def test_wrong_arguments_end_in_one_line(root, tmp_path, arguments, said):
+    (tmp_path / "old.png").mkdir()
+    result = run("visualize_data.py", root, *(word.format(folder=tmp_path) for word in arguments))
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
     assert said in result.stderr.splitlines()[-1]
+
+
+def test_full_disk_ends_in_one_line_and_leaves_the_old_picture(tmp_path, monkeypatch):
+    tool = runpy.run_path(str(TOOLS / "visualize_data.py"))
+    (tmp_path / "sheet.png").write_bytes(b"old")
+
+    def fill_up(self, file, **options):
+        Path(file).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Image.Image, "save", fill_up)
+    with pytest.raises(OutputError, match=r"sheet\.png: cannot be written \(No space left on device\)"):
+        tool["save_picture"](np.zeros((4, 4, 3), np.uint8), tmp_path / "sheet.png")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
