@@ -156,6 +156,8 @@ def _build_instances(
     annotations: list[dict[str, Any]], transforms: T.TransformList, size: tuple[int, int]
 ) -> Instances:
     moved = [detection_utils.transform_instance_annotations(one, transforms, size) for one in annotations]
+    for one in moved:
+        one["segmentation"] = np.array(one["segmentation"])  # Pillow's resize gives what torch may not write to
     instances = detection_utils.annotations_to_instances(moved, size, mask_format="bitmask")
     if moved:
         instances.gt_boxes = instances.gt_masks.get_bounding_boxes()  # tight after a flip or a resize

@@ -7,6 +7,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.data import transforms as T
+from detectron2.data.detection_utils import annotations_to_instances
 from detectron2.structures import BoxMode
 
 from lung_d2.ct import GreyLevels, slice_image
@@ -62,6 +63,18 @@ def test_unmoved_masks_are_those_of_the_source_with_their_holes(config):
     for got, (_, mask) in zip(mapped["instances"].gt_masks.tensor.numpy(), source.instances, strict=True):
         assert np.array_equal(got, mask)
     assert mapped["instances"].gt_masks.tensor.sum(dim=(1, 2)).tolist() == [256, 132]
+
+
+def test_resized_masks_may_be_written_to_as_torch_asks(config, monkeypatch):
+    seen = []
+
+    def spy(annotations, *words, **options):
+        seen.extend(one["segmentation"].flags.writeable for one in annotations)
+        return annotations_to_instances(annotations, *words, **options)
+
+    monkeypatch.setattr("detectron2.data.detection_utils.annotations_to_instances", spy)
+    CTDatasetMapper(config("INPUT.MIN_SIZE_TRAIN", (101,), "INPUT.MAX_SIZE_TRAIN", 101), is_train=True)(record(1))
+    assert seen == [True, True]
 
 
 @pytest.mark.parametrize("opts", [(), ("INPUT.MIN_SIZE_TRAIN", (101,), "INPUT.MAX_SIZE_TRAIN", 101)])
