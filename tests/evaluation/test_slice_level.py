@@ -1,0 +1,84 @@
+"""Slices as cases: calls and AUC."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from evaluation.samples import BRONCHIECTASIS, GGO, Slice, make_detections, make_truth, perfect, square
+from lung_d2.evaluation.overlaps import measure_overlaps
+from lung_d2.evaluation.slice_level import SliceLevel, measure_auc
+
+LESION, AWAY = square(5, 5, 12), square(40, 40, 12)
+NAME = "ground_glass_opacity"
+
+
+def build(slices, found, threshold=0.5):
+    truth, detections = make_truth(slices), make_detections(found)
+    return SliceLevel(truth, measure_overlaps(truth, detections), threshold)
+
+
+def measure(slices, found, name=NAME, weights=None, threshold=0.5):
+    metric = build(slices, found, threshold)
+    figures = metric.at(np.ones(len({one.patient for one in slices})) if weights is None else np.array(weights, float))
+    return [figures[kind, name] for kind in ("sensitivity", "specificity", "auc")]
+
+
+def test_calls_are_by_the_highest_score_wherever_it_lies():
+    slices = [Slice([(GGO, LESION)]), Slice([(GGO, LESION)]), Slice(), Slice(), Slice()]
+    found = [(0, GGO, 0.5, AWAY), (0, GGO, 0.1, LESION), (1, GGO, 0.4, LESION), (2, GGO, 0.45, AWAY)]
+    # Positive 0.5 and 0.4, negative 0.45 and two without: five of six pairs are right.
+    assert measure(slices, found) == pytest.approx([1 / 2, 1.0, 5 / 6])
+
+
+def test_truth_is_all_right():
+    slices = [Slice([(GGO, LESION)]), Slice([(BRONCHIECTASIS, LESION)]), Slice()]
+    for name in (NAME, "bronchiectasis", "all"):
+        assert measure(slices, perfect(slices), name) == [1, 1, 1]
+
+
+def test_nothing_found_is_chance():
+    assert measure([Slice([(GGO, LESION)]), Slice()], []) == [0, 1, 0.5]
+
+
+def test_without_negatives_there_is_sensitivity_alone():
+    assert measure([Slice([(GGO, LESION)])], [(0, GGO, 0.9, LESION)]) == pytest.approx([1, np.nan, np.nan], nan_ok=True)
+
+
+def test_slice_with_another_category_is_negative_and_positive_for_all():
+    slices = [Slice([(BRONCHIECTASIS, LESION)])]
+    assert measure(slices, [])[1] == 1
+    assert measure(slices, [], "all")[0] == 0
+
+
+def test_undecided_slice_is_left_out_and_excused_detections_do_not_count():
+    unknown = [(GGO, square(30, 30, 34))]
+    slices = [Slice(undecided=unknown), Slice([(GGO, LESION)], unknown), Slice()]
+    found = [(0, GGO, 0.9, LESION), (1, GGO, 0.9, AWAY)]
+    assert measure(slices, found) == [0, 1, 0.5]
+    counts = build(slices, found).curves()["counts"]
+    assert counts[NAME] == counts["all"] == {"positive": 1, "negative": 1, "left_out": 1}
+    assert counts["bronchiectasis"] == {"positive": 0, "negative": 3, "left_out": 0}
+
+
+def test_weight_is_the_number_of_times_a_patient_is_there():
+    slices = [Slice([(GGO, LESION)], patient="a"), Slice([(GGO, LESION)], patient="b"), Slice(patient="b")]
+    found = [(0, GGO, 0.9, LESION), (2, GGO, 0.95, AWAY)]
+    assert measure(slices, found, weights=[3, 1]) == pytest.approx([3 / 4, 0, 0])
+
+
+def test_figures_rest_on_patients_with_such_slices():
+    metric = build([Slice([(GGO, LESION)], patient="a"), Slice(patient="a"), Slice(patient="b")], [])
+    kinds = ("sensitivity", "specificity", "auc")
+    assert [metric.patients_of((kind, NAME)) for kind in kinds] == [1, 2, 1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_scikit_learn_says_the_same(seed):
+    rng = np.random.default_rng(seed)
+    scores, positive = rng.integers(0, 12, 80) / 12, rng.integers(0, 2, 80).astype(float)
+    weights = rng.integers(0, 4, 80).astype(float)
+    expected = roc_auc_score(positive, scores, sample_weight=weights)
+    assert measure_auc(scores, positive, weights) == pytest.approx(expected)
+    assert 0.2 < expected < 0.8
