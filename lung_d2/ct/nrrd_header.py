@@ -39,6 +39,8 @@ ENCODINGS = {
 """What ITK's reader decodes, by the names that the format has for it."""
 OTHER_ENCODINGS = frozenset({"bzip2", "bz2", "zrl"})
 SPACE_KINDS = frozenset({"domain", "space", "none", "???"})
+HEADER_END = rb"\n\r?\n"
+LAYER_KINDS = frozenset({"list", "vector"})
 OTHER_KINDS = frozenset({"list", "vector", "rgb-color", "rgba-color", "complex", "point", "normal", "time", "stub"})
 MILLIMETRES = frozenset({"", "mm", "millimeter", "millimeters", "millimetre", "millimetres"})
 
@@ -55,7 +57,7 @@ def check_nrrd_header(path: Path, *, layered: bool = False) -> VoxelData:
         InputError: It is damaged or not 3-D, or its voxels are where they must not be.
         OSError: It cannot be read.
     """
-    lines, end = read_text(path, rb"\n\r?\n", "NRRD")
+    lines, end = read_text(path, HEADER_END, "NRRD")
     if not lines[0].startswith("NRRD"):
         raise damaged_header(path, "NRRD", "it does not begin as one")
     fields = _fields(lines[1:])
@@ -86,10 +88,13 @@ def _fields(lines: list[str]) -> dict[str, str]:
 
 
 def _without_list(fields: dict[str, str]) -> dict[str, str]:
-    """Return what the fields are for one layer, where the first axis lists them, which needs no direction."""
+    """Return what the fields are for one layer, where the first axis lists them, which needs no direction.
+
+    3D Slicer calls this axis a list, ITK a vector; both leave out its direction, which every axis of space has.
+    """
     kind, _, kinds = fields.get("kinds", "").partition(" ")
     direction, _, directions = fields.get("spacedirections", "").partition(" ")
-    if (kind.lower(), direction.lower()) != ("list", "none"):
+    if kind.lower() not in LAYER_KINDS or direction.lower() != "none":
         return fields
     return fields | {"dimension": "3", "kinds": kinds, "spacedirections": directions}
 

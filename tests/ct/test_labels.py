@@ -174,7 +174,7 @@ def test_one_layer_needs_no_list(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"kinds": "vector domain domain domain"}, "4 dimensions"),
+        ({"kinds": "RGB-color domain domain domain"}, "4 dimensions"),
         ({"kinds": "domain domain domain list"}, "4 dimensions"),
         ({"space directions": f"(1,0,0) {ALONG}"}, "4 dimensions"),
         ({"space directions": "none none (0,0.5,0) (0,0,2)"}, "an axis has no space direction"),

@@ -7,6 +7,8 @@ the origin of the file alone.
 
 from __future__ import annotations
 
+import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,8 @@ import numpy as np
 import slicerio
 
 from lung_d2.ct.labels import Labels, LabelVolume, labels_on_grid, read_label_layers
+from lung_d2.ct.nrrd_header import HEADER_END
+from lung_d2.ct.text_headers import read_text
 from lung_d2.ct.volume import CTVolume
 from lung_d2.data.importers.segmentation import CODES
 from lung_d2.data.instances import Region
@@ -82,7 +86,7 @@ def read_segments_on(path: Path, labels: LabelTable, volume: CTVolume) -> Callab
 
 def _read_segments(path: Path, layers: int) -> list[Segment]:
     try:
-        metadata = slicerio.read_segmentation(str(path), skip_voxels=True)
+        metadata = _read_metadata(path)
         kind = str(metadata.get("masterRepresentation") or metadata.get("Segmentation_SourceRepresentation") or "")
         segments = [_segment(item, number, layers) for number, item in enumerate(metadata["segments"])]
     except _METADATA_ERRORS as error:
@@ -105,6 +109,16 @@ def _read_segments(path: Path, layers: int) -> list[Segment]:
             path, found="two segments of one value", expected="a value for each", remedy="save it in 3D Slicer again"
         )
     return segments
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    """Read the keys; slicerio knows layers as a list alone, which ITK calls a vector."""
+    lines, _ = read_text(path, HEADER_END, "NRRD")
+    with tempfile.TemporaryDirectory(prefix="lung_d2_") as folder:
+        header = Path(folder, f"header{SEGMENTATION_SUFFIX}")
+        text = re.sub(r"(?m)^kinds: vector ", "kinds: list ", "\n".join(lines))
+        header.write_text(f"{text}\n\n", encoding="utf-8", errors="surrogateescape")
+        return dict(slicerio.read_segmentation(str(header), skip_voxels=True))
 
 
 def _segment(item: dict[str, Any], number: int, layers: int) -> Segment:

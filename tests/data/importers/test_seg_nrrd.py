@@ -3,6 +3,7 @@ from __future__ import annotations
 import nrrd
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from data.importers.seg_files import Keys, write_segmentation
 from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
@@ -71,6 +72,14 @@ def test_overlap_needs_layers(tmp_path, volume, layers):
     ggo = [[2, 3], [4, 1]] if layers else [[4, 1]]
     expected = [(GGO, ggo, "Segment_ggo"), (BRO, [[2, 3]], "Segment_bronchiectasis")]
     assert read(tmp_path / "a.seg.nrrd", volume) == expected
+
+
+def test_layers_that_itk_wrote_again_are_the_same(tmp_path, volume):
+    segments = {Keys("ggo"): THERE, Keys("bronchiectasis"): HERE}
+    write_segmentation(tmp_path / "a.seg.nrrd", segments, AFFINE, layers=True)
+    sitk.WriteImage(sitk.ReadImage(str(tmp_path / "a.seg.nrrd")), str(tmp_path / "b.seg.nrrd"))
+    assert nrrd.read_header(str(tmp_path / "b.seg.nrrd"))["kinds"][0] == "vector"
+    assert read(tmp_path / "b.seg.nrrd", volume) == read(tmp_path / "a.seg.nrrd", volume)
 
 
 def test_each_segment_is_a_lesion(tmp_path, volume):
