@@ -132,7 +132,8 @@ class CTSeries:
             headers = [header for header in self.headers if not is_side_image(header)] or self.headers
             planes = [plane for header in headers for plane in read_planes(header)]
         if len(headers) < len(self.headers):
-            logger.info("%s: left out %d localizers or reports", self.name, len(self.headers) - len(headers))
+            left_out = _count(len(self.headers) - len(headers), "localizer or report", "localizers or reports")
+            logger.info("%s: left out %s", self.name, left_out)
         stack = stack_planes(planes, self.name)
         _check_uids(stack.planes, self.name)
         for plane in stack.planes:
@@ -154,12 +155,13 @@ class CTSeries:
         )
 
 
-def find_series(source: Source) -> list[CTSeries]:
+def find_series(source: Source, name: str = "") -> list[CTSeries]:
     """Find the CT series of a source.
 
     Args:
         source: A folder (searched with all that lies under it), a DICOM file, or a list of either. Files may have any
             name; those that are not DICOM, and DICOM objects that are no CT images, are counted in the log.
+        name: What messages call it; empty: its path, or how many files it lists.
 
     Returns:
         At least one series, sorted by UID. Series that hold localizers only are left out unless there is nothing else.
@@ -168,7 +170,7 @@ def find_series(source: Source) -> list[CTSeries]:
         InputError: Nothing in the source is a CT image, or a header is damaged.
     """
     files = list_files(source)
-    name = _source_name(source)
+    name = name or _source_name(source)
     with quiet_pydicom():
         headers = [(path, read_header(path)) for path in files]
         found = [header for _, header in headers if header is not None]
@@ -185,8 +187,9 @@ def find_series(source: Source) -> list[CTSeries]:
     if not images:
         raise _nothing_found(name, len(files), plain, foreign)
     if plain or foreign:
-        others = "".join(f", {count} {kind}" for kind, count in foreign.items())
-        logger.info("%s: left out %d files that are not DICOM%s", name, len(plain), others)
+        left_out = [_count(len(plain), "file that is not DICOM", "files that are not DICOM")] if plain else []
+        left_out += [f"{count} {kind}" for kind, count in foreign.items()]
+        logger.info("%s: left out %s", name, ", ".join(left_out))
     if stacks and len(stacks) < len(groups):
         logger.info("%s: left out %d series of localizers or reports", name, len(groups) - len(stacks))
     return series
@@ -216,6 +219,10 @@ def choose_series(found: Sequence[CTSeries], series_uid: str | None, name: str) 
     if len(uids) < len(matching) or "" in uids:
         remedy = "give the files of one series: the UID does not tell them apart"
     raise SeriesChoiceError(name, found=f"{len(matching)} CT series: {listing}", expected="one", remedy=remedy)
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def _source_name(source: Source) -> str:
@@ -298,9 +305,10 @@ def _check_uids(planes: Sequence[Plane], name: str) -> None:
     files = {plane.path: plane.sop_instance_uid for plane in planes}
     uids = [uid for uid in files.values() if uid]
     if len(uids) < len(files):
-        logger.warning("%s: %d files without SOPInstanceUID", name, len(files) - len(uids))
+        logger.warning("%s: %s without SOPInstanceUID", name, _count(len(files) - len(uids), "file", "files"))
     if len(set(uids)) < len(uids):
-        logger.warning("%s: %d files share a SOPInstanceUID with another", name, len(uids) - len(set(uids)))
+        shared = _count(len(uids) - len(set(uids)), "file has", "files have")
+        logger.warning("%s: %s the SOPInstanceUID of another", name, shared)
 
 
 def _check_rescales(planes: Sequence[Plane]) -> None:

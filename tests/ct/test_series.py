@@ -65,7 +65,7 @@ def test_empty_uids(tmp_path: Path) -> None:
 def test_same_sop_uid_everywhere_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_series(tmp_path, SOPInstanceUID="1.2.3")
     np.testing.assert_array_equal(read_volume(tmp_path).hu, expected_hu(4))
-    assert "share a SOPInstanceUID" in caplog.text
+    assert "3 files have the SOPInstanceUID of another" in caplog.text
 
 
 @pytest.mark.parametrize("tags", [{"Modality": None}, {"Modality": None, "SOPClassUID": ""}, {"Modality": "ct"}])

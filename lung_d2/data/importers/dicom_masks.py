@@ -16,13 +16,14 @@ from functools import partial
 from pathlib import Path
 
 from lung_d2.categories import CATEGORIES, category_by_name
-from lung_d2.ct import CTSeries, find_series
+from lung_d2.ct import CTSeries
 from lung_d2.ct.headers import VOLUME_SUFFIXES, volume_suffix
 from lung_d2.ct.volume import CTVolume
 from lung_d2.data.cases import Case
 from lung_d2.data.importers.registry import Importer, Request, check_folder
 from lung_d2.data.importers.volumes import (
     build_volume_case,
+    find_series_below,
     join_regions,
     may_be_image,
     meanings_of_values,
@@ -99,7 +100,7 @@ def _mask_files(folder: Path) -> list[Path]:
 
 
 def _find_series(folder: Path) -> CTSeries:
-    series = find_series(folder)
+    series = find_series_below(folder)
     if len(series) != 1:
         raise SeriesChoiceError(
             folder, found=f"{len(series)} CT series", expected="one in each case", remedy="one folder for each series"

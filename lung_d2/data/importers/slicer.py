@@ -18,14 +18,20 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from lung_d2.ct import CTVolume, find_series, read_volume
+from lung_d2.ct import CTVolume, read_volume
 from lung_d2.ct.headers import volume_suffix
 from lung_d2.ct.identity import hash_identity
 from lung_d2.data.cases import Case
 from lung_d2.data.importers.pairing import stem_of
 from lung_d2.data.importers.registry import Importer, Request, check_folder
 from lung_d2.data.importers.seg_nrrd import SEGMENTATION_SUFFIX, is_segmentation, read_segments_on
-from lung_d2.data.importers.volumes import build_volume_case, join_regions, may_be_image, read_series_files
+from lung_d2.data.importers.volumes import (
+    build_volume_case,
+    find_series_below,
+    join_regions,
+    may_be_image,
+    read_series_files,
+)
 from lung_d2.data.instances import Region
 from lung_d2.data.labels import LabelTable
 from lung_d2.errors import DatasetError, SeriesChoiceError
@@ -134,7 +140,7 @@ def _volume_case(path: Path, segmentations: Sequence[Path], request: Request) ->
 
 
 def _dicom_case(folder: Path, segmentations: Sequence[Path], request: Request) -> Case:
-    found = find_series(folder)
+    found = find_series_below(folder)
     if len(found) != 1:
         raise SeriesChoiceError(
             folder, found=f"{len(found)} CT series", expected="one in each case", remedy="one folder for each series"

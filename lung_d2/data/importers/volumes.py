@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lung_d2.ct import find_series, load_series
-from lung_d2.ct.headers import is_dicom
+from lung_d2.ct.headers import is_dicom, list_files, volume_suffix
 from lung_d2.ct.labels import Labels, labels_on_grid, read_label_volume
-from lung_d2.ct.series import choose_series
+from lung_d2.ct.series import CTSeries, choose_series
 from lung_d2.ct.volume import CTVolume
 from lung_d2.data.cases import AnnotatedSlice, Case, fingerprint_files
 from lung_d2.data.instances import InstanceRule, Region, annotate_volume
@@ -65,6 +65,17 @@ def _load(read_ct: Callable[[], CTVolume], read_regions: ReadRegions, rule: Inst
 def may_be_image(path: Path) -> bool:
     """Tell whether a path is a DICOM file that may hold an image."""
     return path.is_file() and path.name.upper() != _DICOMDIR and is_dicom(path)
+
+
+def find_series_below(folder: Path) -> list[CTSeries]:
+    """Find the CT series in a case folder, at any depth, beside the volume files that annotate it.
+
+    Raises:
+        InputError: It has none, or a damaged header; see :func:`lung_d2.ct.series.find_series`.
+    """
+    files = list_files(folder)
+    others = [path for path in files if not volume_suffix(path)]
+    return find_series(others or files, str(folder))
 
 
 def read_series_files(files: Sequence[Path], series_uid: str) -> CTVolume:

@@ -163,6 +163,16 @@ def test_masks_without_a_series_among_cases_are_refused(tmp_path):
         find(tmp_path)
 
 
+def test_log_counts_what_is_neither_dicom_nor_a_mask(tmp_path, caplog):
+    caplog.set_level("INFO")
+    cohort(tmp_path, masks={"a": {GGO: labels()}})
+    find(tmp_path)
+    assert "left out" not in caplog.text
+    (tmp_path / "a" / "notes.txt").write_text("x")
+    find(tmp_path)
+    assert "/a: left out 1 file that is not DICOM\n" in caplog.text
+
+
 def test_index_of_a_medium_is_no_image(tmp_path):
     cohort(tmp_path, masks={"a": {GGO: labels()}, "b": {GGO: labels()}})
     (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
