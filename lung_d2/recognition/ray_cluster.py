@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from lung_d2.recognition.sources import SeriesSource
 from lung_d2.recognition.summary import Row
 from lung_d2.recognition.workers import CORES_PER_WORKER, Outcome
 
+_PATIENCE_S = 10.0
 _RETRIES = 1  # of a task whose process or node died
 
 
@@ -64,12 +66,20 @@ def _connect(address: str) -> Any:
             "ray", found="not installed", expected="it, for --ray", remedy="run \"pip install 'lung_d2[ray]'\""
         ) from error
     try:
+        _knock(address)
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"ray {address}", found="no cluster answers", expected="a running one", remedy="start it by 'ray start'"
         ) from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens, for which Ray itself would wait for many minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_PATIENCE_S).close()
 
 
 def _resources(ray: Any) -> dict[str, float]:

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import pytest
+
+from lung_d2.errors import CheckpointError
+from lung_d2.recognition.summary import DONE, Row
+from lung_d2.recognition.workers import count_workers, run_in_processes
+from recognition.stand_in_jobs import StandInJob, sources
+
+
+def outcomes(tmp_path, *names, workers=1):
+    return {source.name: found for source, found in run_in_processes(StandInJob(tmp_path), sources(*names), workers)}
+
+
+def test_every_series_has_an_outcome_and_a_defect_stops_none(tmp_path):
+    found = outcomes(tmp_path, "a", "defect", "b", workers=2)
+    assert {name for name, one in found.items() if isinstance(one, Row) and one.status == DONE} == {"a", "b"}
+    assert isinstance(found["defect"], ZeroDivisionError)
+    processes = {path.name.split("-")[1] for path in tmp_path.iterdir()}
+    assert str(os.getpid()) not in processes
+
+
+def test_process_that_dies_takes_no_other_series_with_it(tmp_path, caplog):
+    found = outcomes(tmp_path, "a", "die", "b", "c")
+    assert {name for name, one in found.items() if isinstance(one, Row)} == {"a", "b", "c"}
+    assert isinstance(found["die"], BrokenProcessPool)
+    assert "a worker process died: 3 series are run again, one by one" in caplog.text
+
+
+@pytest.mark.parametrize(("broken", "found"), [("no such file", "no such file"), ("die", "a worker process died")])
+def test_model_that_cannot_be_loaded_is_said_once(tmp_path, broken, found):
+    with pytest.raises(CheckpointError, match=found):
+        list(run_in_processes(StandInJob(tmp_path, broken=broken), sources("a", "b"), 1))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("device", "series", "workers"), [("cuda", 9, 1), ("cpu", 1, 1)])
+def test_gpu_and_single_series_have_one_worker(device, series, workers):
+    assert count_workers(device, series) == workers
+
+
+def test_workers_go_by_cores(monkeypatch):
+    monkeypatch.setattr("lung_d2.recognition.workers._cores", lambda: 16)
+    monkeypatch.setattr("lung_d2.recognition.workers.GIB_PER_WORKER", 0.001)
+    assert count_workers("cpu", 100) == 4
+    assert count_workers("cpu", 3) == 3
+
+
+def test_workers_go_by_memory(monkeypatch):
+    monkeypatch.setattr("lung_d2.recognition.workers._cores", lambda: 1000)
+    monkeypatch.setattr("lung_d2.recognition.workers.GIB_PER_WORKER", 1e6)
+    assert count_workers("cpu", 100) == 1
+
+
+RUN = """
+import sys
+from pathlib import Path
+from lung_d2.recognition.workers import run_in_processes
+from recognition.stand_in_jobs import StandInJob, sources
+
+if __name__ == "__main__":
+    list(run_in_processes(StandInJob(Path(sys.argv[1])), sources("wait"), 1))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_their_parent(tmp_path: Path, number: int) -> None:
+    (tmp_path / "run.py").write_text(RUN)
+    (tmp_path / "out").mkdir()
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, tmp_path / "run.py", tmp_path / "out"]
+    parent = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    worker = int(wait_for(lambda: next((tmp_path / "out").iterdir(), None)).name.split("-")[1])
+    parent.send_signal(number)
+    parent.wait(30)
+    wait_for(lambda: not Path(f"/proc/{worker}/stat").exists() or is_zombie(worker))
+
+
+def wait_for(condition, seconds=60):
+    for _ in range(seconds * 10):
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise AssertionError("it never came")
+
+
+def is_zombie(process: int) -> bool:
+    return ") Z" in Path(f"/proc/{process}/stat").read_text()
