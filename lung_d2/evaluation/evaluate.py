@@ -125,7 +125,7 @@ def evaluate(
             for metric, own in zip(metrics, measured, strict=True)
         },
         "slices": rank_slices(truth, pixels),
-        "comparison": _compare(truth, metrics, measured, against, settings, draws) if against else None,
+        "comparison": None if against is None else _compare(truth, metrics, measured, against, settings, draws),
     }
     strict: dict[str, Any] = without_nan(content)
     return strict

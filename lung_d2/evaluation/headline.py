@@ -87,7 +87,8 @@ def say_figure(figure: Mapping[str, Any], digits: int) -> str:
     """Return a figure with its interval and its number of patients, marked where they are few."""
     interval = _say_interval(figure, digits)
     few = " (few)" if interval and figure["patients"] < FEW_PATIENTS else ""
-    return f"{figure['value']:.{digits}f}{interval}, {figure['patients']} patients{few}"
+    patients = f"{figure['patients']} patient{'s' if figure['patients'] != 1 else ''}"
+    return f"{figure['value']:.{digits}f}{interval}, {patients}{few}"
 
 
 def _say_difference(figure: Mapping[str, Any] | None, digits: int) -> str:
