@@ -48,6 +48,7 @@ ROWS = (
     Row("Box AP50, %", "coco", ("bbox", "AP50", _HERE), 1),
     Row("Found on slices at 1 false positive per image", "froc", ("slice_per_image", _HERE, "1"), 2),
     Row("Found in series at 1 false positive per series", "froc", ("series_per_series", _HERE, "1"), 2),
+    Row("False positives per slice", "slices", ("false_positives", _HERE), 2),
     Row("Dice per series", "series", ("dice", _HERE), 2),
     Row("Volume error per series, share of the true volume", "series", ("absolute_relative_volume_error", _HERE), 2),
     Row("Slices: sensitivity", "slices", ("sensitivity", _HERE), 2),

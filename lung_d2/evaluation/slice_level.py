@@ -1,10 +1,13 @@
-"""Slices as cases: sensitivity and specificity at a score threshold, and AUC.
+"""Slices as cases: sensitivity, specificity and false positives at a score threshold, and AUC.
 
 A slice is positive for a category where it has a lesion of it, and negative where it has none; a slice of which only
 undecided regions are known is left out. Its score is the highest of its detections of that category, whether they lie
 on the lesion or not, and below all others without any; excused detections (:mod:`lung_d2.evaluation.overlaps`) do not
 count. ``all`` takes a slice with any lesion as positive. The AUC is the probability that a positive slice scores higher
 than a negative one, ties counting half (Hanley and McNeil, Radiology 143, 1982); it says nothing without negatives.
+
+``false_positives`` is the mean number of false positives of a slice, by the rule of
+:mod:`lung_d2.evaluation.overlaps`; it needs no lesions, so that it is the figure of a scan without any.
 """
 
 from __future__ import annotations
@@ -23,12 +26,13 @@ Flags = npt.NDArray[np.bool_]
 
 
 class SliceLevel:
-    """Sensitivity, specificity and AUC of slices; see the module."""
+    """Sensitivity, specificity, AUC and false positives of slices; see the module."""
 
     group = "slices"
     definition = (
         "A slice with a lesion is positive, without one negative; its score is the highest of its detections. "
-        "Sensitivity and specificity at the score threshold, and AUC. Slices that are only undecided are left out."
+        "Sensitivity, specificity and the mean number of false positives at the score threshold, and AUC. Slices that "
+        "are only undecided are left out of all but false positives."
     )
 
     def __init__(self, truth: Truth, overlaps: Sequence[Overlap], score_threshold: float) -> None:
@@ -36,8 +40,12 @@ class SliceLevel:
         self._truth, self._threshold = truth, score_threshold
         scores = np.full((len(truth.slices), len(NAMES)), -np.inf)
         has_lesion, is_undecided = np.zeros(scores.shape, bool), np.zeros(scores.shape, bool)
+        false = np.zeros(scores.shape)
         for one in overlaps:
-            scores[one.slice_number, one.category] = one.scores[~one.excused].max(initial=-np.inf)
+            place = one.slice_number, one.category
+            scores[place] = one.scores[~one.excused].max(initial=-np.inf)
+            false[place] = np.count_nonzero(one.scores[one.false] >= score_threshold)
+        self._false = {ALL: false.sum(axis=1)} | {name: false[:, number] for number, name in enumerate(NAMES)}
         for kind, flags in ((truth.lesions, has_lesion), (truth.undecided, is_undecided)):
             for place in kind:
                 flags[place] = True
@@ -48,7 +56,7 @@ class SliceLevel:
         }
 
     def at(self, weights: Weights) -> Mapping[Key, float]:
-        """Return the figures, 0..1, keyed by metric and category."""
+        """Return the figures, keyed by metric and category; all but the false positives are 0..1."""
         own = weights[self._truth.patient_of_slice]
         figures: dict[Key, float] = {}
         for name, (scores, positive) in self._cases.items():
@@ -56,11 +64,14 @@ class SliceLevel:
             figures["sensitivity", name] = weighted_mean(np.where(positive == 1, called, np.nan), own)
             figures["specificity", name] = weighted_mean(np.where(positive == 0, 1 - called, np.nan), own)
             figures["auc", name] = measure_auc(scores, positive, own)
+            figures["false_positives", name] = weighted_mean(self._false[name], own)
         return figures
 
     def patients_of(self, key: Key) -> int:
-        """Return how many patients have positive slices, negative ones, or for the AUC the fewer of both."""
+        """Return how many patients have positive slices, negative ones, for the AUC the fewer of both, or any."""
         metric, name = key
+        if metric == "false_positives":
+            return len(self._truth.patients)
         positive = self._cases[name][1]
         with_lesion, without = (self._truth.count_patients(np.flatnonzero(positive == kind)) for kind in (1, 0))
         return {"sensitivity": with_lesion, "specificity": without, "auc": min(with_lesion, without)}[metric]

@@ -62,6 +62,18 @@ def test_undecided_slice_is_left_out_and_excused_detections_do_not_count():
     assert counts["bronchiectasis"] == {"positive": 0, "negative": 3, "left_out": 0}
 
 
+def test_false_positives_are_those_of_a_slice_at_the_threshold():
+    """Slice 0: a hit, a false one, a low one, an excused one; slice 1: two false ones of two categories."""
+    slices = [Slice([(GGO, LESION)], [(GGO, square(0, 30, 30))], "a"), Slice(patient="b")]
+    found = [(0, GGO, 0.9, LESION), (0, GGO, 0.5, AWAY), (0, GGO, 0.49, AWAY), (0, GGO, 0.9, square(5, 35, 12))]
+    found += [(1, GGO, 0.9, LESION), (1, BRONCHIECTASIS, 0.9, LESION)]
+    metric = build(slices, found)
+    figures = metric.at(np.array([1.0, 3.0]))
+    names = (NAME, "bronchiectasis", "all")
+    assert [figures["false_positives", name] for name in names] == [1.0, 0.75, 1.75]
+    assert metric.patients_of(("false_positives", NAME)) == 2
+
+
 def test_weight_is_the_number_of_times_a_patient_is_there():
     slices = [Slice([(GGO, LESION)], patient="a"), Slice([(GGO, LESION)], patient="b"), Slice(patient="b")]
     found = [(0, GGO, 0.9, LESION), (2, GGO, 0.95, AWAY)]
