@@ -30,7 +30,7 @@ RESULTS_NAME = "coco_instances_results.json"
 _WHAT = "a COCO results file: a list of detections"
 _OTHER = "give the --dataset that these results are of"
 _AGAIN = "write the results again"
-_SHOWN_PARTS = 4  # of a path: RUN/inference/NAME/coco_instances_results.json
+_SHOWN_PARTS = 5  # of a path, e.g. output/RUN/inference/NAME/coco_instances_results.json
 _CATEGORIES = {category.coco_id: number for number, category in enumerate(CATEGORIES)}
 
 

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from evaluation.samples import (
     BRONCHIECTASIS,
@@ -19,6 +20,7 @@ from evaluation.samples import (
     to_dataset,
     to_results,
 )
+from lung_d2.data.annotations import connected_components
 from lung_d2.errors import ConfigError
 from lung_d2.evaluation.evaluate import EvaluationSettings, evaluate
 from lung_d2.evaluation.results import read_results
@@ -236,3 +238,26 @@ def test_score_threshold_is_that_of_dice_and_calls():
 def test_settings_out_of_bounds_are_refused(wrong):
     with pytest.raises(ConfigError, match="correct it"):
         EvaluationSettings(**wrong)
+
+
+def read_masks(data_root, count=12):
+    """Read slices of one real volume with their connected lesions, 256 x 256 made 64 x 64."""
+    rows = (data_root / "covid_slices" / "split.csv").read_text().splitlines()[1:]
+    volume = next(row for row in rows if row.endswith("val")).split(",")[1]
+    files = [row.split(",")[0] for row in rows if row.split(",")[1] == volume][:count]
+    for index, name in enumerate(files):
+        mask = np.asarray(Image.open(data_root / "covid_slices" / "covid" / name))[::4, ::4] > 127
+        lesions = [(GGO, part) for part in connected_components(mask)]
+        yield Slice(lesions, patient=volume, slice_index=index, spacing_mm=None)
+
+
+def test_real_masks_score_as_high_as_can_be_and_lower_when_they_are_moved(data_root):
+    slices = list(read_masks(data_root))
+    assert sum(len(one.lesions) for one in slices) > 10
+    moved = [(number, category, score, np.roll(mask, 1, 1)) for number, category, score, mask in perfect(slices)]
+    right, beside = values(run(slices, perfect(slices))), values(run(slices, moved))
+    assert right["coco", "segm", "AP", "all"] == pytest.approx(100)
+    assert right["froc", "series_per_series", "all", "0.125"] == right["series", "dice", "ground_glass_opacity"] == 1
+    for name in (("coco", "segm", "AP", "all"), ("series", "dice", "ground_glass_opacity")):
+        assert 0 < beside[name] < right[name]
+    assert beside["coco", "segm", "AP", "all"] < beside["lenient", "segm", "AP10", "all"]
