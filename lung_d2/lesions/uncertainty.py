@@ -55,9 +55,11 @@ def measure_volume_ranges(
 ) -> VolumeRanges:
     """Link again with both score thresholds lower, and higher, by a step, and measure what is found there.
 
-    ``min_detection_score`` and ``min_lesion_score`` move together, and stay in 0..1. A lesion's volume at another
-    threshold is that of all lesions of its category there which share a voxel with it: two that run into one at the
-    lower threshold both have the volume of that one, one that falls apart at the upper has the sum of its parts.
+    ``min_detection_score`` and ``min_lesion_score`` move together, and stay in 0..1. Each lesion found at another
+    threshold falls to the one lesion of its category with which it shares most voxels, of equals to the first, and a
+    lesion's volume there is that of all which fall to it: one that falls apart at the upper threshold has the sum of
+    its parts; of two that run into one at the lower, one has the volume of both and the other 0 ml. So the lesions of
+    a category never have more than the category together, but for voxels which lesions found there share.
     The lower threshold can find more only where ``detections`` reach down to it.
 
     Args:
@@ -85,10 +87,11 @@ def _measure_at(
     """Return the volumes of the lesions, by number, and of the categories, by name, with other settings."""
     others = link_lesions(detections, around.volume, settings)
     parts = {category.name: [other for other in others if other.category == category] for category in CATEGORIES}
-    by_lesion = {
-        lesion.number: [other for other in parts[lesion.category.name] if shared_voxels(lesion, other)]
-        for lesion in lesions
-    }
+    by_lesion: dict[int, list[Lesion]] = {lesion.number: [] for lesion in lesions}
+    for other in others:
+        shared = {one.number: shared_voxels(one, other) for one in lesions if one.category == other.category}
+        if any(shared.values()):
+            by_lesion[max(shared, key=shared.__getitem__)].append(other)
     return (
         {number: _union_ml(found, around) for number, found in by_lesion.items()},
         {name: _union_ml(found, around) for name, found in parts.items()},

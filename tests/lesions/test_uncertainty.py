@@ -40,12 +40,23 @@ def test_a_lesion_may_vanish_and_another_appear():
     assert found.categories["bronchiectasis"].lower_score_ml == 0.0
 
 
-def test_lesions_that_run_together_have_the_volume_of_both():
+@pytest.mark.parametrize(("left_width", "numbers"), [(6, (2, 1)), (10, (1, 2)), (14, (1, 2))])
+def test_lesions_that_run_together_fall_to_the_one_that_shares_most(left_width, numbers):
+    left, right = box(slice(2, 4), 5, left_width), box(slice(2, 4), 25)
+    found = ranges_of((left, 0.9), (right, 0.8), (box(slice(4, 5), 5, 30), 0.45))
+    (first, second), own = (found.lesions[number] for number in numbers), (0.02 * left_width, 0.2)
+    assert [first.upper_score_ml, second.upper_score_ml] == pytest.approx(own)
+    volumes = sum(own) + 0.3
+    assert sorted([first.lower_score_ml, second.lower_score_ml]) == pytest.approx([0.0, volumes])
+    assert found.lesions[1].lower_score_ml == pytest.approx(volumes)  # lesions are numbered by volume
+    assert found.categories["ground_glass_opacity"].lower_score_ml == pytest.approx(volumes)
+
+
+def test_a_lesion_that_falls_apart_has_all_its_parts():
     bridge = box(slice(4, 5), 5, 30)
-    found = ranges_of((SURE, 0.9), (box(slice(2, 4), 25), 0.8), (bridge, 0.45))
-    assert [item.lower_score_ml for item in found.lesions.values()] == pytest.approx([0.7, 0.7])
-    assert [item.upper_score_ml for item in found.lesions.values()] == pytest.approx([0.2, 0.2])
-    assert found.categories["ground_glass_opacity"].lower_score_ml == pytest.approx(0.7)
+    found = ranges_of((SURE, 0.9), (box(slice(2, 4), 25), 0.8), (bridge, 0.55))
+    assert list(found.lesions) == [1]
+    assert found.lesions[1].upper_score_ml == pytest.approx(0.4)
 
 
 def test_categories_stay_apart():
