@@ -50,6 +50,24 @@ def test_lesions_are_listed_by_volume_with_their_measures() -> None:
     assert "0.22 0.00–0.22" in words  # below the upper threshold
 
 
+def test_range_goes_from_the_least_to_the_most() -> None:
+    found = find_all()
+    assert found.ranges is not None
+    ranges = dict(found.ranges.lesions)
+    ranges[1] = replace(ranges[1], lower_score_ml=4.5, upper_score_ml=5.0)  # 5.38 ml as it is
+    ranges[2] = replace(ranges[2], lower_score_ml=0.25, upper_score_ml=0.75)  # 0.40 ml
+    text = render(replace(found, ranges=replace(found.ranges, lesions=ranges))).text
+    assert "5.38 4.50–5.38" in text
+    assert "0.40 0.25–0.75" in text
+
+
+def test_long_words_break_on_a_narrow_screen() -> None:
+    html = everything().html
+    assert re.search(r"^header p {[^}]*overflow-wrap: anywhere", html, re.MULTILINE)
+    assert re.search(r"^\.facts \.code {[^}]*overflow-wrap: anywhere", html, re.MULTILINE)
+    assert "minmax(min(360px, 100%), 1fr)" in html
+
+
 def test_side_stands_for_lobes_that_are_not_known() -> None:
     text = render(find_all(lungs=sample_lungs())).text
     assert "1 ground glass opacity left 5.38" in text
