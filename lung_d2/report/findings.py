@@ -104,13 +104,7 @@ def build_findings(found: Findings) -> FindingsContent:
         "lesions_found": bool(found.lesions),
         "summary": _summarise(found),
         "warnings": [asdict(warning) for warning in warnings],
-        "totals": {
-            name: {
-                **asdict(total),
-                "volume_range": _range_of(found.ranges.categories.get(name) if found.ranges else None),
-            }
-            for name, total in found.totals.items()
-        },
+        "totals": {name: _describe_total(name, found) for name in found.totals},
         "lungs": None if found.lungs is None else _measure_lungs(volume, found.lungs),
         "severity": None if severity is None or not severity.lobes else asdict(severity),
         "lesions": [
