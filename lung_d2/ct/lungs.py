@@ -79,13 +79,6 @@ class LungField:
         pixel_mm2 = self.spacing_mm[1] * self.spacing_mm[2]
         return np.array([cv2.countNonZero(plane) * pixel_mm2 for plane in self.labels], np.float64)
 
-    @property
-    def volumes_ml(self) -> tuple[float, float]:
-        """Volumes of the right and the left lung, ml."""
-        voxel_ml = float(np.prod(self.spacing_mm)) / 1000.0
-        right, left = (float(np.count_nonzero(self.labels == side)) * voxel_ml for side in (RIGHT, LEFT))
-        return right, left
-
     def box(self, margin_mm: float = 0.0) -> tuple[slice, slice]:
         """Return the rows and columns that hold the lungs on all slices.
 

@@ -88,8 +88,13 @@ def test_trachea_air_around_the_body_and_table_are_left_out(plain: LungField) ->
     assert not plain.mask[~BODY].any()
 
 
+def volumes_ml(field: LungField) -> tuple[float, float]:
+    voxel_ml = float(np.prod(field.spacing_mm)) / 1000
+    return float((field.labels == 1).sum() * voxel_ml), float((field.labels == 2).sum() * voxel_ml)
+
+
 def test_volumes_and_areas_are_those_of_the_voxels(plain: LungField) -> None:
-    right, left = plain.volumes_ml
+    right, left = volumes_ml(plain)
     expected_ml = 4 / 3 * np.pi * 62 * 85 * 55 / 1000
     assert right == pytest.approx(expected_ml, rel=0.04)
     assert left == pytest.approx(expected_ml, rel=0.04)
@@ -252,7 +257,7 @@ def test_lungs_of_a_real_series_are_plausible(data_root) -> None:
     volume = read_volume(data_root / "ct_series" / "ggo_case")
     every_fourth = volume_of(volume.hu[::4], volume.affine_lps @ np.diag([1.0, 1.0, 4.0, 1.0]))
     field = find_lungs(every_fourth)
-    right, left = field.volumes_ml
+    right, left = volumes_ml(field)
     assert 2800 < right < 3600
     assert 2800 < left < 3600
     assert (field.slice_areas_mm2[[0, 15, 33]] > 0).all()
