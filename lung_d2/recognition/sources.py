@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections import Counter
@@ -17,10 +18,12 @@ from lung_d2.ct.identity import hash_identity
 from lung_d2.ct.series import build_series, foreign_kind, is_side_image
 from lung_d2.data.planes import PICTURES, list_pictures
 from lung_d2.errors import InputError, SeriesChoiceError
+from lung_d2.report.manifest import MANIFEST_NAME
 
 logger = logging.getLogger(__name__)
 
 _LISTED = 8
+_OF_MANIFESTS = {"series_hash", "weights_sha256", "seconds"}
 
 
 @dataclass(frozen=True)
@@ -76,15 +79,17 @@ def list_given_pictures(source: str | Path | Sequence[str | Path]) -> list[Path]
     return pictures
 
 
-def find_inputs(paths: Sequence[Path], series_uid: str | None = None) -> Inputs:
+def find_inputs(paths: Sequence[Path], series_uid: str | None = None, output: Path | None = None) -> Inputs:
     """Find every series of an input.
 
     A folder is searched with all that lies under it. Where there is DICOM, volume files in folders are taken for masks
     that lie beside it; without DICOM each of them is a series. Volume files that are named themselves always are.
+    Results are no input: what lies in a folder that has a manifest of ours, or under the output folder, is passed over.
 
     Args:
         paths: Files and folders.
         series_uid: Only the series of this UID.
+        output: The output folder; it matters where it lies under one of ``paths``.
 
     Raises:
         InputError: There is none.
@@ -95,15 +100,48 @@ def find_inputs(paths: Sequence[Path], series_uid: str | None = None) -> Inputs:
         return Inputs((SeriesSource(tuple(pictures)),))
     volumes = [path for path in paths if volume_suffix(path) and not path.is_dir()]
     others = [path for path in paths if path not in volumes]
-    found = _scan(others) if others else Inputs(())
+    files = _list_sources(others, output)
+    found = _scan(files)
     if others and not found.series:
-        volumes += [path for path in list_files(others) if volume_suffix(path)]
+        volumes += [path for path in files if volume_suffix(path)]
         if found.unreadable and not volumes:
             raise found.unreadable[0]
         if not volumes:
             find_series(others)  # says what there is instead
+            raise InputError(others[0], found="results of an earlier run alone", remedy="name the folder of the series")
     series = (*found.series, *(SeriesSource((path,)) for path in volumes))
     return replace(found, series=series) if series_uid is None else _choose(series, series_uid, paths)
+
+
+def _list_sources(paths: Sequence[Path], output: Path | None) -> list[Path]:
+    """List the files that paths are or hold, without results."""
+    results: dict[Path, bool] = {}
+    files: dict[Path, None] = {}
+    for given in paths:
+        top = given.resolve()
+        if output is not None and top in output.resolve().parents:
+            results[output.resolve()] = True
+        for path in list_files(given):
+            folder = path.parent.resolve()
+            if path == given or not _is_result(folder, top, results):
+                files[path] = None
+    return list(files)
+
+
+def _is_result(folder: Path, top: Path, known: dict[Path, bool]) -> bool:
+    """Tell whether a folder, or one above it up to ``top``, holds a result; ``known`` is kept from call to call."""
+    if folder not in known:
+        above = folder != top and top in folder.parents and _is_result(folder.parent, top, known)
+        known[folder] = above or _has_manifest(folder)
+    return known[folder]
+
+
+def _has_manifest(folder: Path) -> bool:
+    try:
+        content = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.keys() >= _OF_MANIFESTS
 
 
 def _choose(series: Sequence[SeriesSource], uid: str, paths: Sequence[Path]) -> Inputs:
@@ -129,12 +167,12 @@ class _Group:
     side_images_only: bool = True
 
 
-def _scan(paths: Sequence[Path]) -> Inputs:
-    """Sort the DICOM CT images under some paths into series, holding one header at a time."""
+def _scan(files: Sequence[Path]) -> Inputs:
+    """Sort the DICOM CT images among files into series, holding one header at a time."""
     groups: dict[tuple[str, str, str], _Group] = {}
     left_out: Counter[str] = Counter()
     unreadable = []
-    for path in tqdm(list_files(paths), desc="scan", unit="file", delay=2, leave=False):
+    for path in tqdm(files, desc="scan", unit="file", delay=2, leave=False):
         try:
             header = read_header(path)
         except InputError as error:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +102,52 @@ def test_volume_files_without_dicom_are_series(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "notes.txt").touch()
     assert [one.paths[0].name for one in find_inputs([tmp_path]).series] == ["a.nii.gz", "b.nrrd"]
+
+
+def write_result(folder: Path) -> None:
+    (folder / "overlays").mkdir(parents=True)
+    for name in ("lesions.nii.gz", "overlays/more.nii.gz"):
+        (folder / name).touch()
+    manifest = {"series_hash": "ab", "weights_sha256": "", "seconds": {}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def names(inputs):
+    return [one.paths[0].name for one in inputs.series]
+
+
+def test_results_are_no_input(tmp_path, monkeypatch):
+    (tmp_path / "a.nii.gz").touch()
+    write_result(tmp_path / "earlier" / "ab")
+    assert names(find_inputs([tmp_path])) == ["a.nii.gz"]
+    with pytest.raises(InputError):
+        find_inputs([tmp_path / "earlier"])
+    assert names(find_inputs([tmp_path / "earlier" / "ab" / "lesions.nii.gz"])) == ["lesions.nii.gz"]
+    (tmp_path / "out" / ".ab.partial").mkdir(parents=True)
+    (tmp_path / "out" / ".ab.partial" / "lesions.nii.gz").touch()  # as a kill leaves it, without a manifest
+    monkeypatch.chdir(tmp_path)
+    assert names(find_inputs([Path()], output=Path("out"))) == ["a.nii.gz"]
+
+
+def test_series_among_results_is_said_to_be_passed_over(tmp_path):
+    write_result(tmp_path)
+    write_series(tmp_path, 2)
+    with pytest.raises(InputError, match="results of an earlier run alone"):
+        find_inputs([tmp_path])
+
+
+def test_output_that_holds_the_input_hides_none_of_it(tmp_path):
+    (tmp_path / "series").mkdir()
+    (tmp_path / "series" / "a.nii.gz").touch()
+    for output in (tmp_path / "series", tmp_path):
+        assert names(find_inputs([tmp_path / "series"], output=output)) == ["a.nii.gz"]
+
+
+@pytest.mark.parametrize("content", ['{"series": []}', "[1]", "{", '"\\ud800"'])
+def test_manifest_of_others_hides_nothing(tmp_path, content):
+    (tmp_path / "manifest.json").write_text(content)
+    (tmp_path / "a.nii.gz").touch()
+    assert names(find_inputs([tmp_path])) == ["a.nii.gz"]
 
 
 def test_volume_file_that_is_named_is_a_series_beside_others(tmp_path):
