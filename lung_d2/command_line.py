@@ -6,11 +6,11 @@ import logging
 import signal
 import sys
 import traceback
-import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
 from lung_d2.errors import LungD2Error
+from lung_d2.quiet import ignore_deprecations
 
 ERROR_STATUS = 2
 
@@ -23,9 +23,7 @@ def run_tool(main: Callable[[], int | None]) -> None:
     keeps its traceback.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    # Detectron2 trips over deprecations of torch, which a user can do nothing about.
-    warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated", category=FutureWarning)
-    warnings.filterwarnings("ignore", message=r"torch\.meshgrid: in an upcoming release", category=UserWarning)
+    ignore_deprecations()
     before = signal.signal(signal.SIGTERM, _leave)
     try:
         status = main()

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 
 import cv2
 
 from lung_d2.errors import CheckpointError
+from lung_d2.quiet import ignore_deprecations
 from lung_d2.recognition.job import RecognitionJob
 from lung_d2.recognition.sources import SeriesSource
 from lung_d2.recognition.summary import Row
@@ -49,7 +51,7 @@ def run_in_processes(job: RecognitionJob, sources: Sequence[SeriesSource], worke
     process of its own; that which kills its process is the one that failed.
 
     Args:
-        job: What is done.
+        job: What is done; its bars of the slices are shown by a single worker only, as several would overwrite them.
         sources: The series.
         workers: Processes, 1 or more.
 
@@ -57,6 +59,7 @@ def run_in_processes(job: RecognitionJob, sources: Sequence[SeriesSource], worke
         LungD2Error: The model cannot be loaded.
     """
     threads = max(1, _cores() // workers)
+    job = replace(job, progress=job.progress and workers == 1)
     done: set[SeriesSource] = set()
     with _pool(workers, threads) as pool:
         _prepare(pool, job)
@@ -121,12 +124,14 @@ def start_worker(threads: int, parent: Connection) -> None:
         parent: Nothing comes from it, but its end: then this process ends too. It would else write on, into the
             folders of the next run.
     """
+    # First of all: the import of torch takes seconds, in which the parent may end.
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    ignore_deprecations()
     import torch
 
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C: no traceback from each worker
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
 
 
 def _leave_with(parent: Connection) -> None:

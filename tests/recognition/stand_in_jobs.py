@@ -19,6 +19,7 @@ class StandInJob:
 
     output: Path
     broken: str = ""
+    progress: bool = True
     model: ModelChoice = field(default_factory=lambda: ModelChoice(Path("config.yaml"), ()))
 
     def prepare(self) -> None:
@@ -29,6 +30,8 @@ class StandInJob:
 
     def __call__(self, source: SeriesSource) -> Row:
         (self.output / f"{source.name}-{os.getpid()}").touch()
+        if source.name.startswith("bar") and self.progress:
+            (self.output / f"{source.name}-{os.getpid()}-shown").touch()
         if source.name.startswith("die"):
             os._exit(7)
         if source.name.startswith("wait"):

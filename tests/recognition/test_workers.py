@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from lung_d2.errors import CheckpointError
+from lung_d2.recognition import workers as workers_module
 from lung_d2.recognition.summary import DONE, Row
-from lung_d2.recognition.workers import count_workers, run_in_processes
+from lung_d2.recognition.workers import count_workers, run_in_processes, start_worker
 from recognition.stand_in_jobs import StandInJob, sources
 
 
@@ -26,6 +28,22 @@ def test_every_series_has_an_outcome_and_a_defect_stops_none(tmp_path):
     assert isinstance(found["defect"], ZeroDivisionError)
     processes = {path.name.split("-")[1] for path in tmp_path.iterdir()}
     assert str(os.getpid()) not in processes
+
+
+@pytest.mark.parametrize(("workers", "shown"), [(1, 1), (2, 0)])
+def test_bars_are_shown_by_a_single_worker_only(tmp_path, workers, shown):
+    outcomes(tmp_path, "bar", workers=workers)
+    assert len(list(tmp_path.glob("bar-*-shown"))) == shown
+
+
+def test_worker_watches_its_parent_before_all_else(monkeypatch):
+    watched = threading.Event()
+    monkeypatch.setattr(workers_module, "_leave_with", lambda parent: watched.set())
+    monkeypatch.setattr(workers_module, "ignore_deprecations", lambda: None)
+    monkeypatch.setitem(sys.modules, "torch", None)  # cannot be imported
+    with pytest.raises(ImportError):
+        start_worker(1, None)
+    assert watched.wait(5)
 
 
 def test_process_that_dies_takes_no_other_series_with_it(tmp_path, caplog):
