@@ -92,6 +92,9 @@ class RecognitionJob:
         )
         if source.name:
             found = replace(found, name=source.name)
+        if _read_fingerprint(self.output / found.name) not in (None, fingerprint):
+            # A warning, since worker processes show no less.
+            logger.warning("%s: other files, weights, config or settings than before: result replaced", source.title)
         return found.write(self.output, fingerprint), DONE
 
     def __call__(self, source: SeriesSource) -> Row:

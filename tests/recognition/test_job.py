@@ -59,9 +59,12 @@ def test_overwrite_does_it_again(job, series):
     assert times(job) != before
 
 
-def test_result_of_other_settings_is_replaced(job, series):
+def test_result_of_other_settings_is_replaced_and_that_is_said(job, series, caplog):
     job.run(series)
+    RecognitionJob(job.model, job.output, overwrite=True).run(series)
+    assert "replaced" not in caplog.text
     assert with_settings(job, link=LinkSettings(0.1)).run(series)[1] == DONE
+    assert caplog.text.count(f"{series.title}: other files, weights, config or settings than before") == 1
 
 
 def test_result_of_another_config_is_replaced(job, series):
