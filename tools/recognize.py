@@ -4,9 +4,10 @@ r"""Find lesions on chest CT: from series on disk to lesions in 3-D, measured, d
 python tools/recognize.py --config-file output/config.yaml --weights output/model_final.pth \
         --input DICOM_FOLDER --output results
 
-An input of several series gives a folder for each, named by a hash, and summary.csv. Results that are there already and
-made of the same files, weights and settings are kept, so that an interrupted run goes on where it stopped. The exit
-status is 0 where every series was recognised, with lesions or without, and 2 where one failed.
+Each series gets a folder, named by a hash; a folder as input, or several series, give summary.csv too. Results that are
+there already and made of the same files, weights and settings are kept, so that an interrupted run goes on where it
+stopped. The exit status is 0 where every series was recognised, with lesions or without, and 2 where one failed or a
+DICOM file could not be read.
 """
 
 from __future__ import annotations
@@ -20,18 +21,24 @@ from pathlib import Path
 from lung_d2.command_line import ERROR_STATUS, run_tool
 from lung_d2.data.folders import create_folder
 from lung_d2.engine.lung_view import LungUse
+from lung_d2.errors import ConfigError, InputError
 from lung_d2.lesions.link import LinkSettings
 from lung_d2.recognition import LabelFiles, RecognitionSettings
 from lung_d2.recognition.job import ModelChoice, RecognitionJob, read_config
-from lung_d2.recognition.many import recognize_all, restore_results, say_summary
+from lung_d2.recognition.many import recognize_all, restore_results, say_summary, write_summary
 from lung_d2.recognition.ray_cluster import run_on_ray
 from lung_d2.recognition.settings import LOBE_VALUES
 from lung_d2.recognition.sources import Inputs, find_inputs
-from lung_d2.recognition.summary import FAILED, KEPT, read_row
+from lung_d2.recognition.summary import FAILED, KEPT, failed_row, read_row
 from lung_d2.recognition.workers import count_workers, run_in_processes
 from lung_d2.report.findings import FINDINGS_NAME
 
 logger = logging.getLogger("recognize")
+LINK_OPTIONS = {
+    "min_detection_score": "--score-threshold",
+    "min_volume_mm3": "--min-volume-mm3",
+    "max_gap_mm": "--max-gap-mm",
+}
 LUNG_BOX = {"auto": None, "on": True, "off": False}
 
 
@@ -128,11 +135,12 @@ def main() -> int:
     create_folder(args.output)  # now, rather than after all the work
     job = _build_job(args)
     device = read_config(job.model).MODEL.DEVICE
-    inputs = find_inputs(args.input, args.series_uid)
-    if inputs.unreadable and len(inputs.series) == 1:
+    inputs = find_inputs(args.input, args.series_uid, args.output)
+    named_only = not any(path.is_dir() for path in args.input)
+    if inputs.unreadable and len(inputs.series) == 1 and named_only:
         raise inputs.unreadable[0]
     if len(inputs.series) == 1 and not args.ray:
-        return _recognize_one(inputs, job)
+        return _recognize_one(inputs, job, with_summary=not named_only)
     if args.ray:
         run = functools.partial(run_on_ray, address=args.ray, workers=args.workers)
     else:
@@ -144,13 +152,12 @@ def main() -> int:
 
 
 def _build_job(args: argparse.Namespace) -> RecognitionJob:
-    score = args.score_threshold
     return RecognitionJob(
         model=ModelChoice(args.config_file, (*args.opts, "MODEL.WEIGHTS", args.weights), args.batch_size),
         output=args.output,
         settings=RecognitionSettings(
             use=LungUse(not args.all_slices, LUNG_BOX[args.lung_box], not args.keep_outside),
-            link=LinkSettings(score, score, max_gap_mm=args.max_gap_mm, min_volume_mm3=args.min_volume_mm3),
+            link=_build_link(args),
             labels=LabelFiles(args.lungs, args.lobes, args.lobe_values),
             segment_per_lesion=args.segments == "lesion",
             write_empty_segmentation=args.empty_segmentation,
@@ -160,12 +167,29 @@ def _build_job(args: argparse.Namespace) -> RecognitionJob:
     )
 
 
-def _recognize_one(inputs: Inputs, job: RecognitionJob) -> int:
+def _build_link(args: argparse.Namespace) -> LinkSettings:
+    score = args.score_threshold
+    try:
+        return LinkSettings(score, score, max_gap_mm=args.max_gap_mm, min_volume_mm3=args.min_volume_mm3)
+    except ConfigError as error:
+        raise error.at(LINK_OPTIONS[error.where]) from error
+
+
+def _recognize_one(inputs: Inputs, job: RecognitionJob, with_summary: bool) -> int:
     restore_results(job.output)
-    folder, status = job.run(inputs.series[0])
+    (source,) = inputs.series
+    try:
+        folder, status = job.run(source)
+    except InputError as error:
+        row = failed_row(source.name, source.series_instance_uid, error, source.paths)
+        if with_summary:
+            write_summary([row], inputs, job.output)
+        raise
+    if with_summary:
+        write_summary([read_row(folder, source.series_instance_uid, status)], inputs, job.output)
     _say(folder)
     logger.info("%s %s", "kept, as it was made of the same:" if status == KEPT else "written to", folder)
-    return 0
+    return ERROR_STATUS if inputs.unreadable else 0
 
 
 def _say(folder: Path) -> None:

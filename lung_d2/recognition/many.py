@@ -50,9 +50,23 @@ def recognize_all(inputs: Inputs, job: RecognitionJob, run: Runner) -> list[Row]
         for source, outcome in run(job, inputs.series):
             rows[places[id(source)]] = outcome if isinstance(outcome, Row) else _defect(source, outcome)
             bar.update()
-    ordered = [rows[place] for place in sorted(rows)] + [_unreadable(error) for error in inputs.unreadable]
-    write_text(format_summary(ordered), job.output / SUMMARY_NAME)
-    return ordered
+    return write_summary([rows[place] for place in sorted(rows)], inputs, job.output)
+
+
+def write_summary(rows: Sequence[Row], inputs: Inputs, output: Path) -> list[Row]:
+    """Write ``summary.csv``.
+
+    Args:
+        rows: Of the series of the input.
+        inputs: Each of its unreadable files is told, and gets a row.
+        output: The output folder.
+
+    Returns:
+        All rows.
+    """
+    whole = [*rows, *map(_unreadable, inputs.unreadable)]
+    write_text(format_summary(whole), output / SUMMARY_NAME)
+    return whole
 
 
 def restore_results(output: Path) -> None:

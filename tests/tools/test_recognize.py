@@ -39,7 +39,7 @@ def test_series_in_detections_and_overlays_out(model, tmp_path):
     write_series(tmp_path / "series", 3)
     done = run(*model, "--input", "series", "--output", "out", "--score-threshold", "0", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    (folder,) = (tmp_path / "out").iterdir()
+    (folder,) = (path for path in (tmp_path / "out").iterdir() if path.is_dir())
     detections = json.loads((folder / "detections.json").read_text())
     assert detections
     slices = {detection["image_id"] for detection in detections}
