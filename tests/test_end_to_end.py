@@ -46,7 +46,7 @@ def test_quick_start_ends_with_its_table_and_reuses_what_is_done(tmp_path: Path)
         assert row in first.stdout
     results = json.loads((tmp_path / "model" / "inference" / "phantom_quick_val" / "results.json").read_text())
     assert set(results) == {"bbox", "segm"}
-    (result,) = (tmp_path / "recognition").iterdir()
+    (result,) = (path for path in (tmp_path / "recognition").iterdir() if path.is_dir())
     held_out = json.loads((tmp_path / "datasets/lung_ct/phantom_quick/annotations/val.json").read_text())["images"]
     assert result.name in {image["series"] for image in held_out}
 

@@ -200,7 +200,7 @@ def _say(output: Path, seconds: dict[str, float]) -> None:
     rows.append(["seconds: all", sum(seconds.values())])
     print(tabulate(rows, headers=["on held-out phantoms", ""], floatfmt=".1f", tablefmt="simple"))
     print(_describe_model(output))
-    for folder in sorted((output / "recognition").iterdir()):
+    for folder in sorted(path for path in (output / "recognition").iterdir() if path.is_dir()):
         pictures = sorted((folder / "overlays").glob("*.png"))
         print(f"overlays: {_shorten(str(folder / 'overlays'))} ({len(pictures)} slices with detections)")
     print(f"curves:   {_shorten(str(output / 'model' / 'training_curves.png'))}")
