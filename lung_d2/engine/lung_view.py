@@ -12,7 +12,7 @@ import numpy.typing as npt
 from lung_d2.ct.lungs import LungField
 from lung_d2.ct.volume import CTVolume
 
-BOX_MARGIN_MM = 20.0
+BOX_MARGIN_MM = 30.0
 """Tissue around the lungs that the network still sees: wall and diaphragm tell what a density at the pleura is."""
 NEAR_MM = 10.0
 """How far from the lungs a lesion, or a slice, still counts as in them: dense disease may lie outside of the field."""

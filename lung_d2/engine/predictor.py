@@ -38,8 +38,9 @@ GLOBAL_LAYERS = (
     *(torch.nn.GroupNorm, torch.nn.InstanceNorm2d, torch.nn.MultiheadAttention),
     *(torch.nn.AdaptiveAvgPool2d, torch.nn.AdaptiveMaxPool2d),
 )
-"""In a backbone they make every feature depend on the whole picture, and so on how much surrounds the lungs. With
-group norm a third of the detections differed; without such layers next to none."""
+"""In a backbone they make every feature depend on the whole picture, and so on how much of it is there. On held-out
+phantoms the box of the lungs changed one in four detections of a network with group norm, and one in forty of one with
+batch norm."""
 LEAST_STRIDE = 32
 """Pixels of the resized slice, where a backbone does not say by how many its coarsest level strides."""
 GPU_BATCH, CPU_BATCH = 8, 1

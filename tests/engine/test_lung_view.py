@@ -9,7 +9,7 @@ from tiny import volume_of
 
 SHAPE = (20, 100, 120)  # 2 mm slices, 0.7 x 0.8 mm pixels
 LUNGS = np.zeros(SHAPE, np.uint8)
-LUNGS[8:11, 40:60, 50:70] = 1
+LUNGS[8:11, 40:50, 50:70] = 1
 
 
 def view(lungs=LUNGS, **use):
@@ -35,9 +35,9 @@ def test_all_slices_are_run_on_request():
 
 def test_window_is_the_box_with_a_margin_in_mm():
     rows, columns = view().window
-    assert (rows.start, rows.stop) == (40 - 29, 60 + 29)  # 20 mm of 0.7 mm
-    assert (columns.start, columns.stop) == (50 - 25, 70 + 25)  # of 0.8 mm
-    assert view().margin_mm == BOX_MARGIN_MM == 20
+    assert (rows.start, rows.stop) == (0, 50 + 43)  # 30 mm of 0.7 mm, as far as the slice goes
+    assert (columns.start, columns.stop) == (50 - 38, 70 + 38)  # of 0.8 mm
+    assert view().margin_mm == BOX_MARGIN_MM == 30
 
 
 @pytest.mark.parametrize("crop", [False, None])
@@ -59,8 +59,8 @@ def test_everything_is_seen_and_counts_without_lungs(lungs):
 
 def test_detections_count_of_which_half_lies_near_the_lungs():
     masks = np.zeros((4, *SHAPE[1:]), bool)
-    masks[0, 45:55, 55:65] = True  # in the lungs
-    masks[1, 60:70, 55:65] = True  # within 10 mm of them
+    masks[0, 42:48, 55:65] = True  # in the lungs
+    masks[1, 52:62, 55:65] = True  # within 10 mm of them
     masks[2, 55:75, 0:30] = True  # beyond
     assert view().inside(9, masks).tolist() == [True, True, False, False]  # the last is empty
     assert view(drop_outside=False).inside(9, masks).tolist() == [True] * 4

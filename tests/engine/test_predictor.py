@@ -139,14 +139,14 @@ def test_network_with_group_norm_sees_whole_slices_unless_told(predictor: CTPred
     volume = noise_volume(1)
     assert not predictor.takes_crops
     assert predictor.view_of(volume, lungs_of(volume, 0)).margin_mm is None
-    assert predictor.view_of(volume, lungs_of(volume, 0), LungUse(crop=True)).margin_mm == 20
+    assert predictor.view_of(volume, lungs_of(volume, 0), LungUse(crop=True)).margin_mm == 30
 
 
 def test_network_without_group_norm_sees_the_box(root: Path, tmp_path: Path) -> None:
     norms = ("MODEL.RESNETS.NORM", "FrozenBN", "MODEL.FPN.NORM", "")
     predictor = CTPredictor(tiny_weights(root, tmp_path, *norms))
     volume = noise_volume(1)
-    assert predictor.view_of(volume, lungs_of(volume, 0)).margin_mm == 20
+    assert predictor.view_of(volume, lungs_of(volume, 0)).margin_mm == 30
 
 
 def test_detections_outside_the_lungs_are_dropped(predictor: CTPredictor) -> None:

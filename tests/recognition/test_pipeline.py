@@ -82,7 +82,7 @@ def test_lungs_are_found_and_used(chest):
     ((lungs, use),) = predictor.calls
     assert lungs is recognition.lungs
     assert use.crop
-    assert recognition.findings.settings.lung_margin_mm == 20
+    assert recognition.findings.settings.lung_margin_mm == 30
     assert recognition.findings.settings.lungs_from == "found in the CT"
 
 
