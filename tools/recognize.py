@@ -24,7 +24,7 @@ from lung_d2.engine.lung_view import LungUse
 from lung_d2.errors import ConfigError, InputError
 from lung_d2.lesions.link import LinkSettings
 from lung_d2.recognition import LabelFiles, RecognitionSettings
-from lung_d2.recognition.job import ModelChoice, RecognitionJob, read_config
+from lung_d2.recognition.job import ModelChoice, RecognitionJob, read_config, read_origin
 from lung_d2.recognition.many import recognize_all, restore_results, say_summary, write_summary
 from lung_d2.recognition.ray_cluster import run_on_ray
 from lung_d2.recognition.settings import LOBE_VALUES
@@ -134,7 +134,7 @@ def main() -> int:
     args = build_parser().parse_args()
     create_folder(args.output)  # now, rather than after all the work
     job = _build_job(args)
-    device = read_config(job.model).MODEL.DEVICE
+    read_origin(job.model)  # says now where weights miss
     inputs = find_inputs(args.input, args.series_uid, args.output)
     named_only = not any(path.is_dir() for path in args.input)
     if inputs.unreadable and len(inputs.series) == 1 and named_only:
@@ -144,7 +144,7 @@ def main() -> int:
     if args.ray:
         run = functools.partial(run_on_ray, address=args.ray, workers=args.workers)
     else:
-        workers = args.workers or count_workers(device, len(inputs.series))
+        workers = args.workers or count_workers(read_config(job.model).MODEL.DEVICE, len(inputs.series))
         run = functools.partial(run_in_processes, workers=min(workers, len(inputs.series)))
     rows = recognize_all(inputs, job, run)
     logger.info("%s; written to %s", say_summary(rows), args.output)

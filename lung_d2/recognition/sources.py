@@ -98,7 +98,7 @@ def find_inputs(paths: Sequence[Path], series_uid: str | None = None, output: Pa
     pictures = list_given_pictures(paths)
     if pictures:
         return Inputs((SeriesSource(tuple(pictures)),))
-    volumes = [path for path in paths if volume_suffix(path) and not path.is_dir()]
+    volumes = [path for path in dict.fromkeys(paths) if volume_suffix(path) and not path.is_dir()]
     others = [path for path in paths if path not in volumes]
     files = _list_sources(others, output)
     found = _scan(files)
