@@ -14,14 +14,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pydicom
 import pytest
 
-from ct.dicom_files import write_series
+from ct.dicom_files import make_slice, write, write_series
 from lung_d2.ct import read_volume
 from lung_d2.data.planes import write_plane
-from recognition.chests import write_chest, write_model
+from recognition.chests import FRAME_UID, chest_hu, write_chest, write_model
 from recognition.test_fields import write_lobes
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "recognize.py"
@@ -219,6 +220,22 @@ def test_patient_is_named_by_the_dicom_objects_alone(model, tmp_path):
         "segmentation_bronchiectasis.dcm",
     }
     assert not any(word in line for line in done.stderr.splitlines() for word in IDENTITY if "/" not in line)
+
+
+@pytest.mark.slow
+def test_600_slices_fit_into_2_5_gib(model, tmp_path):
+    planes = [cv2.resize(plane, (512, 512), interpolation=cv2.INTER_NEAREST) for plane in chest_hu()]
+    for index in range(600):
+        stored = (planes[index // 50] + 1024).astype(np.int16)
+        place = {"z": 0.5 * index, "PixelSpacing": [0.5, 0.65], "FrameOfReferenceUID": FRAME_UID}
+        write(make_slice(stored, **place), tmp_path / "series" / f"{index:03d}.dcm")
+    done = run(*model, "--input", "series", "--output", "out", "--score-threshold", "0.3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (folder,) = folders(tmp_path / "out")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["slices"] == 600
+    assert json.loads((folder / "findings.json").read_text())["lesions_found"]
+    assert 500 < manifest["peak_memory_mib"] < 2560
 
 
 RESULT = {

@@ -34,6 +34,7 @@ def tool(monkeypatch, tmp_path):
     spec.loader.exec_module(module)
     monkeypatch.setattr(RecognitionJob, "run", write_result)
     monkeypatch.chdir(tmp_path)
+    Path("model.pth").touch()
 
     def run(*words):
         given = ["--config-file", BASE, "--weights", "model.pth", "--output", "out", *words]
