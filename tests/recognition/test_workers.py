@@ -95,7 +95,13 @@ def test_workers_end_with_their_parent(tmp_path: Path, number: int) -> None:
     (tmp_path / "out").mkdir()
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, tmp_path / "run.py", tmp_path / "out"]
-    parent = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    # A shell that runs the tests in the background has SIGINT ignored, and its children inherit that.
+    parent = subprocess.Popen(
+        command,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     worker = int(wait_for(lambda: next((tmp_path / "out").iterdir(), None)).name.split("-")[1])
     parent.send_signal(number)
     parent.wait(30)
