@@ -10,6 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 from pycocotools.coco import COCO
+from pydicom.uid import RLELossless
 
 from ct.dicom_files import PLANTED
 from lung_d2 import recognize
@@ -148,6 +149,20 @@ def test_source_that_dicom_cannot_name_gives_the_other_outputs(tmp_path, caplog,
     assert {"no_segmentation", "no_structured_report"} <= {warning["kind"] for warning in warnings}
     assert f"No DICOM segmentation was written: {reason}" in (folder / "report.html").read_text()
     assert not any(b"DOE^JANE" in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_compressed_source_without_dates_is_referred_to(tmp_path):
+    for path in write_chest(tmp_path / "series", StudyDate=None, StudyTime=None):
+        dataset = pydicom.dcmread(path)
+        dataset.compress(RLELossless)
+        dataset.save_as(path)
+    folder = recognize(tmp_path / "series", StandIn()).write(tmp_path / "out")
+    assert manifest_of(folder)["refused"] == {}
+    seg = pydicom.dcmread(folder / SEG[1])
+    referenced = {item.ReferencedSOPInstanceUID for item in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
+    assert referenced <= {pydicom.dcmread(path).SOPInstanceUID for path in (tmp_path / "series").iterdir()}
+    assert len(referenced) >= 4
+    assert seg.StudyDate == ""
 
 
 def test_source_without_frame_of_reference_still_has_a_report(tmp_path):
