@@ -51,6 +51,12 @@ def add_lung_config(cfg: CfgNode) -> None:
     # Weight (no unit) of the mask loss.
     cfg.MODEL.ROI_HEADS.LOSS_WEIGHTS.MASK = 1.0
 
+    cfg.MODEL.CT_BACKBONE = CN()
+    # Only for META_ARCHITECTURE BackboneDistiller: checkpoint of the deep network whose features are learnt.
+    cfg.MODEL.CT_BACKBONE.TEACHER = ""
+    # Its depth, as RESNETS.DEPTH counts it.
+    cfg.MODEL.CT_BACKBONE.TEACHER_DEPTH = 152
+
     # Batch size, in images, for which BASE_LR is meant: the rate is scaled by IMS_PER_BATCH / REFERENCE_BATCH
     # (Goyal et al. 2017). 0 turns it off; a BASE_LR given on the command line is never scaled.
     cfg.SOLVER.REFERENCE_BATCH = 16

@@ -1,6 +1,7 @@
 """Our registered heads; importing this puts them into Detectron2's registries."""
 
+from lung_d2.modeling.ct_distiller import BackboneDistiller
 from lung_d2.modeling.roi_heads import LungROIHeads
 from lung_d2.modeling.rpn import LungRPN
 
-__all__ = ["LungROIHeads", "LungRPN"]
+__all__ = ["BackboneDistiller", "LungROIHeads", "LungRPN"]
