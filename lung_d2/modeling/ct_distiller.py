@@ -68,6 +68,7 @@ class BackboneDistiller(nn.Module):
         """Read the backbone, its normalisation and ``MODEL.CT_BACKBONE``."""
         shape = ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN))
         deep = cfg.clone()
+        deep.defrost()
         deep.MODEL.RESNETS.DEPTH = cfg.MODEL.CT_BACKBONE.TEACHER_DEPTH
         deep.MODEL.RESNETS.NORM = "FrozenBN"
         teacher = build_resnet_backbone(deep, shape)
