@@ -17,9 +17,6 @@ from lung_d2.modeling.ct_backbone import PREFIX
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-_TINY = 1e-6  # of a variance: a channel that never answers teaches nothing
-
-
 class _BottomUp(nn.Module):
     """Holds a ResNet where a feature pyramid holds it, so that weights load into both under one name."""
 
@@ -32,9 +29,9 @@ class _BottomUp(nn.Module):
 class BackboneDistiller(nn.Module):
     """Train the bottom-up network of a config to give the features of a deeper one of the same widths.
 
-    The loss of a stage is the squared difference of the features, each channel in units of the deep network's
-    variance, averaged: 1 is a student that gives each channel's mean (FitNets, Romero et al. 2015, with the widths
-    equal, so that no regressor stands between them).
+    The loss of a stage is the squared difference of the features in units of the deep network's variance: 1 is a
+    student that gives each channel's mean (FitNets, Romero et al. 2015; the widths are equal, so that no regressor
+    stands between the two). Variances are pooled over the channels, since some of them hardly ever answer.
     """
 
     @configurable
@@ -105,9 +102,10 @@ class BackboneDistiller(nn.Module):
 
 
 def feature_loss(found: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the mean squared difference in units of each channel's variance, of features ``(N, C, H, W)``."""
-    variance = target.float().var(dim=(0, 2, 3), keepdim=True)
-    return functional.mse_loss(found.float() / (variance + _TINY).sqrt(), target.float() / (variance + _TINY).sqrt())
+    """Return the share of the target's variance within channels that is missed, of features ``(N, C, H, W)``."""
+    target = target.float()
+    centred = target - target.mean(dim=(0, 2, 3), keepdim=True)
+    return (found.float() - target).square().mean() / centred.square().mean()
 
 
 def feature_correlation(found: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
