@@ -43,6 +43,16 @@ def add_lung_config(cfg: CfgNode) -> None:
     # 0 turns it off. It shows in a window alone: minmax_clahe follows the shift, and 8-bit sources have no HU.
     cfg.INPUT.CT.HU_JITTER = 0.0
 
+    # Feature attention of the pyramid, where BACKBONE.NAME is build_resnet_attention_fpn_backbone.
+    cfg.MODEL.FPN.ATTENTION = CN()
+    # Weigh the channels of each level.
+    cfg.MODEL.FPN.ATTENTION.CHANNEL = True
+    # Weigh the places of each level.
+    cfg.MODEL.FPN.ATTENTION.SPATIAL = True
+    # How many times fewer channels than the pyramid the bottleneck of the channel attention has, 1 or more; 16 as in
+    # CBAM (Woo et al. 2018).
+    cfg.MODEL.FPN.ATTENTION.REDUCTION = 16
+
     cfg.MODEL.ROI_HEADS.LOSS_WEIGHTS = CN()
     # Weight (no unit) of the class loss in the joint optimisation of class, box and mask.
     cfg.MODEL.ROI_HEADS.LOSS_WEIGHTS.CLS = 1.0
@@ -111,8 +121,14 @@ def check_config(cfg: CfgNode) -> None:
     Raises:
         ConfigError: Naming the first key at fault.
     """
-    from detectron2.modeling import META_ARCH_REGISTRY, PROPOSAL_GENERATOR_REGISTRY, ROI_HEADS_REGISTRY
+    from detectron2.modeling import (
+        BACKBONE_REGISTRY,
+        META_ARCH_REGISTRY,
+        PROPOSAL_GENERATOR_REGISTRY,
+        ROI_HEADS_REGISTRY,
+    )
 
+    attention = cfg.MODEL.FPN.ATTENTION
     rules: list[tuple[str, Callable[[Any], bool], str]] = [
         ("INPUT.FORMAT", lambda value: value == "BGR", "BGR, since DefaultPredictor reverses RGB"),
         ("INPUT.MASK_FORMAT", lambda value: value == "bitmask", "bitmask, since polygons hold no holes"),
@@ -122,6 +138,9 @@ def check_config(cfg: CfgNode) -> None:
         ("INPUT.CT.HU_JITTER", lambda value: value >= 0, "0 HU or more"),
         ("MODEL.MASK_ON", bool, "True, since every lesion has a mask"),
         ("MODEL.META_ARCHITECTURE", lambda value: value in META_ARCH_REGISTRY, "a registered name"),
+        ("MODEL.BACKBONE.NAME", lambda value: value in BACKBONE_REGISTRY, "a registered name"),
+        ("MODEL.FPN.ATTENTION.CHANNEL", lambda value: value or attention.SPATIAL, "True where SPATIAL is False"),
+        ("MODEL.FPN.ATTENTION.REDUCTION", lambda value: value > 0, "1 or more"),
         ("MODEL.PROPOSAL_GENERATOR.NAME", lambda value: value in PROPOSAL_GENERATOR_REGISTRY, "a registered name"),
         ("MODEL.ROI_HEADS.NAME", lambda value: value in ROI_HEADS_REGISTRY, "a registered name"),
         ("MODEL.ROI_HEADS.NUM_CLASSES", lambda value: value == len(CATEGORIES), f"{len(CATEGORIES)}, our categories"),
