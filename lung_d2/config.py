@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 GREY_KINDS = ("window", "minmax_clahe")
 CHANNELS = ("single", "neighbours")
+WEIGHTED_SAMPLERS = ("WeightedTrainingSampler", "WeightedCategoryTrainingSampler")
+SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", *WEIGHTED_SAMPLERS)
+SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
 
 
 def add_lung_config(cfg: CfgNode) -> None:
@@ -67,9 +70,31 @@ def add_lung_config(cfg: CfgNode) -> None:
     # Its depth, as RESNETS.DEPTH counts it.
     cfg.MODEL.CT_BACKBONE.TEACHER_DEPTH = 152
 
+    # How often the images of a data set come in an epoch, as pairs (name in DATASETS.TRAIN, factor above 0); those not
+    # named come once. Detectron2's own key, which its samplers Weighted*TrainingSampler read and its defaults lack.
+    cfg.DATASETS.TRAIN_REPEAT_FACTOR = []
+
+    _add_solver_config(cfg)
+
+    # The metric that says which checkpoint is best, as metrics.json names it: "task/metric", and where DATASETS.TEST
+    # names several data sets "NAME/task/metric".
+    cfg.TEST.BEST_METRIC = "segm/AP50"
+
+
+def _add_solver_config(cfg: CfgNode) -> None:
+    from detectron2.config import CfgNode as CN
+
     # Batch size, in images, for which BASE_LR is meant: the rate is scaled by IMS_PER_BATCH / REFERENCE_BATCH
     # (Goyal et al. 2017). 0 turns it off; a BASE_LR given on the command line is never scaled.
     cfg.SOLVER.REFERENCE_BATCH = 16
+
+    cfg.SOLVER.EMA = CN()
+    # Keep an exponential moving average of the weights: it is what is evaluated and what checkpoints give; the last
+    # weights themselves go to model_final_raw.pth.
+    cfg.SOLVER.EMA.ENABLED = False
+    # Share of the average that each iteration keeps, 0 to below 1: it spans about 1 / (1 - DECAY) iterations, fewer at
+    # first.
+    cfg.SOLVER.EMA.DECAY = 0.999
 
     cfg.SOLVER.CONVERGENCE = CN()
     # Stop before MAX_ITER once the total loss no longer falls.
@@ -80,10 +105,6 @@ def add_lung_config(cfg: CfgNode) -> None:
     cfg.SOLVER.CONVERGENCE.PATIENCE = 400
     # A fall counts when the smoothed loss drops by more than this share of its best value.
     cfg.SOLVER.CONVERGENCE.TOLERANCE = 0.005
-
-    # The metric that says which checkpoint is best, as metrics.json names it: "task/metric", and where DATASETS.TEST
-    # names several data sets "NAME/task/metric".
-    cfg.TEST.BEST_METRIC = "segm/AP50"
 
 
 def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
@@ -109,7 +130,7 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     add_lung_config(cfg)
     _merge_file(cfg, Path(path))
     _merge_opts(cfg, list(opts))
-    _scale_learning_rate(cfg, rate_was_given="SOLVER.BASE_LR" in opts[::2])
+    _scale_learning_rate(cfg, given=opts[::2])
     _resolve_device(cfg)
     check_config(cfg)
     return cfg
@@ -146,6 +167,17 @@ def check_config(cfg: CfgNode) -> None:
         ("MODEL.ROI_HEADS.NUM_CLASSES", lambda value: value == len(CATEGORIES), f"{len(CATEGORIES)}, our categories"),
         ("SOLVER.IMS_PER_BATCH", lambda value: value > 0, "1 or more"),
         ("SOLVER.MAX_ITER", lambda value: value > 0, "1 or more"),
+        ("SOLVER.LR_SCHEDULER_NAME", lambda value: value in SCHEDULERS, " or ".join(SCHEDULERS)),
+        ("SOLVER.BASE_LR_END", lambda value: 0 <= value <= cfg.SOLVER.BASE_LR, f"0 to BASE_LR, {cfg.SOLVER.BASE_LR}"),
+        ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", lambda value: value in ("value", "norm"), "value or norm"),
+        ("SOLVER.EMA.DECAY", lambda value: 0 <= value < 1, "0 to below 1"),
+        ("DATALOADER.SAMPLER_TRAIN", lambda value: value in SAMPLERS, " or ".join(SAMPLERS)),
+        ("DATALOADER.REPEAT_THRESHOLD", lambda value: 0 <= value <= 1, "a share of the images"),
+        (
+            "DATASETS.TRAIN_REPEAT_FACTOR",
+            lambda value: not value or cfg.DATALOADER.SAMPLER_TRAIN in WEIGHTED_SAMPLERS,
+            f"empty, or DATALOADER.SAMPLER_TRAIN {' or '.join(WEIGHTED_SAMPLERS)}",
+        ),
         ("SOLVER.CONVERGENCE.WINDOW", lambda value: value > 0, "1 or more"),
         ("SOLVER.CONVERGENCE.PATIENCE", lambda value: value > 0, "1 or more"),
         ("SOLVER.CONVERGENCE.TOLERANCE", lambda value: 0 <= value < 1, "a share of the loss"),
@@ -259,11 +291,12 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip("'\"").splitlines()), type(error).__name__)
 
 
-def _scale_learning_rate(cfg: CfgNode, *, rate_was_given: bool) -> None:
+def _scale_learning_rate(cfg: CfgNode, given: Sequence[str]) -> None:
     reference, batch = cfg.SOLVER.REFERENCE_BATCH, cfg.SOLVER.IMS_PER_BATCH
-    if reference > 0 and not rate_was_given:
-        cfg.SOLVER.BASE_LR = cfg.SOLVER.BASE_LR * batch / reference
-        logger.info("learning rate %g for %d images a batch", cfg.SOLVER.BASE_LR, batch)
+    for key in ("BASE_LR", "BASE_LR_END"):
+        if reference > 0 and f"SOLVER.{key}" not in given:
+            cfg.SOLVER[key] = cfg.SOLVER[key] * batch / reference
+    logger.info("learning rate %g for %d images a batch", cfg.SOLVER.BASE_LR, batch)
     cfg.SOLVER.REFERENCE_BATCH = 0  # the dumped config holds the rate that was used
 
 
