@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,14 +122,50 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
         ConfigError: The file is missing or broken, holds a Python tag, or names a key that is not there.
         DependencyError: Detectron2 is not installed.
     """
+    cfg = _default_config()
+    _merge_file(cfg, Path(path))
+    return _finish(cfg, opts)
+
+
+def parse_config(text: str, where: str | Path, opts: Sequence[str] = ()) -> CfgNode:
+    """Read a whole config that a file of another kind holds.
+
+    Args:
+        text: YAML; it can name no other file, and unfolds to no more than what stands there.
+        where: What holds it, for errors.
+        opts: ``KEY VALUE`` pairs that override it.
+
+    Returns:
+        The same as :func:`load_config`.
+
+    Raises:
+        ConfigError: It is broken, holds a tag, an alias or a ``_BASE_``, or names a key that is not there.
+    """
+    import yaml
+    from fvcore.common.config import BASE_KEY
+
+    cfg = _default_config()
+    with _named_errors(where):
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ValueError("a YAML alias")
+        content = yaml.safe_load(text)
+        if not isinstance(content, dict) or BASE_KEY in content:
+            raise ValueError(f"no mapping of keys, or with a {BASE_KEY}")
+        cfg.merge_from_other_cfg(type(cfg)(content))
+    return _finish(cfg, opts)
+
+
+def _default_config() -> CfgNode:
     try:
         from detectron2.config import get_cfg
     except ImportError as error:
         raise detectron2_missing() from error
-
     cfg = get_cfg()
     add_lung_config(cfg)
-    _merge_file(cfg, Path(path))
+    return cfg
+
+
+def _finish(cfg: CfgNode, opts: Sequence[str]) -> CfgNode:
     _merge_opts(cfg, list(opts))
     _scale_learning_rate(cfg, given=opts[::2])
     _resolve_device(cfg)
@@ -230,28 +267,40 @@ def _value_of(cfg: CfgNode, key: str) -> Any:
 
 
 def _merge_file(cfg: CfgNode, path: Path) -> None:
-    import yaml
-
     if not path.is_file():
         raise ConfigError(
             path, found="no such file", expected="a YAML config", remedy="see configs/ for those there are"
         )
     _check_bases(path)
     try:
-        # Detectron2's default is allow_unsafe=True, with which a !!python tag runs code.
-        cfg.merge_from_file(str(path), allow_unsafe=False)
-    except yaml.constructor.ConstructorError as error:
-        raise ConfigError(
-            path, found=f"a YAML tag that is not data ({error.problem})", expected="plain YAML", remedy="remove the tag"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError, RecursionError) as error:
-        raise ConfigError(path, found=f"no config ({_first_line(error)})", remedy="correct the YAML") from error
+        with _named_errors(path):
+            # Detectron2's default is allow_unsafe=True, with which a !!python tag runs code.
+            cfg.merge_from_file(str(path), allow_unsafe=False)
     except OSError as error:
         raise ConfigError(
             path, found=_first_line(error), remedy="correct _BASE_, which is relative to the file"
         ) from error
+
+
+@contextmanager
+def _named_errors(where: str | Path) -> Iterator[None]:
+    """Say of what merging a config raises where it is from."""
+    import yaml
+
+    try:
+        yield
+    except yaml.constructor.ConstructorError as error:
+        raise ConfigError(
+            where,
+            found=f"a YAML tag that is not data ({error.problem})",
+            expected="plain YAML",
+            remedy="remove the tag",
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError, RecursionError, MemoryError) as error:
+        # MemoryError: what Python's parser raises of nested brackets.
+        raise ConfigError(where, found=f"no config ({_first_line(error)})", remedy="correct the YAML") from error
     except (KeyError, ValueError, AssertionError) as error:
-        raise ConfigError(path, found=_first_line(error), remedy="correct the key or its value") from error
+        raise ConfigError(where, found=_first_line(error), remedy="correct the key or its value") from error
 
 
 def _check_bases(path: Path, seen: tuple[Path, ...] = ()) -> None:
