@@ -8,7 +8,8 @@ import numpy as np
 
 from lung_d2.phantom.anatomy import Anatomy
 from lung_d2.phantom.lungs import LungMap
-from lung_d2.phantom.shapes import Vector, ellipsoid, ellipsoid_matrix, smooth_step
+from lung_d2.phantom.noise import NoiseField
+from lung_d2.phantom.shapes import Plane, Vector, ellipsoid, ellipsoid_matrix, smooth_step
 from lung_d2.phantom.spec import LesionSpec, PhantomSpec
 from lung_d2.phantom.thorax import Frame
 from lung_d2.phantom.tubes import Tubes, join_tubes
@@ -72,15 +73,29 @@ class DilatedBronchi:
 
 def opacity_radius(opacity: Opacity, anatomy: Anatomy, frame: Frame, rows: slice, columns: slice) -> np.ndarray:
     """Return the normalised radius of an opacity on a part of a plane: 1 at its edge, float32."""
-    plane = frame.plane.crop(rows, columns)
+    return radius_on_plane(opacity, anatomy.grain, frame.plane.crop(rows, columns), frame.lungs[rows, columns])
+
+
+def radius_on_plane(opacity: Opacity, grain: NoiseField, plane: Plane, pleura: np.ndarray) -> np.ndarray:
+    """Return the normalised radius of an opacity on a plane: 1 at its edge.
+
+    Args:
+        opacity: The opacity.
+        grain: The patient's field of fine texture.
+        plane: The plane.
+        pleura: Distance to the pleura, mm, negative inside the lungs, float32 ``(H, W)``.
+
+    Returns:
+        float32 ``(H, W)``.
+    """
     radius = ellipsoid(plane, opacity.center, opacity.matrix)
     if opacity.raggedness:
         scale = max(0.55 * opacity.reach_mm, 7.0)
-        radius = radius + opacity.raggedness * anatomy.grain.on_plane(plane, scale, opacity.shift)
-        radius = radius + 0.55 * opacity.raggedness * anatomy.grain.on_plane(plane, 0.4 * scale, opacity.shift + 1)
+        radius = radius + opacity.raggedness * grain.on_plane(plane, scale, opacity.shift)
+        radius = radius + 0.55 * opacity.raggedness * grain.on_plane(plane, 0.4 * scale, opacity.shift + 1)
     if opacity.pleural_mm:
-        depth = -frame.lungs[rows, columns] / opacity.pleural_mm
-        wave = opacity.raggedness * anatomy.grain.on_plane(plane, 9.0, opacity.shift + 2)
+        depth = -pleura / opacity.pleural_mm
+        wave = opacity.raggedness * grain.on_plane(plane, 9.0, opacity.shift + 2)
         radius = np.maximum(radius, depth + wave)
     return radius
 
@@ -224,7 +239,7 @@ def _draw_cluster(
     if min(depth) < 1.3 * size + 2.0:
         return None
     wall = 0.75 + 0.85 * evidence + 0.08 * size
-    outer = join_tubes([_tube(path, radius, kind) for path, radius in paths])
+    outer = join_tubes([build_tube(path, radius, kind) for path, radius in paths])
     first, _ = paths[0]
     beside = _perpendicular(direction, rng)
     artery_radius = np.full(len(first), 0.42 * size) * np.linspace(1.05, 0.7, len(first))
@@ -236,7 +251,7 @@ def _draw_cluster(
         kind=kind,
         outer=outer,
         lumen=outer.resized(add_mm=-wall, least_mm=0.3),
-        artery=_tube(first + beside * away, artery_radius, "cylindric"),
+        artery=build_tube(first + beside * away, artery_radius, "cylindric"),
         center=_vector(center),
         reach_mm=reach,
         wall_hu=float(-160 + 190 * evidence + rng.uniform(-20, 20)),
@@ -270,11 +285,12 @@ def _draw_paths(
         slide = 0.0 if index == 0 else rng.uniform(0, 0.5) * size
         sway = 0.35 * size * np.sin(np.pi * steps) * rng.uniform(-1, 1)
         path = start + (slide + steps[:, None] * length) * direction + (offset + sway[:, None] * (index == 0)) * aside
-        paths.append((path, _radii(steps, length, size * scale, kind, rng)))
+        paths.append((path, draw_radii(steps, length, size * scale, kind, rng)))
     return paths
 
 
-def _radii(steps: np.ndarray, length: float, size: float, kind: str, rng: np.random.Generator) -> np.ndarray:
+def draw_radii(steps: np.ndarray, length: float, size: float, kind: str, rng: np.random.Generator) -> np.ndarray:
+    """Draw the outer radii of a bronchus of a kind, mm, at ``steps`` (0..1) of its length."""
     if kind == "cylindric":
         return size * (1.06 - 0.12 * steps)
     if kind == "varicose":
@@ -282,7 +298,8 @@ def _radii(steps: np.ndarray, length: float, size: float, kind: str, rng: np.ran
     return size * rng.uniform(0.85, 1.35, steps.shape)
 
 
-def _tube(path: np.ndarray, radius: np.ndarray, kind: str) -> Tubes:
+def build_tube(path: np.ndarray, radius: np.ndarray, kind: str) -> Tubes:
+    """Build the pieces of a bronchus along a path ``(N, 3)`` with radii ``(N,)``, mm; cystic ones are balls."""
     if kind == "cystic":
         # Cysts: balls strung along the path, close enough to touch.
         keep = [0]
