@@ -41,7 +41,8 @@ TORCH = {"torch", "torchvision", "detectron2", "fvcore"}
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_YAML_LINES = 400, 60, 15
 # Tests of the whole, or of a whole room, rather than of one module.
 CROSS_CUTTING = {
-    f"test_{name}.py" for name in ("shape", "setup", "method", "variants", "odd_files", "hostile", "end_to_end", "recognize_inputs")
+    f"test_{name}.py"
+    for name in ("shape", "setup", "method", "variants", "odd_files", "hostile", "end_to_end", "recognize_inputs")
 }
 
 
