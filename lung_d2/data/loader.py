@@ -6,7 +6,6 @@ neither on the number of workers nor on where the run began.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,38 +14,17 @@ import numpy as np
 import torch
 from detectron2.data import DatasetFromList, build_detection_train_loader, get_detection_dataset_dicts
 from detectron2.utils import comm
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from lung_d2.data.mapper import CTDatasetMapper
 from lung_d2.data.register import check_registered
+from lung_d2.data.sampler import PositionSampler, build_sampler
 from lung_d2.errors import DatasetError
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
 Record = dict[str, Any]
-
-
-class PositionSampler(Sampler[tuple[int, int, int]]):
-    """An endless shuffled stream of ``(seed, position, index)``; each epoch is a permutation of its own seed.
-
-    Attributes:
-        seed: Seed of the run. It stands here alone, so that a resumed run changes it by setting it here.
-        start: Position at which the next iterator begins.
-    """
-
-    def __init__(self, size: int, seed: int) -> None:
-        """Set the number of images and the seed; this process takes every world-size-th position."""
-        self.size, self.seed, self.start = size, seed, 0
-
-    def __iter__(self) -> Iterator[tuple[int, int, int]]:
-        """Yield from ``start`` on, for this process's rank."""
-        epoch, order = -1, np.empty(0, np.int64)
-        for position in itertools.count(self.start + comm.get_rank(), comm.get_world_size()):
-            if position // self.size != epoch:
-                epoch = position // self.size
-                order = np.random.default_rng([self.seed, epoch]).permutation(self.size)
-            yield self.seed, position, int(order[position % self.size])
 
 
 class _SeededDataset(Dataset[Record]):
@@ -104,12 +82,13 @@ def build_train_loader(cfg: CfgNode, seed: int) -> TrainLoader:
 
     Raises:
         DatasetError: A data set was not prepared or holds no image.
+        ConfigError: The factors of the data sets are wrong.
     """
     check_registered(cfg.DATASETS.TRAIN)
     records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     if not records:
         raise DatasetError(", ".join(cfg.DATASETS.TRAIN), found="no image to train on", remedy="prepare it again")
-    sampler = PositionSampler(len(records), seed)
+    sampler = build_sampler(cfg, records, seed)
     batches = build_detection_train_loader(
         _SeededDataset(records, CTDatasetMapper(cfg, is_train=True)),
         mapper=None,

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from lung_d2.data import build_train_loader
-from lung_d2.data.loader import PositionSampler
 from lung_d2.errors import DatasetError
 from tiny import tiny_config, write_tiny_dataset
 
@@ -94,17 +93,6 @@ def test_torchs_generator_belongs_to_the_batch(loader):
     fresh = draws(0, 4)
     assert len(set(fresh)) == 4
     assert draws(2, 2) == fresh[2:]
-
-
-def test_sampler_gives_each_process_its_places(monkeypatch):
-    monkeypatch.setattr("lung_d2.data.loader.comm.get_world_size", lambda: 2)
-    positions = []
-    for rank in (0, 1):
-        monkeypatch.setattr("lung_d2.data.loader.comm.get_rank", lambda rank=rank: rank)
-        positions.append(list(itertools.islice(PositionSampler(5, seed=0), 10)))
-    assert [position for _, position, _ in positions[0]] == list(range(0, 20, 2))
-    together = [index for _, _, index in sorted(positions[0] + positions[1])]
-    assert [sorted(together[start : start + 5]) for start in range(0, 20, 5)] == [[0, 1, 2, 3, 4]] * 4
 
 
 def test_slices_without_a_lesion_are_trained_on(loader):
