@@ -46,6 +46,7 @@ def add_lung_config(cfg: CfgNode) -> None:
     # Training only: standard deviation, in HU, of one shift of the whole image (scanners and calibration differ).
     # 0 turns it off. It shows in a window alone: minmax_clahe follows the shift, and 8-bit sources have no HU.
     cfg.INPUT.CT.HU_JITTER = 0.0
+    _add_augment_keys(cfg)
 
     # Feature attention of the pyramid, where BACKBONE.NAME is build_resnet_attention_fpn_backbone.
     cfg.MODEL.FPN.ATTENTION = CN()
@@ -106,6 +107,38 @@ def _add_solver_config(cfg: CfgNode) -> None:
     cfg.SOLVER.CONVERGENCE.PATIENCE = 400
     # A fall counts when the smoothed loss drops by more than this share of its best value.
     cfg.SOLVER.CONVERGENCE.TOLERANCE = 0.005
+
+
+def _add_augment_keys(cfg: CfgNode) -> None:
+    """Add what else changes training slices at random; 0 turns each off. Flips and sizes are Detectron2's keys."""
+    from detectron2.config import CfgNode as CN
+
+    cfg.INPUT.CT.AUGMENT = CN()
+    # Largest turn about the middle of the picture, in degrees: patients lie askew.
+    cfg.INPUT.CT.AUGMENT.ROTATION = 0.0
+    # Largest growth or shrinking, as a share: patients and fields of view differ.
+    cfg.INPUT.CT.AUGMENT.SCALE = 0.0
+    # Largest shift in each direction, as a share of the picture's width.
+    cfg.INPUT.CT.AUGMENT.TRANSLATION = 0.0
+    # Largest displacement of the control points of an elastic deformation, as a share of the width, at most 0.08
+    # (beyond it the picture could fold); they lie a sixth of the width apart.
+    cfg.INPUT.CT.AUGMENT.ELASTIC = 0.0
+    # Largest standard deviation of added scanner noise, in HU: dose and kernel differ. Slices without HU have none.
+    cfg.INPUT.CT.AUGMENT.HU_NOISE = 0.0
+    # The counterparts for 8-bit slices without HU: largest change of contrast about the mean, as a share,
+    cfg.INPUT.CT.AUGMENT.GREY_CONTRAST = 0.0
+    # largest shift, in grey levels of 255,
+    cfg.INPUT.CT.AUGMENT.GREY_BRIGHTNESS = 0.0
+    # and largest standard deviation of added scanner noise, in grey levels of 255.
+    cfg.INPUT.CT.AUGMENT.GREY_NOISE = 0.0
+
+    cfg.INPUT.CT.AUGMENT.COPY_PASTE = CN()
+    # Share of the slices, 0 to 1, into whose lung lesions of another training slice are copied (Ghiasi et al. 2021).
+    cfg.INPUT.CT.AUGMENT.COPY_PASTE.PROBABILITY = 0.0
+    # Most lesions copied into a slice, 1 or more; their number is drawn evenly.
+    cfg.INPUT.CT.AUGMENT.COPY_PASTE.MAX_LESIONS = 3
+    # Largest share of a copied lesion, 0 to 1, that may lie over other lesions, whose masks lose what it hides.
+    cfg.INPUT.CT.AUGMENT.COPY_PASTE.MAX_OVERLAP = 0.1
 
 
 def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
@@ -194,6 +227,17 @@ def check_config(cfg: CfgNode) -> None:
         ("INPUT.CT.CHANNELS", lambda value: value in CHANNELS, " or ".join(CHANNELS)),
         ("INPUT.CT.WINDOW_WIDTH", lambda value: value > 0, "above 0 HU"),
         ("INPUT.CT.HU_JITTER", lambda value: value >= 0, "0 HU or more"),
+        ("INPUT.CT.AUGMENT.ROTATION", lambda value: 0 <= value <= 180, "0 to 180 degrees"),
+        ("INPUT.CT.AUGMENT.SCALE", lambda value: 0 <= value <= 0.9, "a share from 0 to 0.9"),
+        ("INPUT.CT.AUGMENT.TRANSLATION", lambda value: 0 <= value <= 1, "a share of the width"),
+        ("INPUT.CT.AUGMENT.ELASTIC", lambda value: 0 <= value <= 0.08, "0 to 0.08 of the width, which cannot fold"),
+        ("INPUT.CT.AUGMENT.HU_NOISE", lambda value: value >= 0, "0 HU or more"),
+        ("INPUT.CT.AUGMENT.GREY_CONTRAST", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
+        ("INPUT.CT.AUGMENT.GREY_BRIGHTNESS", lambda value: 0 <= value <= 255, "0 to 255 grey levels"),
+        ("INPUT.CT.AUGMENT.GREY_NOISE", lambda value: 0 <= value <= 255, "0 to 255 grey levels"),
+        ("INPUT.CT.AUGMENT.COPY_PASTE.PROBABILITY", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
+        ("INPUT.CT.AUGMENT.COPY_PASTE.MAX_LESIONS", lambda value: value >= 1, "1 or more"),
+        ("INPUT.CT.AUGMENT.COPY_PASTE.MAX_OVERLAP", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
         ("MODEL.MASK_ON", bool, "True, since every lesion has a mask"),
         ("MODEL.META_ARCHITECTURE", lambda value: value in META_ARCH_REGISTRY, "a registered name"),
         ("MODEL.BACKBONE.NAME", lambda value: value in BACKBONE_REGISTRY, "a registered name"),

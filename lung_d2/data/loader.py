@@ -16,6 +16,7 @@ from detectron2.data import DatasetFromList, build_detection_train_loader, get_d
 from detectron2.utils import comm
 from torch.utils.data import Dataset
 
+from lung_d2.data.augment.donors import DonorPool
 from lung_d2.data.mapper import CTDatasetMapper
 from lung_d2.data.register import check_registered
 from lung_d2.data.sampler import PositionSampler, build_sampler
@@ -31,7 +32,7 @@ class _SeededDataset(Dataset[Record]):
     """Map records with numpy's global generator, which Detectron2's augmentations use, seeded by seed and position."""
 
     def __init__(self, records: Sequence[Record], mapper: Callable[[Record], Record]) -> None:
-        self.records, self.mapper = DatasetFromList(records), mapper
+        self.records, self.mapper = records, mapper
 
     def __len__(self) -> int:
         return len(self.records)
@@ -89,8 +90,10 @@ def build_train_loader(cfg: CfgNode, seed: int) -> TrainLoader:
     if not records:
         raise DatasetError(", ".join(cfg.DATASETS.TRAIN), found="no image to train on", remedy="prepare it again")
     sampler = build_sampler(cfg, records, seed)
+    stored = DatasetFromList(records)
+    donors = DonorPool(stored) if cfg.INPUT.CT.AUGMENT.COPY_PASTE.PROBABILITY else None
     batches = build_detection_train_loader(
-        _SeededDataset(records, CTDatasetMapper(cfg, is_train=True)),
+        _SeededDataset(stored, CTDatasetMapper(cfg, is_train=True, donors=donors)),
         mapper=None,
         sampler=sampler,
         total_batch_size=cfg.SOLVER.IMS_PER_BATCH,

@@ -18,6 +18,10 @@ from detectron2.structures import Instances
 from lung_d2.config import ignores_undecided
 from lung_d2.ct.grey import GreyLevels
 from lung_d2.ct.slices import image_from_planes
+from lung_d2.data.augment.copy_paste import CopyPaste
+from lung_d2.data.augment.donors import DonorPool
+from lung_d2.data.augment.geometry import GeometryRanges, RandomDeformation
+from lung_d2.data.augment.intensity import IntensityRanges, vary_planes
 from lung_d2.data.planes import read_plane
 from lung_d2.errors import DatasetError, InputError
 
@@ -49,6 +53,9 @@ class CTDatasetMapper:
         grey: GreyLevels,
         channels: str = "single",
         hu_jitter: float = 0.0,
+        intensity: IntensityRanges | None = None,
+        copy_paste: CopyPaste | None = None,
+        donors: DonorPool | None = None,
         keep_undecided: bool = False,
     ) -> None:
         """Keep the settings.
@@ -59,6 +66,9 @@ class CTDatasetMapper:
             grey: Grey levels.
             channels: ``"single"`` or ``"neighbours"``.
             hu_jitter: Standard deviation of the shift of a whole training image, in HU.
+            intensity: Noise and contrast of training images; None: none.
+            copy_paste: Lesions copied into training images from those of ``donors``; None: none.
+            donors: The training slices; without them nothing is copied.
             keep_undecided: Attach undecided regions (``iscrowd``) too, for a model that knows ``gt_crowd``; any other
                 would take them for lesions. Without it they are dropped, and count as background.
         """
@@ -67,17 +77,29 @@ class CTDatasetMapper:
         self.grey = grey
         self.channels = channels
         self.hu_jitter = hu_jitter
+        self.intensity = intensity or IntensityRanges()
+        self.copy_paste, self.donors = copy_paste, donors
         self.keep_undecided = keep_undecided
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         """Read ``INPUT``; flips and sizes are Detectron2's own keys."""
+        augment = cfg.INPUT.CT.AUGMENT
+        geometry = GeometryRanges(augment.ROTATION, augment.SCALE, augment.TRANSLATION, augment.ELASTIC)
+        deform = [RandomDeformation(geometry)] if is_train and geometry.any else []
+        paste = augment.COPY_PASTE
         return {
             "is_train": is_train,
-            "augmentations": detection_utils.build_augmentation(cfg, is_train),
+            "augmentations": [*deform, *detection_utils.build_augmentation(cfg, is_train)],
             "grey": grey_levels_from_config(cfg),
             "channels": cfg.INPUT.CT.CHANNELS,
             "hu_jitter": cfg.INPUT.CT.HU_JITTER,
+            "intensity": IntensityRanges(
+                augment.HU_NOISE, augment.GREY_CONTRAST, augment.GREY_BRIGHTNESS, augment.GREY_NOISE
+            ),
+            "copy_paste": (
+                CopyPaste(paste.PROBABILITY, paste.MAX_LESIONS, paste.MAX_OVERLAP) if paste.PROBABILITY else None
+            ),
             "keep_undecided": ignores_undecided(cfg),
         }
 
@@ -98,11 +120,13 @@ class CTDatasetMapper:
         shift = 0.0
         if self.is_train and record["hu"]:
             shift = np.random.normal(0.0, self.hu_jitter)
+        planes = self._read_planes(record)
+        if self.is_train:
+            planes = self._augment_planes(record, planes)
         try:
-            image = image_from_planes(self._read_planes(record), grey=self.grey, hu_shift=shift)
+            image = image_from_planes(planes, grey=self.grey, hu_shift=shift)
         except InputError as error:
             raise error.at(record["file_name"]) from error
-        _check_size(record, image)
         augmented = T.AugInput(image)
         transforms = self.augmentations(augmented)
         record["image"] = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
@@ -114,9 +138,23 @@ class CTDatasetMapper:
             record["instances"] = _build_instances(kept, transforms, augmented.image.shape[:2])
         return record
 
+    def _augment_planes(
+        self, record: dict[str, Any], planes: list[npt.NDArray[np.generic]]
+    ) -> list[npt.NDArray[np.generic]]:
+        """Change the values of the planes, and with copied lesions the record's ``annotations``."""
+        if self.copy_paste and self.donors:
+            planes = self.copy_paste(record, planes, self.donors.draw, self._read_planes)
+        return vary_planes(planes, self.intensity, record.get("pixel_spacing_mm"))
+
     def _read_planes(self, record: dict[str, Any]) -> list[npt.NDArray[np.generic]]:
+        planes = [read_plane(path) for path in self._list_planes(record)]
+        for plane in planes:
+            _check_size(record, plane)
+        return planes
+
+    def _list_planes(self, record: dict[str, Any]) -> list[str]:
         if self.channels == "single":
-            return [read_plane(record["file_name"])]
+            return [record["file_name"]]
         if "neighbours" not in record:
             raise DatasetError(
                 record["file_name"],
@@ -125,15 +163,15 @@ class CTDatasetMapper:
                 remedy="prepare it from whole series, or set CHANNELS single",
             )
         before, after = record["neighbours"]
-        return [read_plane(path) for path in (before, record["file_name"], after)]
+        return [before, record["file_name"], after]
 
 
-def _check_size(record: dict[str, Any], image: npt.NDArray[np.uint8]) -> None:
+def _check_size(record: dict[str, Any], plane: npt.NDArray[np.generic]) -> None:
     expected = (record["height"], record["width"])
-    if image.shape[:2] != expected:
+    if plane.shape != expected:
         raise DatasetError(
             record["file_name"],
-            found=f"{image.shape[0]} x {image.shape[1]} pixels",
+            found=f"{plane.shape[0]} x {plane.shape[1]} pixels",
             expected=f"{expected[0]} x {expected[1]}, as its record says",
             remedy="prepare the data set again",
         )

@@ -1,0 +1,148 @@
+"""Lesions of one training slice copied into the lung of another.
+
+After Ghiasi et al., Simple Copy-Paste is a Strong Data Augmentation Method for Instance Segmentation (CVPR 2021), with
+the lung as the place: a lesion outside of it would teach what cannot be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from detectron2.structures import BoxMode
+
+from lung_d2.data.annotations import encode_mask
+from lung_d2.data.augment.cutouts import (
+    Cutout,
+    DonorSlice,
+    Mask,
+    Plane,
+    Record,
+    Window,
+    blend_px,
+    box_of,
+    lung_level,
+    sort_masks,
+)
+from lung_d2.data.augment.lung_air import estimate_lung
+
+INSIDE_SHARE = 0.9
+"""Least share of a lesion that has to lie in the lung; what lies outside is cut off."""
+TRIES = 16
+"""Places that are tried for a lesion before it is left out."""
+
+
+@dataclass(frozen=True)
+class CopyPaste:
+    """How lesions are copied.
+
+    Attributes:
+        probability: Share of the slices that are given lesions, 0 to 1.
+        max_lesions: Most lesions for one slice, 1 or more; their number is drawn evenly.
+        max_overlap: Largest share of a copied lesion that may lie over others, 0 to 1.
+    """
+
+    probability: float
+    max_lesions: int = 3
+    max_overlap: float = 0.1
+
+    def __call__(
+        self,
+        record: Record,
+        planes: list[Plane],
+        draw_donor: Callable[[Mapping[str, object]], Record | None],
+        read_planes: Callable[[Record], list[Plane]],
+    ) -> list[Plane]:
+        """Copy lesions into a slice at random, drawn from numpy's global generator.
+
+        Args:
+            record: Dataset dict of the slice; its ``annotations`` are replaced by those of what is seen then.
+            planes: ``(H, W)`` each, the slice alone, or between its neighbours.
+            draw_donor: Gives the dataset dict of another slice of the same size and kind, or None.
+            read_planes: Reads its planes, as many as ``planes``.
+
+        Returns:
+            The planes, new where something was copied.
+        """
+        if np.random.random() >= self.probability or (found := draw_donor(record)) is None:
+            return planes
+        target = _Target.of(record, planes)
+        donor = DonorSlice.of(found, read_planes(found)) if target.lung.any() else None
+        if donor is None or not donor.cutouts:
+            return planes
+        most = min(self.max_lesions, len(donor.cutouts))
+        for index in np.random.permutation(len(donor.cutouts))[: np.random.randint(1, most + 1)]:
+            cutout = donor.cutouts[index]
+            cutout = cutout.mirrored() if np.random.random() < 0.5 else cutout
+            if place := self._find_place(cutout, target):
+                target.receive(cutout, donor.planes, donor.levels[index], place)
+        record["annotations"] = target.list_annotations()
+        return target.planes
+
+    def _find_place(self, cutout: Cutout, target: _Target) -> Window | None:
+        """Return rows and columns where there is room for a lesion; None where there is none among those tried."""
+        rows, columns = np.nonzero(target.lung)
+        height, width = cutout.footprint.shape
+        area = np.count_nonzero(cutout.footprint)
+        for choice in np.random.randint(0, len(rows), TRIES):
+            top, left = int(rows[choice]) - height // 2, int(columns[choice]) - width // 2
+            place = slice(top, top + height), slice(left, left + width)
+            if min(top, left) < 0 or target.lung[place].shape != cutout.footprint.shape:
+                continue
+            if np.count_nonzero(cutout.footprint & target.lung[place]) < INSIDE_SHARE * area:
+                continue
+            if np.count_nonzero(cutout.footprint & target.lesions[place]) <= self.max_overlap * area:
+                return place
+        return None
+
+
+@dataclass(eq=False)
+class _Target:
+    """The slice that receives; :meth:`receive` changes it.
+
+    Attributes:
+        planes: ``(H, W)`` each.
+        decided: Annotations with their masks.
+        crowds: Undecided regions, which stay as they are; ``lung`` leaves them out, so that nothing comes upon them.
+        lung: bool ``(H, W)``.
+        lesions: bool ``(H, W)``, all lesions.
+    """
+
+    planes: list[Plane]
+    decided: list[tuple[Record, Mask]]
+    crowds: list[Record]
+    lung: Mask
+    lesions: Mask
+
+    @classmethod
+    def of(cls, record: Record, planes: list[Plane]) -> _Target:
+        decided, lesions, undecided = sort_masks(record, planes[0].shape)
+        crowds = [annotation for annotation in record["annotations"] if annotation.get("iscrowd", 0)]
+        lung = estimate_lung(planes[len(planes) // 2], lesions) & ~undecided
+        return cls(list(planes), decided, crowds, lung, lesions)
+
+    def receive(self, cutout: Cutout, given: list[Plane], levels: list[float], place: Window) -> None:
+        """Blend a lesion in, and take what it hides from the masks of the others."""
+        lung, healthy = self.lung[place], self.lung & ~self.lesions
+        share = cutout.soften(blend_px(self.planes[0])) * lung
+        for index, (own, donor, level) in enumerate(zip(self.planes, given, levels, strict=True)):
+            part = donor[cutout.window].astype(np.float32) + np.float32(lung_level(own, healthy, place) - level)
+            new, ends = own.copy(), np.iinfo(own.dtype)
+            new[place] = np.clip(np.rint(own[place] + share * (part - own[place])), ends.min, ends.max)
+            self.planes[index] = new
+        hidden, pasted = np.zeros_like(self.lesions), np.zeros_like(self.lesions)
+        hidden[place], pasted[place] = cutout.footprint & lung, cutout.mask & lung
+        self.decided = [(annotation, mask & ~hidden) for annotation, mask in self.decided]
+        self.decided.append((cutout.annotation, pasted))
+        self.lesions |= hidden
+
+    def list_annotations(self) -> list[Record]:
+        """Return the annotations of what is seen; what is hidden as a whole has none."""
+        seen = [_with_mask(annotation, mask) for annotation, mask in self.decided if mask.any()]
+        return [*seen, *self.crowds]
+
+
+def _with_mask(annotation: Record, mask: Mask) -> Record:
+    box = [float(side) for side in box_of(mask)]
+    return annotation | {"segmentation": encode_mask(mask), "bbox": box, "bbox_mode": BoxMode.XYXY_ABS}

@@ -1,0 +1,144 @@
+"""Lesions cut out of a slice, ready to be placed in another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from lung_d2.data.annotations import decode_mask
+from lung_d2.data.augment.lung_air import estimate_lung
+
+Mask = npt.NDArray[np.bool_]
+Plane = npt.NDArray[Any]
+Record = dict[str, Any]
+Window = tuple[slice, slice]
+
+LEAST_PX = 16
+"""Lesions of fewer pixels are not copied: blended, nothing is left of them."""
+MARGIN_BLENDS = 4
+"""Margin around a cutout, in widths of the soft border."""
+_BLEND_SHARE = 0.004
+_NEAR_PX = 8
+_LEAST_LUNG_PX = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Cutout:
+    """A lesion cut out of its slice, with a margin for the soft border.
+
+    Attributes:
+        annotation: Its annotation in the dataset dict.
+        window: Rows and columns of the slice.
+        mask: bool, as large as the window: the lesion.
+        footprint: The same with its holes filled: the lumen of a bronchus goes with its wall.
+        around: bool, as large: lung and lesions, of which the soft border may take.
+    """
+
+    annotation: Record
+    window: Window
+    mask: Mask
+    footprint: Mask
+    around: Mask
+
+    def mirrored(self) -> Cutout:
+        """Return the lesion with left and right exchanged; its window has a step of -1 along x."""
+        rows, columns = self.window
+        before = columns.start - 1 if columns.start else None
+        window = rows, slice(columns.stop - 1, before, -1)
+        turned = (part[:, ::-1] for part in (self.mask, self.footprint, self.around))
+        return Cutout(self.annotation, window, *turned)
+
+    def soften(self, blend_px: int) -> npt.NDArray[np.float32]:
+        """Return how much of the donor is seen: nearly 1 in the lesion, falling to 0 within a few pixels around it."""
+        kernel = np.ones((2 * blend_px + 1,) * 2, np.uint8)
+        wide = cv2.dilate(self.footprint.astype(np.uint8), kernel) * (self.around | self.footprint)
+        return np.asarray(
+            cv2.GaussianBlur(wide.astype(np.float32), (0, 0), blend_px, borderType=cv2.BORDER_CONSTANT), np.float32
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class DonorSlice:
+    """A slice that lends lesions.
+
+    Attributes:
+        planes: ``(H, W)`` each, the slice alone, or between its neighbours.
+        cutouts: Its lesions that can be lent.
+        levels: For each cutout, the median of the lung around it in each plane; zeros for planes in HU, whose values
+            mean the same everywhere.
+    """
+
+    planes: list[Plane]
+    cutouts: list[Cutout]
+    levels: list[list[float]]
+
+    @classmethod
+    def of(cls, record: Record, planes: list[Plane]) -> DonorSlice:
+        """Cut the lesions out of a slice; undecided regions, and what overlaps them, stay."""
+        decided, lesions, undecided = sort_masks(record, planes[0].shape)
+        lung = estimate_lung(planes[len(planes) // 2], lesions)
+        margin = MARGIN_BLENDS * blend_px(planes[0])
+        cut = [_cut(annotation, mask, lung, margin) for annotation, mask in decided if mask.sum() >= LEAST_PX]
+        cutouts = [one for one in cut if not (one.footprint & undecided[one.window]).any()]
+        healthy = lung & ~lesions & ~undecided
+        levels = [[lung_level(plane, healthy, one.window) for plane in planes] for one in cutouts]
+        return cls(planes, cutouts, levels)
+
+
+def sort_masks(record: Record, shape: tuple[int, ...]) -> tuple[list[tuple[Record, Mask]], Mask, Mask]:
+    """Sort the annotations of a dataset dict.
+
+    Returns:
+        The decided annotations with their masks, bool ``(H, W)``; all of these together; what is undecided.
+    """
+    decided: list[tuple[Record, Mask]] = []
+    lesions, undecided = np.zeros(shape, bool), np.zeros(shape, bool)
+    for annotation in record["annotations"]:
+        mask = decode_mask(annotation["segmentation"])
+        if annotation.get("iscrowd", 0):
+            undecided |= mask
+        else:
+            decided.append((annotation, mask))
+            lesions |= mask
+    return decided, lesions, undecided
+
+
+def lung_level(plane: Plane, healthy: Mask, window: Window) -> float:
+    """Return the median of the healthy lung around a window, in grey levels; 0 for a plane in HU.
+
+    Grey levels of two slices without HU have no common scale: bringing lung to lung gives them one.
+    """
+    if plane.dtype != np.uint8:
+        return 0.0
+    rows, columns = (slice(max(one.start - _NEAR_PX, 0), one.stop + _NEAR_PX) for one in window)
+    near = plane[rows, columns][healthy[rows, columns]]
+    if len(near) < _LEAST_LUNG_PX:
+        near = plane[healthy] if healthy.any() else plane[window]
+    return float(np.median(near))
+
+
+def blend_px(plane: Plane) -> int:
+    """Return the standard deviation of the soft border: 0.4 % of the width, about as sharp as a lung kernel."""
+    return max(1, round(_BLEND_SHARE * plane.shape[1]))
+
+
+def box_of(mask: Mask) -> tuple[int, int, int, int]:
+    """Return x0, y0, x1, y1 around a mask that is not empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _cut(annotation: Record, mask: Mask, lung: Mask, margin: int) -> Cutout:
+    x0, y0, x1, y1 = box_of(mask)
+    window = (
+        slice(max(y0 - margin, 0), min(y1 + margin, mask.shape[0])),
+        slice(max(x0 - margin, 0), min(x1 + margin, mask.shape[1])),
+    )
+    part = mask[window]
+    outlines, _ = cv2.findContours(part.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = cv2.drawContours(np.zeros(part.shape, np.uint8), outlines, -1, 1, cv2.FILLED) > 0
+    return Cutout(annotation, window, part, filled | part, lung[window])

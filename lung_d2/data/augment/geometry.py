@@ -1,0 +1,167 @@
+"""Small changes of position and shape, the same for an image and its masks: breathing, posture, another patient."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from detectron2.data import transforms as T
+
+Field = npt.NDArray[np.float32]
+
+GRID_SHARE = 1 / 6
+"""Distance of the control points of the elastic field, as a share of the width: about 6 cm, a part of a lobe."""
+MAX_ELASTIC = 0.08
+"""Largest displacement without a fold: 0.48 of the control points' distance (Choi and Lee, Graphical Models 62, 2000,
+for cubic B-splines in two dimensions)."""
+_ROUNDS = 30  # of the fixed-point iteration, far below a pixel for all but the largest fields
+_DARKEST = 0
+
+
+@dataclass(frozen=True)
+class GeometryRanges:
+    """How far the geometry may change; each change is drawn evenly from minus to plus its range, 0 is none.
+
+    Attributes:
+        rotation: Degrees about the middle of the picture.
+        scale: Share by which it grows or shrinks.
+        translation: Shift in each direction, as a share of the picture's width.
+        elastic: Displacement of the control points in each direction, as a share of the picture's width.
+    """
+
+    rotation: float = 0.0
+    scale: float = 0.0
+    translation: float = 0.0
+    elastic: float = 0.0
+
+    @property
+    def any(self) -> bool:
+        """Whether anything changes."""
+        return self != GeometryRanges()
+
+
+class RandomDeformation(T.Augmentation):
+    """Rotate, scale, shift and bend at random, in one step, so that the picture is interpolated once."""
+
+    def __init__(self, ranges: GeometryRanges) -> None:
+        """Keep the ranges."""
+        super().__init__()
+        self.ranges = ranges
+
+    def get_transform(self, image: npt.NDArray[Any]) -> T.Transform:
+        """Draw a transform for an image ``(H, W)`` or ``(H, W, C)`` from numpy's global generator."""
+        height, width = image.shape[:2]
+        ranges = self.ranges
+        angle, scale, shift_x, shift_y = np.random.uniform(-1.0, 1.0, 4) * (
+            math.radians(ranges.rotation),
+            ranges.scale,
+            ranges.translation * width,
+            ranges.translation * width,
+        )
+        affine = centered_affine((height, width), angle, 1.0 + scale, (shift_x, shift_y))
+        bend = _draw_elastic((height, width), ranges.elastic * width) if ranges.elastic else None
+        return DeformTransform((height, width), affine, bend)
+
+
+class DeformTransform(T.Transform):
+    """Take each pixel of the result from ``affine`` of its place, plus ``bend`` there.
+
+    Images are interpolated linearly, masks by the nearest pixel; outside of the picture is the darkest value.
+    """
+
+    def __init__(self, size: tuple[int, int], affine: npt.NDArray[np.float64], bend: Field | None = None) -> None:
+        """Keep the map from the result to the source.
+
+        Args:
+            size: Height and width of the picture, which stay.
+            affine: ``(2, 3)``, from x, y of the result to x, y of the source, in pixels; (0, 0) is the middle of the
+                first pixel.
+            bend: float32 ``(H, W, 2)``, x and y in pixels, added to that; None: nothing.
+        """
+        super().__init__()
+        self.size, self.affine, self.bend = size, affine, bend
+
+    def apply_image(self, img: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the image ``(H, W)`` or ``(H, W, C)`` deformed."""
+        return self._warp(img, cv2.INTER_LINEAR)
+
+    def apply_segmentation(self, segmentation: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the mask ``(H, W)`` deformed, without new values."""
+        stored = segmentation.astype(np.uint8) if segmentation.dtype == bool else segmentation
+        return self._warp(stored, cv2.INTER_NEAREST).astype(segmentation.dtype, copy=False)
+
+    def apply_coords(self, coords: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return where points ``(N, 2)`` of the source come to lie: x, y, (0, 0) the corner of the first pixel.
+
+        The bent map is inverted by fixed-point iteration, which converges as the map has no fold.
+        """
+        goal = np.asarray(coords, np.float64).reshape(-1, 2) - 0.5
+        linear, offset = self.affine[:, :2], self.affine[:, 2]
+        inverse = np.linalg.inv(linear)
+        points: npt.NDArray[np.float64] = (goal - offset) @ inverse.T
+        for _ in range(_ROUNDS if self.bend is not None and len(points) else 0):
+            points = (goal - offset - self._bend_at(points)) @ inverse.T
+        return points + 0.5
+
+    def _warp(self, picture: npt.NDArray[Any], interpolation: int) -> npt.NDArray[Any]:
+        if self.bend is None:
+            flags = interpolation | cv2.WARP_INVERSE_MAP
+            size = self.size[::-1]
+            return cv2.warpAffine(picture, self.affine, size, flags=flags, borderValue=_DARKEST)
+        return cv2.remap(picture, *self._maps(), interpolation, borderMode=cv2.BORDER_CONSTANT, borderValue=_DARKEST)
+
+    def _maps(self) -> tuple[Field, Field]:
+        assert self.bend is not None
+        x, y = np.arange(self.size[1], dtype=np.float32), np.arange(self.size[0], dtype=np.float32)[:, None]
+        (a, b, c), (d, e, f) = self.affine.astype(np.float32)
+        return self.bend[..., 0] + (a * x + b * y + c), self.bend[..., 1] + (d * x + e * y + f)
+
+    def _bend_at(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        assert self.bend is not None
+        x, y = points.astype(np.float32).T[:, None]  # one row of points
+        found = cv2.remap(self.bend, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(found[0], np.float64)
+
+
+def centered_affine(
+    size: tuple[int, int], angle: float, scale: float, shift: tuple[float, float]
+) -> npt.NDArray[np.float64]:
+    """Return the map from the result to the source of a turn and growth about the middle, then a shift.
+
+    Args:
+        size: Height and width.
+        angle: Radians, clockwise as the picture is seen.
+        scale: Above 1 the patient grows.
+        shift: x and y in pixels, to the right and down.
+
+    Returns:
+        float64 ``(2, 3)``.
+    """
+    middle = np.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
+    cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale
+    linear = np.array([[cosine, sine], [-sine, cosine]])
+    return np.column_stack([linear, middle - linear @ (middle + shift)])
+
+
+def _draw_elastic(size: tuple[int, int], reach: float) -> Field:
+    """Draw a field of cubic B-splines (Rueckert et al., IEEE TMI 18, 1999); no value exceeds ``reach``, in pixels."""
+    spacing = size[1] * GRID_SHARE
+    rows, columns = (_spline_weights(length, spacing) for length in size)
+    points = np.random.uniform(-reach, reach, (2, rows.shape[1], columns.shape[1])).astype(np.float32)
+    return np.ascontiguousarray(np.moveaxis(rows @ points @ columns.T, 0, -1))
+
+
+def _spline_weights(length: int, spacing: float) -> Field:
+    """Return the weights of the control points for each pixel of an axis, float32 ``(length, points)``, of sum 1."""
+    place = np.arange(length) / spacing
+    first = place.astype(np.int64)
+    t = place - first
+    parts = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
+    weights = np.zeros((length, int(first[-1]) + 4), np.float32)
+    for number, part in enumerate(parts):
+        weights[np.arange(length), first + number] = part / 6
+    return weights
