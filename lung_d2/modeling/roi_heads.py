@@ -44,6 +44,10 @@ class LungROIHeads(StandardROIHeads):  # type: ignore[misc]
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, torch.Tensor]]:
         """Return proposals or detections, and in training the weighted losses."""
         instances, losses = super().forward(*args, **kwargs)
+        if "loss_cls" in losses and not losses["loss_cls"].requires_grad:
+            # Detectron2's sigmoid loss of no proposal is a constant, and distributed training waits for a gradient of
+            # every parameter.
+            losses["loss_cls"] = losses["loss_cls"] + 0.0 * _total(self.box_predictor.cls_score)
         return instances, {name: loss * self.loss_weights[name] for name, loss in losses.items()}
 
     @torch.no_grad()
@@ -70,3 +74,7 @@ class LungROIHeads(StandardROIHeads):  # type: ignore[misc]
         """Drop what would be drawn as background and lies mostly inside ``region``, bool ``(H, W)``."""
         _, labels = self.proposal_matcher(pairwise_iou(lesions.gt_boxes, proposals.proposal_boxes))
         return proposals[(labels != 0) | ~mostly_inside(proposals.proposal_boxes, region)]
+
+
+def _total(layer: torch.nn.Module) -> torch.Tensor:
+    return torch.stack([parameter.sum() for parameter in layer.parameters()]).sum()
