@@ -7,6 +7,7 @@ from typing import Any
 
 from detectron2.engine import HookBase, hooks
 
+from lung_d2.engine.checkpoint import LungCheckpointer
 from lung_d2.engine.curves import draw_training_curves
 
 
@@ -35,6 +36,19 @@ class BestCheckpoint(hooks.BestCheckpointer):  # type: ignore[misc]
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the state of a checkpoint."""
         self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
+
+
+class RawCheckpoint(HookBase):  # type: ignore[misc]
+    """Save the last weights as ``model_final_raw`` at the end, beside their average, to be compared with it."""
+
+    def __init__(self, checkpointer: LungCheckpointer) -> None:
+        """Keep what saves the weights alone."""
+        self.checkpointer = checkpointer
+
+    def after_train(self) -> None:
+        """Save, unless the run failed."""
+        if self.trainer.iter + 1 >= self.trainer.max_iter:
+            self.checkpointer.save("model_final_raw")
 
 
 class CurvePicture(HookBase):  # type: ignore[misc]

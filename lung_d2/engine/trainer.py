@@ -21,9 +21,10 @@ from lung_d2.data.mapper import CTDatasetMapper
 from lung_d2.data.register import check_registered
 from lung_d2.engine.checkpoint import LungCheckpointer
 from lung_d2.engine.convergence import ConvergenceStop, build_convergence_rule
-from lung_d2.engine.hooks import BestCheckpoint, CurvePicture, LastCheckpoint
+from lung_d2.engine.ema import build_weight_average
+from lung_d2.engine.hooks import BestCheckpoint, CurvePicture, LastCheckpoint, RawCheckpoint
 from lung_d2.engine.precision import build_step
-from lung_d2.errors import ConfigError, TrainingError
+from lung_d2.errors import CheckpointError, ConfigError, TrainingError
 from lung_d2.evaluation.coco import LungCOCOEvaluator
 
 if TYPE_CHECKING:
@@ -53,17 +54,24 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         self.train_loader: TrainLoader = build_train_loader(cfg, self.seed)
+        self.average = build_weight_average(cfg, model)
+        self.checkpointer = self._build_checkpointer(model)
         model = _distribute(model)
         self._trainer = build_step(
             model, self.train_loader, optimizer, mixed=cfg.SOLVER.AMP.ENABLED, device=torch.device(cfg.MODEL.DEVICE)
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = LungCheckpointer(
-            model, cfg.OUTPUT_DIR, allow_partial=True, settings=input_settings(cfg), trainer=weakref.proxy(self)
-        )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
+
+    def _build_checkpointer(self, model: torch.nn.Module) -> LungCheckpointer:
+        # What a checkpoint calls "model" is what is evaluated, so that whoever loads it needs to know of no average.
+        states: dict[str, Any] = {"trainer": weakref.proxy(self)}
+        if self.average is not None:
+            model, states["raw_model"] = self.average.averaged, model
+        settings = input_settings(self.cfg)
+        return LungCheckpointer(model, self.cfg.OUTPUT_DIR, allow_partial=True, settings=settings, **states)
 
     def build_hooks(self) -> list[HookBase | None]:
         """Return the hooks; those that decide come before those that save, and those that log come last."""
@@ -72,24 +80,28 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
         built: list[HookBase | None] = [
             hooks.IterationTimer(),
             hooks.LRScheduler(),
+            self.average,
             ConvergenceStop(rule) if rule else None,
             hooks.EvalHook(period, lambda: self.evaluate()),
         ]
         if comm.is_main_process():
-            best = LungCheckpointer(
-                self.checkpointer.model, cfg.OUTPUT_DIR, tag_last=False, settings=self.checkpointer.settings
-            )
+            best = self._weights_alone(self.checkpointer.model)
             built += [
                 BestCheckpoint(period, best, cfg.TEST.BEST_METRIC) if cfg.DATASETS.TEST else None,
                 LastCheckpoint(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=1),
+                RawCheckpoint(self._weights_alone(self.average.model)) if self.average else None,
                 hooks.PeriodicWriter(self.build_writers(), period=_LOG_PERIOD),
                 CurvePicture(cfg.OUTPUT_DIR, period),
             ]
         return built
 
+    def _weights_alone(self, model: torch.nn.Module) -> LungCheckpointer:
+        settings = self.checkpointer.settings
+        return LungCheckpointer(model, self.cfg.OUTPUT_DIR, tag_last=False, settings=settings)
+
     def evaluate(self) -> Mapping[str, Any]:
-        """Evaluate on ``DATASETS.TEST`` and remember the results."""
-        self._last_eval_results = self.test(self.cfg, self.model)
+        """Evaluate on ``DATASETS.TEST``, by the average of the weights where there is one; remember the results."""
+        self._last_eval_results = self.test(self.cfg, self.average.averaged if self.average else self.model)
         return self._last_eval_results
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -97,6 +109,8 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
         if resume and not self.checkpointer.has_checkpoint():
             logger.info("no checkpoint in %s: training starts at iteration 0", self.cfg.OUTPUT_DIR)
         super().resume_or_load(resume)
+        if self.average is not None and self.start_iter == 0:
+            self.average.start_from_average()
         self.train_loader.start_iter = self.start_iter
 
     def train(self) -> Mapping[str, Any] | None:
@@ -137,11 +151,23 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
                 self.after_train()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return Detectron2's state and the seed of the run."""
-        return super().state_dict() | {"seed": self.seed}
+        """Return Detectron2's state, the seed of the run, and whether its weights are averaged."""
+        return super().state_dict() | {"seed": self.seed, "averaged": self.average is not None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint; the run goes on with the seed it began with."""
+        """Take up a checkpoint; the run goes on with the seed it began with.
+
+        Raises:
+            CheckpointError: Only one of both, the run and the config, averages the weights.
+        """
+        averaged = state.get("averaged", False)
+        if averaged != (self.average is not None):
+            raise CheckpointError(
+                self.cfg.OUTPUT_DIR,
+                found=f"a run with SOLVER.EMA.ENABLED {averaged}",
+                expected=f"{not averaged}, as the config says",
+                remedy="resume it with the config that it began with, or start another from its weights",
+            )
         super().load_state_dict(state)
         self.seed = self.train_loader.sampler.seed = state.get("seed", self.seed)
 

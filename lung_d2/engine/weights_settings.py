@@ -1,0 +1,119 @@
+"""What of a config belongs to the weights: it travels with them, and has to be the same wherever they are used."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from lung_d2.config import input_settings
+from lung_d2.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+_FREE = re.compile(
+    r"MODEL\.(WEIGHTS|DEVICE|LOAD_PROPOSALS|BACKBONE\.FREEZE_AT|CT_BACKBONE\..*)"
+    r"|.*(LOSS|_THRESH|TOPK|SMOOTH_L1_BETA|BATCH_SIZE_PER_IMAGE|POSITIVE_FRACTION|IOU_LABELS|PROPOSAL_APPEND_GT"
+    r"|TRAIN_ON_PRED_BOXES|MIN_SIZE|FED_LOSS).*"
+)
+"""Keys under MODEL that leave the network what it is: what is trained of it and how, and what is kept of its output."""
+
+_BOUNDS = (
+    (re.compile(r"INPUT\..*SIZE.*"), 4096),  # pixels
+    (re.compile(r".*POOLER_RESOLUTION"), 256),  # pixels
+    (re.compile(r".*\.NUM_(CONV|FC|STACKED_CONVS)|.*\.CONV_DIMS"), 4096),  # layers, channels
+    (re.compile(r"TEST\..*"), 10_000),  # detections
+    (re.compile(r"MODEL\..*"), 1 << 16),
+)
+_MACHINE_KEYS = ("OUTPUT_DIR", "MODEL.WEIGHTS", "MODEL.DEVICE")
+_ABSOLUTE = re.compile(r"(?<![\w.:/\\-])/[\w.~-]|(?<!\w)[A-Za-z]:[\\/]\w|\\\\\w|(?<!\w)~[\w.-]*/|\bfile:", re.ASCII)
+
+
+def bound_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Return the keys that have to be the same wherever the weights of a model are used.
+
+    Returns:
+        Values by key: those of :func:`lung_d2.config.input_settings`, and every key under ``MODEL`` but those that
+        say how it is trained or what is kept of its output. A key that is new is among them, unless named here.
+    """
+    model = {key: value for key, value in _leaves(cfg) if key.startswith("MODEL.") and not _FREE.fullmatch(key)}
+    return {**model, **input_settings(cfg)}
+
+
+def portable_config(cfg: CfgNode) -> str:
+    """Return the whole config as YAML that fits any machine.
+
+    Keys that are folders, files or devices, or that hold an absolute path or the path of a file, get their default.
+    """
+    from detectron2.config import get_cfg
+
+    from lung_d2.config import add_lung_config
+
+    defaults, plain = get_cfg(), cfg.clone()
+    add_lung_config(defaults)
+    plain.defrost()
+    known = dict(_leaves(defaults))
+    for key, value in _leaves(plain):
+        if key in _MACHINE_KEYS or any(names_place(text) for text in _texts(value)):
+            parent, _, leaf = key.rpartition(".")
+            node = plain
+            for part in filter(None, parent.split(".")):
+                node = node[part]
+            node[leaf] = known[key]
+    plain.MODEL.WEIGHTS = ""
+    return yaml.dump(yaml.safe_load(plain.dump()), Dumper=_PlainDumper)
+
+
+def names_place(text: str) -> bool:
+    """Return whether a text holds an absolute path, or is the path of a file in a folder."""
+    return bool(_ABSOLUTE.search(text)) or ("/" in text and bool(PurePath(text).suffix) and " " not in text)
+
+
+def check_bounds(cfg: CfgNode, where: object) -> None:
+    """Refuse numbers that no model needs and that would fill the memory, where a config comes of any source.
+
+    Raises:
+        CheckpointError: Naming the key.
+    """
+    for key, value in _leaves(cfg):
+        bound = next((bound for keys, bound in _BOUNDS if keys.fullmatch(key)), None)
+        worst = max((abs(number) for number in _numbers(value)), default=0)
+        if bound is not None and worst > bound:
+            raise CheckpointError(
+                str(where), found=f"{key} {worst:g}", expected=f"at most {bound}", remedy="do not trust this file"
+            )
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Writes what stands twice twice: a reader refuses aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _leaves(node: CfgNode, above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, type(node)):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _texts(one)
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _numbers(one)
