@@ -20,6 +20,7 @@ from lung_d2 import load_config, register_lung_datasets
 from lung_d2.categories import CATEGORIES
 from lung_d2.command_line import run_tool
 from lung_d2.data import CTDatasetMapper
+from lung_d2.data.augment.donors import DonorPool
 from lung_d2.data.folders import create_folder
 from lung_d2.data.register import check_registered
 from lung_d2.errors import OutputError
@@ -59,8 +60,9 @@ def main() -> None:
     cfg = load_config(args.config_file, args.opts)
     name = args.dataset or cfg.DATASETS.TRAIN[0]
     check_registered([name])
-    records = choose_records(DatasetCatalog.get(name), args.count, args.seed)
-    shown, trained = CTDatasetMapper(cfg, is_train=False), CTDatasetMapper(cfg, is_train=True)
+    every = DatasetCatalog.get(name)
+    records = choose_records(every, args.count, args.seed)
+    shown, trained = CTDatasetMapper(cfg, is_train=False), CTDatasetMapper(cfg, is_train=True, donors=DonorPool(every))
     unchanged = CTDatasetMapper(**(CTDatasetMapper.from_config(cfg, is_train=True) | plain(shown)))
     np.random.seed(args.seed)  # Detectron2's augmentations draw from numpy's global state
     rows = [
@@ -73,7 +75,7 @@ def main() -> None:
 
 def plain(mapper: CTDatasetMapper) -> dict[str, Any]:
     """Return what makes a training mapper give the images of ``mapper``, which tests."""
-    return {"augmentations": mapper.augmentations.augs, "hu_jitter": 0.0}
+    return {"augmentations": mapper.augmentations.augs, "hu_jitter": 0.0, "intensity": None, "copy_paste": None}
 
 
 def choose_records(records: Sequence[Record], count: int, seed: int) -> list[Record]:
