@@ -191,6 +191,8 @@ def test_base_that_would_be_fetched_is_refused(tmp_path: Path) -> None:
         ("MODEL.MASK_ON", False),
         ("MODEL.DEVICE", "gpu"),
         ("MODEL.META_ARCHITECTURE", "NoSuchNet"),
+        ("MODEL.BACKBONE.NAME", "build_no_such_backbone"),
+        ("MODEL.FPN.ATTENTION.REDUCTION", 0),
         ("MODEL.PROPOSAL_GENERATOR.NAME", "NoSuchRPN"),
         ("MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"),  # which our mapper would not bring
         ("MODEL.ROI_HEADS.NUM_CLASSES", 5),

@@ -6,6 +6,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, build_backbone
 from detectron2.modeling.backbone.fpn import build_resnet_fpn_backbone
 
+from lung_d2.errors import ConfigError
 from lung_d2.modeling import AttentionFPN
 from lung_d2.modeling.attention import ChannelAttention, SpatialAttention
 from tiny import tiny_config
@@ -125,6 +126,12 @@ def test_parts_are_switched_by_their_keys(tmp_path, channel, spatial, expected):
     assert all(set(dict(level.named_children())) == expected for level in backbone.attention.values())
     if channel:
         assert backbone.attention["p2"].channel.squeeze.out_channels == 32 // 4
+
+
+def test_attention_to_nothing_is_refused(tmp_path):
+    """It would be measured, and be the standard pyramid."""
+    with pytest.raises(ConfigError, match=r"MODEL\.FPN\.ATTENTION\.CHANNEL: False"):
+        config(tmp_path, "MODEL.FPN.ATTENTION.CHANNEL", False, "MODEL.FPN.ATTENTION.SPATIAL", False)
 
 
 def test_levels_are_gated_apart_after_they_are_summed(tmp_path):
