@@ -1,0 +1,202 @@
+"""A real CT as a place for phantom lesions: where its lungs and vessels are, how sharp and noisy it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+from lung_d2.ct.lungs import find_lungs
+from lung_d2.ct.volume import CTVolume
+from lung_d2.errors import GeometryError, InputError
+from lung_d2.phantom.insert_measure import RIM_MM, measure_blood_hu, measure_blur_mm, measure_noise_hu
+from lung_d2.phantom.insert_vessels import VESSEL_HU, Vessels
+from lung_d2.phantom.lungs import LungMap
+from lung_d2.phantom.shapes import Plane
+
+GRID_MM = 4.0
+THICKEST_MM = 5.0
+"""A dilated bronchus of 6 to 12 mm fills no voxel of thicker slices."""
+LEAST_ML = 300.0
+"""Less lung than this leaves no room."""
+MOST_BLOOD_HU = 130.0
+"""Blood has 30 to 60 HU, anaemic to polycythaemic; with contrast medium 150 and more."""
+AXIAL_COSINE = 0.8
+"""Cosine of the largest tilt of the slices, about 37 degrees; gantries tilt by 30."""
+AERATED_HU = -650.0
+"""The median of a lung without disease is below this; deep expiration reaches -700 HU."""
+
+
+@dataclass(frozen=True, eq=False)
+class RealLung:
+    """A CT into which lesions can be inserted. Positions: x to the left, y to the back, z to the head, mm.
+
+    Of tilted slices x, y and z run along the volume's own axes, so that shapes are sheared with it.
+
+    Attributes:
+        volume: The CT.
+        labels: The lung field, uint8 ``[Z, Y, X]``: 0 outside, 1 right, 2 left.
+        axes: Coordinates of columns, rows and slices, float64.
+        lungs: The lungs on a coarse grid, with the depth under the pleura.
+        vessels: The vessels in them.
+        lung_hu: Median of the lungs, HU.
+        blur_mm: Standard deviation of the scanner's point spread, mm.
+        noise_hu: Standard deviation of the noise, HU.
+    """
+
+    volume: CTVolume
+    labels: np.ndarray = field(repr=False)
+    axes: tuple[np.ndarray, np.ndarray, np.ndarray] = field(repr=False)
+    lungs: LungMap = field(repr=False)
+    vessels: Vessels = field(repr=False)
+    lung_hu: float
+    blur_mm: float
+    noise_hu: float
+
+    @property
+    def pixel_mm(self) -> float:
+        """The smaller side of a pixel, mm."""
+        return min(self.volume.spacing_mm[1:])
+
+    def plane(self, slice_index: int) -> Plane:
+        """Return the plane of a slice."""
+        x, y, z = self.axes
+        return Plane(x.astype(np.float32)[None], y.astype(np.float32)[:, None], float(z[slice_index]), self.pixel_mm)
+
+    def side_of(self, point: tuple[float, float, float]) -> int:
+        """Return the label of the lung nearest to a point in its slice, 1 right or 2 left."""
+        column, row, index = (round(value) for value in self._index(point))
+        labels = self.labels[min(max(index, 0), len(self.labels) - 1)]
+        rows, columns = np.nonzero(labels)
+        if not len(rows):
+            return 1
+        nearest = int(np.argmin((rows - row) ** 2 + (columns - column) ** 2))
+        return int(labels[rows[nearest], columns[nearest]])
+
+    def to_lps(self, point: tuple[float, float, float]) -> tuple[float, float, float]:
+        """Return a position in LPS mm; the same but for tilted slices."""
+        x, y, z, _ = self.volume.affine_lps @ np.array([*self._index(point), 1.0])
+        return float(x), float(y), float(z)
+
+    def _index(self, point: tuple[float, float, float]) -> list[float]:
+        """Return column, row and slice of a position."""
+        return [float((at - axis[0]) / (axis[1] - axis[0])) for at, axis in zip(point, self.axes, strict=True)]
+
+
+def prepare_lung(volume: CTVolume) -> RealLung:
+    """Find out where in a CT lesions can go.
+
+    Args:
+        volume: A chest CT without disease of the lungs; HU.
+
+    Returns:
+        The CT with all that insertion asks of it.
+
+    Raises:
+        GeometryError: Its slices are too few, too thick or not axial.
+        InputError: It shows no lungs, too little of them or dense ones, or was taken with contrast medium.
+    """
+    where = _name(volume)
+    axes = _axes(volume, where)
+    labels = find_lungs(volume).labels
+    lung_hu = _check_lungs(volume, labels, where)
+    pixel_mm = min(volume.spacing_mm[1:])
+    blood_hu = measure_blood_hu(volume.hu, labels, pixel_mm)
+    if blood_hu > MOST_BLOOD_HU:
+        raise InputError(
+            where,
+            found=f"vessels of {blood_hu:.0f} HU, as with contrast medium",
+            expected=f"at most {MOST_BLOOD_HU:.0f} HU",
+            remedy="take a CT without contrast medium",
+        )
+    lungs = _map_lungs(labels, axes, volume.spacing_mm)
+    return RealLung(
+        volume=volume,
+        labels=labels,
+        axes=axes,
+        lungs=lungs,
+        vessels=_find_vessels(volume, labels, axes, lungs),
+        lung_hu=lung_hu,
+        blur_mm=measure_blur_mm(volume.hu, labels, pixel_mm),
+        noise_hu=measure_noise_hu(volume.hu, labels),
+    )
+
+
+def _name(volume: CTVolume) -> str:
+    return f"series {volume.series_instance_uid}" if volume.series_instance_uid else f"series {volume.series_hash}"
+
+
+def _axes(volume: CTVolume, where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    if len(volume.hu) < 2 or volume.spacing_mm[0] > THICKEST_MM:
+        raise GeometryError(
+            where,
+            found=f"{len(volume.hu)} slice(s), {volume.spacing_mm[0]:.3g} mm apart",
+            expected=f"several, at most {THICKEST_MM:g} mm apart",
+            remedy="take a series of thinner slices",
+        )
+    matrix = volume.affine_lps[:3, :3]
+    along = np.diag(matrix) / np.linalg.norm(matrix, axis=0)
+    if np.abs(along).min() < AXIAL_COSINE:
+        raise GeometryError(where, found="slices that are not axial", remedy="take an axial series")
+    z, y, x = volume.hu.shape
+    first, last = volume.affine_lps[:3, 3], (z, y, x)
+    columns, rows, slices = (
+        first[axis] + np.sign(along[axis]) * volume.spacing_mm[2 - axis] * np.arange(last[2 - axis])
+        for axis in range(3)
+    )
+    return columns, rows, slices
+
+
+def _check_lungs(volume: CTVolume, labels: np.ndarray, where: str) -> float:
+    """Refuse too little or dense lung; return its median HU."""
+    count = int(np.count_nonzero(labels))
+    ml = count * float(np.prod(volume.spacing_mm)) / 1000.0
+    if ml < LEAST_ML:
+        raise InputError(
+            where,
+            found=f"{ml:.0f} ml of lung",
+            expected=f"{LEAST_ML:.0f} ml or more",
+            remedy="take a chest CT that shows the lungs",
+        )
+    median = float(np.median(volume.hu[labels > 0]))
+    if median > AERATED_HU:
+        raise InputError(
+            where,
+            found=f"lungs of {median:.0f} HU",
+            expected=f"below {AERATED_HU:.0f} HU, as without disease",
+            remedy="take a CT of healthy lungs",
+        )
+    return median
+
+
+def _map_lungs(
+    labels: np.ndarray, axes: tuple[np.ndarray, np.ndarray, np.ndarray], spacing_mm: tuple[float, float, float]
+) -> LungMap:
+    """Take every few voxels of the lung field, with their depth."""
+    steps = [max(1, round(GRID_MM / mm)) for mm in spacing_mm]
+    inside = labels[:: steps[0], :: steps[1], :: steps[2]] > 0
+    # Not padded: where the scan ends, the lung goes on.
+    depth = ndimage.distance_transform_edt(inside, [step * mm for step, mm in zip(steps, spacing_mm, strict=True)])
+    z, y, x = np.nonzero(inside)
+    points = np.stack([axes[0][x * steps[2]], axes[1][y * steps[1]], axes[2][z * steps[0]]], axis=1)
+    return LungMap(points.astype(np.float32), depth[inside].astype(np.float32))
+
+
+def _find_vessels(
+    volume: CTVolume, labels: np.ndarray, axes: tuple[np.ndarray, np.ndarray, np.ndarray], lungs: LungMap
+) -> Vessels:
+    """Find the dense voxels away from the pleura, slice by slice: distances in all of a large volume take gigabytes."""
+    pixel_mm = min(volume.spacing_mm[1:])
+    size = 2 * round(RIM_MM / pixel_mm) + 1
+    rim = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    points, depths = [np.zeros((0, 3))], [np.zeros(0)]
+    for index in np.flatnonzero(labels.any(axis=(1, 2))):
+        inner = cv2.erode((labels[index] > 0).astype(np.uint8), rim)
+        dense = inner & (cv2.medianBlur(volume.hu[index], 3) > VESSEL_HU)
+        depth = cv2.distanceTransform(dense, cv2.DIST_L2, 5)
+        y, x = np.nonzero(dense)
+        points.append(np.stack([axes[0][x], axes[1][y], np.full(len(x), axes[2][index])], axis=1))
+        depths.append(depth[y, x] * pixel_mm)
+    return Vessels(np.concatenate(points), np.concatenate(depths), lungs.points.mean(axis=0))
