@@ -13,24 +13,18 @@ import numpy as np
 from detectron2.structures import BoxMode
 
 from lung_d2.data.annotations import encode_mask
-from lung_d2.data.augment.cutouts import (
-    Cutout,
-    DonorSlice,
-    Mask,
-    Plane,
-    Record,
-    Window,
-    blend_px,
-    box_of,
-    lung_level,
-    sort_masks,
-)
+from lung_d2.data.augment.cutouts import Cutout, DonorSlice, Record, blend_px, box_of, sort_masks
 from lung_d2.data.augment.lung_air import estimate_lung
+from lung_d2.data.augment.lung_values import Mask, Plane, Window, lung_level, lung_noise
 
 INSIDE_SHARE = 0.9
 """Least share of a lesion that has to lie in the lung; what lies outside is cut off."""
 TRIES = 16
 """Places that are tried for a lesion before it is left out."""
+DONORS = 3
+"""Slices that are looked at for lesions before none is copied."""
+NOISE_RATIO = 1.5
+"""Most by which the noise of two slices may differ: a speckled patch in a smooth lung would give the copy away."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +59,13 @@ class CopyPaste:
         Returns:
             The planes, new where something was copied.
         """
-        if np.random.random() >= self.probability or (found := draw_donor(record)) is None:
+        if np.random.random() >= self.probability:
             return planes
         target = _Target.of(record, planes)
-        donor = DonorSlice.of(found, read_planes(found)) if target.lung.any() else None
-        if donor is None or not donor.cutouts:
+        drawn = (draw_donor(record) for _ in range(DONORS if target.lung.any() else 0))
+        donors = (DonorSlice.of(one, read_planes(one)) for one in drawn if one is not None)
+        donor = next((one for one in donors if one.cutouts and target.is_as_noisy_as(one)), None)
+        if donor is None:
             return planes
         most = min(self.max_lesions, len(donor.cutouts))
         for index in np.random.permutation(len(donor.cutouts))[: np.random.randint(1, most + 1)]:
@@ -107,6 +103,7 @@ class _Target:
         crowds: Undecided regions, which stay as they are; ``lung`` leaves them out, so that nothing comes upon them.
         lung: bool ``(H, W)``.
         lesions: bool ``(H, W)``, all lesions.
+        noise: Standard deviation in the healthy lung.
     """
 
     planes: list[Plane]
@@ -114,13 +111,21 @@ class _Target:
     crowds: list[Record]
     lung: Mask
     lesions: Mask
+    noise: float | None
 
     @classmethod
     def of(cls, record: Record, planes: list[Plane]) -> _Target:
         decided, lesions, undecided = sort_masks(record, planes[0].shape)
         crowds = [annotation for annotation in record["annotations"] if annotation.get("iscrowd", 0)]
-        lung = estimate_lung(planes[len(planes) // 2], lesions) & ~undecided
-        return cls(list(planes), decided, crowds, lung, lesions)
+        middle = planes[len(planes) // 2]
+        lung = estimate_lung(middle, lesions) & ~undecided
+        return cls(list(planes), decided, crowds, lung, lesions, lung_noise(middle, lung & ~lesions))
+
+    def is_as_noisy_as(self, donor: DonorSlice) -> bool:
+        """Say whether a lesion of this slice would not be told by its noise; so where that is unknown."""
+        if not self.noise or not donor.noise:
+            return True
+        return max(self.noise, donor.noise) <= NOISE_RATIO * min(self.noise, donor.noise)
 
     def receive(self, cutout: Cutout, given: list[Plane], levels: list[float], place: Window) -> None:
         """Blend a lesion in, and take what it hides from the masks of the others."""

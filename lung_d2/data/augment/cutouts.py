@@ -11,19 +11,15 @@ import numpy.typing as npt
 
 from lung_d2.data.annotations import decode_mask
 from lung_d2.data.augment.lung_air import estimate_lung
+from lung_d2.data.augment.lung_values import Mask, Plane, Window, lung_level, lung_noise
 
-Mask = npt.NDArray[np.bool_]
-Plane = npt.NDArray[Any]
 Record = dict[str, Any]
-Window = tuple[slice, slice]
 
 LEAST_PX = 16
 """Lesions of fewer pixels are not copied: blended, nothing is left of them."""
 MARGIN_BLENDS = 4
 """Margin around a cutout, in widths of the soft border."""
 _BLEND_SHARE = 0.004
-_NEAR_PX = 8
-_LEAST_LUNG_PX = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,23 +66,26 @@ class DonorSlice:
         cutouts: Its lesions that can be lent.
         levels: For each cutout, the median of the lung around it in each plane; zeros for planes in HU, whose values
             mean the same everywhere.
+        noise: Standard deviation in the healthy lung, see :func:`lung_noise`.
     """
 
     planes: list[Plane]
     cutouts: list[Cutout]
     levels: list[list[float]]
+    noise: float | None
 
     @classmethod
     def of(cls, record: Record, planes: list[Plane]) -> DonorSlice:
         """Cut the lesions out of a slice; undecided regions, and what overlaps them, stay."""
         decided, lesions, undecided = sort_masks(record, planes[0].shape)
-        lung = estimate_lung(planes[len(planes) // 2], lesions)
+        middle = planes[len(planes) // 2]
+        lung = estimate_lung(middle, lesions)
         margin = MARGIN_BLENDS * blend_px(planes[0])
         cut = [_cut(annotation, mask, lung, margin) for annotation, mask in decided if mask.sum() >= LEAST_PX]
         cutouts = [one for one in cut if not (one.footprint & undecided[one.window]).any()]
         healthy = lung & ~lesions & ~undecided
         levels = [[lung_level(plane, healthy, one.window) for plane in planes] for one in cutouts]
-        return cls(planes, cutouts, levels)
+        return cls(planes, cutouts, levels, lung_noise(middle, healthy))
 
 
 def sort_masks(record: Record, shape: tuple[int, ...]) -> tuple[list[tuple[Record, Mask]], Mask, Mask]:
@@ -105,20 +104,6 @@ def sort_masks(record: Record, shape: tuple[int, ...]) -> tuple[list[tuple[Recor
             decided.append((annotation, mask))
             lesions |= mask
     return decided, lesions, undecided
-
-
-def lung_level(plane: Plane, healthy: Mask, window: Window) -> float:
-    """Return the median of the healthy lung around a window, in grey levels; 0 for a plane in HU.
-
-    Grey levels of two slices without HU have no common scale: bringing lung to lung gives them one.
-    """
-    if plane.dtype != np.uint8:
-        return 0.0
-    rows, columns = (slice(max(one.start - _NEAR_PX, 0), one.stop + _NEAR_PX) for one in window)
-    near = plane[rows, columns][healthy[rows, columns]]
-    if len(near) < _LEAST_LUNG_PX:
-        near = plane[healthy] if healthy.any() else plane[window]
-    return float(np.median(near))
 
 
 def blend_px(plane: Plane) -> int:

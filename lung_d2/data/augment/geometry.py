@@ -20,7 +20,7 @@ MAX_ELASTIC = 0.08
 """Largest displacement without a fold: 0.48 of the control points' distance (Choi and Lee, Graphical Models 62, 2000,
 for cubic B-splines in two dimensions)."""
 _ROUNDS, _CLOSE_PX = 50, 0.01  # of the fixed-point iteration, which takes about 5 rounds
-_DARKEST = 0
+_AIR_PERCENT = 10  # of the rim of a picture, in ascending order, is air however far the body reaches
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,22 @@ class RandomDeformation(T.Augmentation):
         )
         affine = centered_affine((height, width), angle, 1.0 + scale, (shift_x, shift_y))
         bend = _draw_elastic((height, width), ranges.elastic * width) if ranges.elastic else None
-        return DeformTransform((height, width), affine, bend)
+        return DeformTransform((height, width), affine, bend, fill=_rim_level(image))
 
 
 class DeformTransform(T.Transform):
     """Take each pixel of the result from ``affine`` of its place, plus ``bend`` there.
 
-    Images are interpolated linearly, masks by the nearest pixel; outside of the picture is the darkest value.
+    Images are interpolated linearly, masks by the nearest pixel.
     """
 
-    def __init__(self, size: tuple[int, int], affine: npt.NDArray[np.float64], bend: Field | None = None) -> None:
+    def __init__(
+        self,
+        size: tuple[int, int],
+        affine: npt.NDArray[np.float64],
+        bend: Field | None = None,
+        fill: float = 0.0,
+    ) -> None:
         """Keep the map from the result to the source.
 
         Args:
@@ -82,18 +88,19 @@ class DeformTransform(T.Transform):
             affine: ``(2, 3)``, from x, y of the result to x, y of the source, in pixels; (0, 0) is the middle of the
                 first pixel.
             bend: float32 ``(H, W, 2)``, x and y in pixels, added to that; None: nothing.
+            fill: Value of what lies outside of the picture; that of masks is 0.
         """
         super().__init__()
-        self.size, self.affine, self.bend = size, affine, bend
+        self.size, self.affine, self.bend, self.fill = size, affine, bend, fill
 
     def apply_image(self, img: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the image ``(H, W)`` or ``(H, W, C)`` deformed."""
-        return self._warp(img, cv2.INTER_LINEAR)
+        return self._warp(img, cv2.INTER_LINEAR, self.fill)
 
     def apply_segmentation(self, segmentation: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the mask ``(H, W)`` deformed, without new values."""
         stored = segmentation.astype(np.uint8) if segmentation.dtype == bool else segmentation
-        return self._warp(stored, cv2.INTER_NEAREST).astype(segmentation.dtype, copy=False)
+        return self._warp(stored, cv2.INTER_NEAREST, 0.0).astype(segmentation.dtype, copy=False)
 
     def apply_coords(self, coords: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return where points ``(N, 2)`` of the source come to lie: x, y, (0, 0) the corner of the first pixel.
@@ -110,12 +117,12 @@ class DeformTransform(T.Transform):
                 break
         return points + 0.5
 
-    def _warp(self, picture: npt.NDArray[Any], interpolation: int) -> npt.NDArray[Any]:
+    def _warp(self, picture: npt.NDArray[Any], interpolation: int, fill: float) -> npt.NDArray[Any]:
+        outside = (fill,) * 4  # one for each channel that OpenCV may fill
         if self.bend is None:
             flags = interpolation | cv2.WARP_INVERSE_MAP
-            size = self.size[::-1]
-            return cv2.warpAffine(picture, self.affine, size, flags=flags, borderValue=_DARKEST)
-        return cv2.remap(picture, *self._maps, interpolation, borderMode=cv2.BORDER_CONSTANT, borderValue=_DARKEST)
+            return cv2.warpAffine(picture, self.affine, self.size[::-1], flags=flags, borderValue=outside)
+        return cv2.remap(picture, *self._maps, interpolation, borderMode=cv2.BORDER_CONSTANT, borderValue=outside)
 
     @cached_property
     def _maps(self) -> tuple[Field, Field]:
@@ -129,6 +136,12 @@ class DeformTransform(T.Transform):
         x, y = points.astype(np.float32).T[:, None]  # one row of points
         found = cv2.remap(self.bend, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return np.asarray(found[0], np.float64)
+
+
+def _rim_level(image: npt.NDArray[Any]) -> float:
+    """Return the grey level of the air around the body, to go on beyond the edge of the picture with."""
+    rim = np.concatenate([image[0].ravel(), image[-1].ravel(), image[:, 0].ravel(), image[:, -1].ravel()])
+    return float(np.percentile(rim, _AIR_PERCENT))
 
 
 def centered_affine(
