@@ -262,6 +262,7 @@ def check_config(cfg: CfgNode) -> None:
         ("SOLVER.CONVERGENCE.WINDOW", lambda value: value > 0, "1 or more"),
         ("SOLVER.CONVERGENCE.PATIENCE", lambda value: value > 0, "1 or more"),
         ("SOLVER.CONVERGENCE.TOLERANCE", lambda value: 0 <= value < 1, "a share of the loss"),
+        ("TEST.AUG.MIN_SIZES", lambda value: min(value, default=0) > 0, "one or more sizes of 1 pixel or more"),
         ("TEST.BEST_METRIC", lambda value: "/" in value, "task/metric, as segm/AP50"),
     ]
     for key, is_right, expected in rules:

@@ -24,6 +24,7 @@ def train(args: argparse.Namespace) -> Mapping[str, Any] | None:
 
     from lung_d2.data import register_lung_datasets
     from lung_d2.engine import LungCheckpointer, LungTrainer
+    from lung_d2.engine.trainer import TTA_FOLDER
     from lung_d2.evaluation.catalog import find_sources
     from lung_d2.evaluation.results import RESULTS_NAME
     from lung_d2.report.evaluation_files import write_evaluation
@@ -42,11 +43,13 @@ def train(args: argparse.Namespace) -> Mapping[str, Any] | None:
         found = f"no checkpoint in {cfg.OUTPUT_DIR}" if args.resume else "no MODEL.WEIGHTS"
         raise ConfigError("--eval-only", found=found, expected="trained weights", remedy="give MODEL.WEIGHTS FILE")
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-    results = LungTrainer.test(cfg, model)
+    results, folders = dict(LungTrainer.test(cfg, model)), ["inference"]
+    if cfg.TEST.AUG.ENABLED:
+        results |= LungTrainer.test_with_tta(cfg, model)
+        folders.append(TTA_FOLDER)
     if comm.is_main_process():
-        for name in cfg.DATASETS.TEST:
-            folder = Path(cfg.OUTPUT_DIR, "inference", name)
-            write_evaluation(find_sources([name]), [folder / RESULTS_NAME], folder)
+        for folder in (Path(cfg.OUTPUT_DIR, one, name) for one in folders for name in cfg.DATASETS.TEST):
+            write_evaluation(find_sources([folder.name]), [folder / RESULTS_NAME], folder)
         verify_results(cfg, results)
     return results
 

@@ -46,8 +46,12 @@ class Crop:
         top, left = self.offset
         boxes = found.pred_boxes.tensor
         moved.pred_boxes = Boxes(boxes + boxes.new_tensor([left, top, left, top]))
-        placed = detector_postprocess(moved, *self.size).to("cpu")
-        return placed[torch.argsort(placed.scores, descending=True, stable=True)]
+        return by_falling_score(detector_postprocess(moved, *self.size).to("cpu"))
+
+
+def by_falling_score(instances: Instances) -> Instances:
+    """Return instances in the order of their scores."""
+    return instances[torch.argsort(instances.scores, descending=True, stable=True)]
 
 
 def cut_crop(

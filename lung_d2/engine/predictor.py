@@ -22,9 +22,10 @@ from lung_d2.ct.slices import image_from_planes, slice_image
 from lung_d2.data.annotations import encode_mask
 from lung_d2.data.mapper import grey_levels_from_config
 from lung_d2.engine.checkpoint import LungCheckpointer
-from lung_d2.engine.crops import Crop, batch_crops, cut_crop
+from lung_d2.engine.crops import Crop, batch_crops, by_falling_score, cut_crop
 from lung_d2.engine.lung_view import LungUse, LungView, Window
 from lung_d2.engine.model_origin import ModelOrigin
+from lung_d2.engine.tta import build_tta, without_resize
 from lung_d2.errors import ConfigError, InputError
 from lung_d2.lesions.detections import SliceDetections
 
@@ -66,6 +67,7 @@ class CTPredictor:
         channels: str = "single",
         batch_size: int | None = None,
         origin: ModelOrigin | None = None,
+        augmented: Any = None,
     ) -> None:
         """Keep a model that holds its weights.
 
@@ -77,6 +79,8 @@ class CTPredictor:
             batch_size: Slices run together, 1 or more; None: :data:`GPU_BATCH` or :data:`CPU_BATCH`. No detection
                 depends on it, but for rounding.
             origin: Where the model is from, for reports.
+            augmented: The model with test-time augmentation, which then detects instead, on whole slices; the resize
+                should keep their size.
 
         Raises:
             ConfigError: The batch size is below 1.
@@ -88,15 +92,19 @@ class CTPredictor:
         self.grey = grey
         self.channels = channels
         self.origin = origin
+        self.augmented = augmented
         backbone = getattr(model, "backbone", model)
         self.stride = getattr(backbone, "size_divisibility", 0) or LEAST_STRIDE
-        self.takes_crops = not any(isinstance(layer, GLOBAL_LAYERS) for layer in backbone.modules())
+        # Augmentation resizes what it is given by its shorter side, so that a part would come larger than the whole.
+        self.takes_crops = augmented is None and not any(
+            isinstance(layer, GLOBAL_LAYERS) for layer in backbone.modules()
+        )
         self.device = next(model.parameters()).device
         self.batch_size = batch_size or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, batch_size: int | None = None) -> dict[str, Any]:
-        """Build the model, load ``MODEL.WEIGHTS`` and read ``INPUT``.
+        """Build the model, load ``MODEL.WEIGHTS`` and read ``INPUT`` and ``TEST.AUG``.
 
         Raises:
             ConfigError: No weights are named.
@@ -106,9 +114,11 @@ class CTPredictor:
             raise ConfigError("MODEL.WEIGHTS", found="empty", expected="trained weights", remedy="name a checkpoint")
         model = build_model(cfg)
         LungCheckpointer(model, settings=input_settings(cfg)).load(cfg.MODEL.WEIGHTS)
+        images = without_resize(cfg).INPUT if cfg.TEST.AUG.ENABLED else cfg.INPUT
         return {
             "model": model,
-            "resize": T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST),
+            "resize": T.ResizeShortestEdge([images.MIN_SIZE_TEST] * 2, images.MAX_SIZE_TEST),
+            "augmented": build_tta(cfg, model) if cfg.TEST.AUG.ENABLED else None,
             "grey": grey_levels_from_config(cfg),
             "channels": cfg.INPUT.CT.CHANNELS,
             "batch_size": batch_size,
@@ -158,7 +168,9 @@ class CTPredictor:
     def view_of(self, volume: CTVolume, lungs: LungField | None = None, use: LungUse | None = None) -> LungView:
         """Return what of a volume the network looks at; the box of the lungs where nothing in it forbids that."""
         use = use or LungUse()
-        return LungView.of(volume, lungs, replace(use, crop=self.takes_crops) if use.crop is None else use)
+        if use.crop is None or self.augmented is not None:
+            use = replace(use, crop=self.takes_crops)
+        return LungView.of(volume, lungs, use)
 
     def predict_pictures(self, planes: Sequence[npt.NDArray[np.uint8]]) -> list[SliceDetections]:
         """Detect on 8-bit grey slices ``(H, W)``, for a model trained on such.
@@ -191,13 +203,20 @@ class CTPredictor:
 
     def _predict(self, crops: Iterator[Crop], view: LungView | None = None) -> Iterator[SliceDetections]:
         for batch in batch_crops(crops, self.batch_size):
-            with torch.no_grad():
-                raw = self.model.inference([{"image": crop.pixels} for crop in batch], do_postprocess=False)
-            for found, crop in zip(raw, batch, strict=True):
-                placed = crop.put_back(found)
+            for placed, crop in zip(self._detect(batch), batch, strict=True):
                 if view is not None:
-                    placed = placed[torch.from_numpy(view.inside(crop.slice_index, placed.pred_masks.numpy()))]
-                yield _pack(crop.slice_index, placed)
+                    inside = view.inside(crop.slice_index, placed.pred_masks.numpy())
+                    yield _pack(crop.slice_index, placed[torch.from_numpy(inside)])
+                else:
+                    yield _pack(crop.slice_index, placed)
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def _detect(self, batch: list[Crop]) -> list[Instances]:
+        if self.augmented is None:
+            raw = self.model.inference([{"image": crop.pixels} for crop in batch], do_postprocess=False)
+            return [crop.put_back(found) for found, crop in zip(raw, batch, strict=True)]
+        inputs = [{"image": crop.pixels, "height": crop.size[0], "width": crop.size[1]} for crop in batch]
+        return [by_falling_score(one["instances"].to("cpu")) for one in self.augmented(inputs)]
 
 
 def _pack(slice_index: int, instances: Instances | None = None) -> SliceDetections:

@@ -6,6 +6,7 @@ import logging
 import random
 import weakref
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +25,7 @@ from lung_d2.engine.convergence import ConvergenceStop, build_convergence_rule
 from lung_d2.engine.ema import build_weight_average
 from lung_d2.engine.hooks import BestCheckpoint, CurvePicture, LastCheckpoint, RawCheckpoint
 from lung_d2.engine.precision import build_step
+from lung_d2.engine.tta import build_tta, without_resize
 from lung_d2.errors import CheckpointError, ConfigError, TrainingError
 from lung_d2.evaluation.coco import LungCOCOEvaluator
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+TTA_FOLDER = "inference_TTA"
+"""Folder of the results with test-time augmentation, beside ``inference``; Detectron2's name."""
 _LOG_PERIOD = 20  # iterations between lines of the log, as in Detectron2
 
 
@@ -83,6 +87,7 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
             self.average,
             ConvergenceStop(rule) if rule else None,
             hooks.EvalHook(period, lambda: self.evaluate()),
+            hooks.EvalHook(0, lambda: self.test_with_tta(cfg, self.evaluated)) if cfg.TEST.AUG.ENABLED else None,
         ]
         if comm.is_main_process():
             best = self._weights_alone(self.checkpointer.model)
@@ -101,8 +106,25 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
 
     def evaluate(self) -> Mapping[str, Any]:
         """Evaluate on ``DATASETS.TEST``, by the average of the weights where there is one; remember the results."""
-        self._last_eval_results = self.test(self.cfg, self.average.averaged if self.average else self.model)
+        self._last_eval_results = self.test(self.cfg, self.evaluated)
         return self._last_eval_results
+
+    @property
+    def evaluated(self) -> torch.nn.Module:
+        """The model that is evaluated."""
+        return self.average.averaged if self.average is not None else self.model  # type: ignore[no-any-return]
+
+    @classmethod
+    def test_with_tta(cls, cfg: CfgNode, model: torch.nn.Module) -> dict[str, Any]:
+        """Evaluate with test-time augmentation, by ``TEST.AUG``; results go to ``inference_TTA``.
+
+        Returns:
+            What ``test`` returns, each name with ``_TTA`` at its end, as in Detectron2's ``train_net.py``.
+        """
+        folder = Path(cfg.OUTPUT_DIR, TTA_FOLDER)
+        evaluators = [cls.build_evaluator(cfg, name, folder / name) for name in cfg.DATASETS.TEST]
+        results = cls.test(without_resize(cfg), build_tta(cfg, model), evaluators)
+        return {f"{name}_TTA": value for name, value in results.items()}
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Take up the last checkpoint of ``OUTPUT_DIR``, or load ``MODEL.WEIGHTS`` and start at iteration 0."""
@@ -183,9 +205,12 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
         return build_detection_test_loader(cfg, dataset_name, mapper=CTDatasetMapper(cfg, is_train=False))
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> LungCOCOEvaluator:
-        """Build the COCO evaluator of a prepared data set."""
-        return LungCOCOEvaluator(dataset_name, output_dir=f"{cfg.OUTPUT_DIR}/inference/{dataset_name}")
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_folder: str | Path | None = None
+    ) -> LungCOCOEvaluator:
+        """Build the COCO evaluator of a prepared data set; None: results go to ``OUTPUT_DIR/inference``."""
+        folder = output_folder or Path(cfg.OUTPUT_DIR, "inference", dataset_name)
+        return LungCOCOEvaluator(dataset_name, output_dir=str(folder))
 
 
 def _distribute(model: torch.nn.Module) -> torch.nn.Module:
