@@ -1,6 +1,7 @@
 #!/usr/bin/env python
 r"""Find lesions on chest CT: from series on disk to lesions in 3-D, measured, drawn, and saved for viewers.
 
+python tools/recognize.py --weights NAME.safetensors --input DICOM_FOLDER --output results
 python tools/recognize.py --config-file output/config.yaml --weights output/model_final.pth \
         --input DICOM_FOLDER --output results
 
@@ -45,8 +46,12 @@ LUNG_BOX = {"auto": None, "on": True, "off": False}
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True, type=Path, help="config of the training, or what it dumped")
-    parser.add_argument("--weights", required=True, help="checkpoint of the training")
+    parser.add_argument(
+        "--config-file", type=Path, help="config of the training, or what it dumped; weights files hold their own"
+    )
+    parser.add_argument(
+        "--weights", required=True, help="NAME.safetensors, the name of such a file that is known, or a checkpoint"
+    )
     parser.add_argument(
         "--input",
         required=True,

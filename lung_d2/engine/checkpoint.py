@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
+from lung_d2.engine.weights_file import read_weights_file
+from lung_d2.engine.weights_names import SUFFIX, find_weights
 from lung_d2.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -54,7 +56,8 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
         tag_last: Whether a save becomes the one that ``--resume`` takes up.
         allow_partial: Whether weights may lack parameters, as a backbone's do that a training starts from.
         settings: What the model is trained to see, :func:`lung_d2.config.input_settings`; saved with the weights, and
-            compared with those of a file that is loaded whole.
+            compared with those of a file that is loaded whole. A weights file is compared in all that belongs to the
+            weights, where :func:`~lung_d2.engine.weights_settings.bound_settings` are given.
     """
 
     save_dir: str
@@ -94,12 +97,13 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
         shutil.rmtree(staging)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """Load weights from a file or a ``detectron2://`` or ``https://`` address.
+        """Load weights from a checkpoint, a weights file or its name, or a ``detectron2://`` or ``https://`` address.
 
         Raises:
             CheckpointError: The file is missing, cannot be fetched, is broken, holds more than arrays, or is of
                 another model or of other images.
         """
+        path = os.fspath(find_weights(path) or path)
         self._partial_is_fine, self._source = self.allow_partial and checkpointables == [], path
         with _fetch_timeout():
             try:
@@ -112,7 +116,7 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
                 self._parsed_url_during_load = None
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        settings = checkpoint.pop("settings", {})
+        self._check_settings(_as_plain(checkpoint.pop("settings", {})))
         incompatible = super()._load_model(checkpoint)
         missing, total = len(incompatible.missing_keys), len(self.model.state_dict())
         if missing == total or (missing and not self._partial_is_fine):
@@ -122,6 +126,9 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
                 expected="weights of this config's model",
                 remedy="give the config that they were trained with",
             )
+        return incompatible
+
+    def _check_settings(self, settings: Mapping[str, Any]) -> None:
         for key in sorted(settings.keys() & self.settings.keys()):
             if settings[key] != self.settings[key] and not self._partial_is_fine:
                 raise CheckpointError(
@@ -130,7 +137,6 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
                     expected=f"{self.settings[key]}, as the config says",
                     remedy="give the config that they were trained with",
                 )
-        return incompatible
 
     def _missing(self, path: str, error: OSError) -> CheckpointError:
         if "://" not in path:
@@ -147,6 +153,9 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
         )
 
     def _load_file(self, filename: str) -> dict[str, Any]:
+        if filename.endswith(SUFFIX):
+            file = read_weights_file(Path(filename))
+            return {"model": file.read_tensors(), "settings": file.settings}
         if filename.endswith(".pkl"):
             _check_arrays_alone(filename)
         try:

@@ -6,7 +6,7 @@
     lung_d2.format_version  1
     lung_d2.config          YAML: the whole config, without paths
     lung_d2.categories      JSON: [{"id", "name"}], in the order of the classes
-    lung_d2.input           JSON: how HU become the network's pictures: grey levels, window, channels, mean, std, anchors
+    lung_d2.input           JSON: how HU become the network's pictures: grey levels, window, channels, mean, std
     lung_d2.provenance      JSON: see lung_d2.engine.weights_provenance
 
 The format itself is https://github.com/huggingface/safetensors: 8 bytes with the length of a JSON header, the header,
@@ -15,26 +15,36 @@ the numbers. Nothing of it can run. What is read here may come from anyone: what
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from detectron2.modeling import build_model
 from safetensors import SafetensorError, safe_open
 
 from lung_d2.categories import CATEGORIES
 from lung_d2.config import input_settings, parse_config
 from lung_d2.engine.weights_names import check_digest
 from lung_d2.engine.weights_settings import bound_settings, check_bounds
-from lung_d2.errors import CheckpointError, ConfigError
+from lung_d2.errors import CheckpointError, ConfigError, LungD2Error
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 FORMAT_VERSION = "1"
 PREFIX = "lung_d2."
 DTYPES = {"F16": torch.float16, "F32": torch.float32, "I64": torch.int64}
 """As safetensors calls them: weights, what fp16 would harm, and the counters of batch norm."""
+_BUILD_ERRORS = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+    LungD2Error,
+)
+"""What a layer may refuse a config with; that of a file is of any origin."""
 _MAX_HEADER_BYTES = 4 << 20  # a model of this project has about 60 KB
 _MAX_FILE_BYTES = 2 << 30
 
@@ -47,6 +57,7 @@ class WeightsFile:
         path: Where it is.
         sha256: Of the file.
         config_text: YAML of the whole config.
+        settings: What a config has to share with it, see :func:`~lung_d2.engine.weights_settings.bound_settings`.
         provenance: See :mod:`lung_d2.engine.weights_provenance`.
         shapes: Of the parameters, by name.
     """
@@ -54,12 +65,9 @@ class WeightsFile:
     path: Path
     sha256: str
     config_text: str
+    settings: Mapping[str, Any]
     provenance: Mapping[str, Any]
     shapes: Mapping[str, tuple[int, ...]]
-
-    def settings(self) -> dict[str, Any]:
-        """Return what a config has to share with it, see :func:`~lung_d2.engine.weights_settings.bound_settings`."""
-        return bound_settings(parse_config(self.config_text, self.path))
 
     def read_tensors(self) -> dict[str, torch.Tensor]:
         """Return the parameters by name, in the types of the file."""
@@ -68,34 +76,41 @@ class WeightsFile:
 
 
 def read_weights_file(path: Path) -> WeightsFile:
-    """Open a weights file and check all of it but its numbers.
+    """Open a weights file and check all of it but its numbers; one that was not changed since is not checked again.
 
     Raises:
         CheckpointError: There is none, it is broken, of another tool, format or categories, it contradicts itself, or
             its SHA-256 is not the one that is known of it.
-        ConfigError: Its config cannot be used.
     """
     if not path.is_file():
         raise CheckpointError(path, found="no such file", remedy="name a file that is there")
+    return _read(path, check_digest(path))
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: Path, digest: str) -> WeightsFile:
     _check_sizes(path)
-    digest = check_digest(path)
     with _named_errors(path), safe_open(path, framework="pt") as file:
         texts = file.metadata() or {}
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  no mapping
         kinds = {part.get_dtype() for part in slices.values()}
         shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
     if kinds - set(DTYPES):
-        raise _broken(path, f"numbers of type {min(kinds - set(DTYPES))}", f"{', '.join(DTYPES)}")
+        raise _broken(path, f"numbers of type {min(kinds - set(DTYPES))}", ", ".join(DTYPES))
     if (version := texts.get(f"{PREFIX}format_version")) != FORMAT_VERSION:
         found = "no weights of lung_d2" if version is None else f"format {version[:20]!r}"
         raise CheckpointError(
             path, found=found, expected=f"format {FORMAT_VERSION}", remedy="write it with tools/export_weights.py"
         )
-    found = WeightsFile(
-        path, digest, texts.get(f"{PREFIX}config", ""), _read_json(path, texts, "provenance", dict), shapes
-    )
-    _check_meaning(found, _read_json(path, texts, "categories", list), _read_json(path, texts, "input", dict))
-    return found
+    categories, inputs = _read_json(path, texts, "categories", list), _read_json(path, texts, "input", dict)
+    if categories != describe_categories():
+        raise _broken(path, f"categories {str(categories)[:200]}", f"{describe_categories()}, in this order")
+    text, provenance = texts.get(f"{PREFIX}config", ""), _read_json(path, texts, "provenance", dict)
+    cfg = _read_config(path, text)
+    if json.loads(json.dumps(input_settings(cfg))) != inputs:
+        raise _broken(path, f"{PREFIX}input that contradicts its config", "the same in both")
+    _check_parameters(path, cfg, shapes)
+    return WeightsFile(path, digest, text, bound_settings(cfg), provenance, shapes)
 
 
 def describe_categories() -> list[dict[str, Any]]:
@@ -115,19 +130,30 @@ def _check_sizes(path: Path) -> None:
         raise _broken(path, f"a header of {declared} bytes in a file of {size}", f"2 to {limit}")
 
 
-def _check_meaning(file: WeightsFile, categories: list[Any], inputs: dict[str, Any]) -> None:
-    if categories != describe_categories():
-        expected = f"{describe_categories()}, in this order"
-        raise _broken(file.path, f"categories {str(categories)[:200]}", expected)
+def _read_config(path: Path, text: str) -> CfgNode:
     try:
-        cfg = parse_config(file.config_text, f"{file.path}, {PREFIX}config")
+        cfg = parse_config(text, f"{path}, {PREFIX}config")
     except ConfigError as error:
         raise CheckpointError(
-            error.where, found=error.found, expected=error.expected, remedy="do not trust this file"
+            error.where, found=error.found[:200], expected=error.expected, remedy="get it from its source again"
         ) from error
-    check_bounds(cfg, file.path)
-    if json.loads(json.dumps(input_settings(cfg))) != inputs:
-        raise _broken(file.path, f"{PREFIX}input that contradicts its config", "the same in both")
+    check_bounds(cfg, path)
+    return cfg
+
+
+def _check_parameters(path: Path, cfg: CfgNode, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse a file whose config makes another model: found without memory for it, before it is built in earnest."""
+    cfg = cfg.clone()
+    cfg.MODEL.DEVICE = "meta"
+    try:
+        with torch.device("meta"):
+            made = {name: tuple(value.shape) for name, value in build_model(cfg).state_dict().items()}
+    except _BUILD_ERRORS as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise _broken(path, f"a config that builds no model ({reason[:200]})", "a model whole") from error
+    if odd := sorted(name for name in {*made, *shapes} if made.get(name) != shapes.get(name)):
+        found = f"{len(odd)} parameters that are not those of its config, {odd[0][:200]} first"
+        raise _broken(path, found, "a model whole")
 
 
 def _read_json(path: Path, texts: Mapping[str, str], name: str, kind: type) -> Any:

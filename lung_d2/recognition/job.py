@@ -36,14 +36,19 @@ class ModelChoice:
     """A model, by what builds it.
 
     Attributes:
-        config_file: Its config.
+        config_file: Its config; None: the one in its weights file.
         opts: ``KEY, VALUE`` pairs that override the config, ``MODEL.WEIGHTS`` among them.
         batch_size: Slices run together; None: by the device.
     """
 
-    config_file: Path
+    config_file: Path | None
     opts: tuple[str, ...]
     batch_size: int | None = None
+
+    @property
+    def weights(self) -> str:
+        """What ``opts`` say last of ``MODEL.WEIGHTS``; empty where they do not."""
+        return dict(zip(self.opts[::2], self.opts[1::2], strict=False)).get("MODEL.WEIGHTS", "")
 
 
 @dataclass(frozen=True)
@@ -141,8 +146,23 @@ def _read_fingerprint(folder: Path) -> str | None:
 
 @functools.lru_cache(maxsize=1)
 def read_config(model: ModelChoice) -> CfgNode:
-    """Read the config of a model."""
-    return load_config(model.config_file, model.opts)
+    """Read the config of a model.
+
+    Raises:
+        CheckpointError: There is no config file, and no weights file that holds one.
+        ConfigError: The config cannot be used.
+    """
+    from lung_d2.engine.weights import config_of
+
+    if model.config_file is not None:
+        return load_config(model.config_file, model.opts)
+    return config_of(model.weights, _without_weights(model.opts))
+
+
+def _without_weights(opts: tuple[str, ...]) -> list[str]:
+    """Leave the weights out: they are the file that the config is in."""
+    spots = [index for index in range(0, len(opts), 2) if opts[index] != "MODEL.WEIGHTS"]
+    return [part for index in spots for part in opts[index : index + 2]]
 
 
 @functools.lru_cache(maxsize=1)

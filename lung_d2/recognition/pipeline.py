@@ -90,7 +90,7 @@ def identify(predictor: CTPredictor) -> ModelIdentity:
 @functools.lru_cache(maxsize=4)
 def identify_origin(origin: ModelOrigin, device: str) -> ModelIdentity:
     """Hash config and weights, once for all series."""
-    return identify_model(origin.config_text, origin.weights, device)
+    return identify_model(origin.config_text, origin.weights, device, origin.provenance)
 
 
 def _measure(

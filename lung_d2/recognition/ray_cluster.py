@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lung_d2.errors import ConfigError, DependencyError, LungD2Error
-from lung_d2.recognition.job import ModelChoice, RecognitionJob
+from lung_d2.recognition.job import RecognitionJob
 from lung_d2.recognition.sources import SeriesSource
 from lung_d2.recognition.summary import Row
 from lung_d2.recognition.workers import CORES_PER_WORKER, Outcome
@@ -92,7 +92,7 @@ def _resources(ray: Any) -> dict[str, float]:
 def _absolute(job: RecognitionJob) -> RecognitionJob:
     """Return a job that finds its files from any working directory."""
     opts = tuple(str(Path(value).resolve()) if Path(value).is_file() else value for value in job.model.opts)
-    model = ModelChoice(job.model.config_file.resolve(), opts, job.model.batch_size)
+    model = replace(job.model, config_file=job.model.config_file and job.model.config_file.resolve(), opts=opts)
     labels = job.settings.labels
     resolved = {name: getattr(labels, name) and getattr(labels, name).resolve() for name in ("lungs", "lobes")}
     settings = replace(job.settings, labels=replace(labels, **resolved))

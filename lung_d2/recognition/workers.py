@@ -94,7 +94,7 @@ def _prepare(pool: ProcessPoolExecutor, job: RecognitionJob) -> None:
         pool.submit(job.prepare).result()
     except BrokenProcessPool as error:
         raise CheckpointError(
-            job.model.config_file,
+            job.model.config_file or job.model.weights,
             found="a worker process died while it loaded the model",
             remedy="free memory, or use fewer workers",
         ) from error

@@ -24,6 +24,7 @@ from lung_d2.lesions.totals import ANY, Total
 from lung_d2.lesions.uncertainty import VolumeRange, VolumeRanges
 from lung_d2.report.finding_warnings import FindingWarning, find_warnings
 from lung_d2.report.findings_schema import SCHEMA_VERSION, FindingsContent
+from lung_d2.report.manifest import ModelIdentity
 
 FINDINGS_NAME = "findings.json"
 NOTE = "Research use only. Not a medical device: not for diagnosis or treatment."
@@ -83,8 +84,13 @@ class Findings:
         assert set(self.totals) == {category.name for category in CATEGORIES} | {ANY}
 
 
-def build_findings(found: Findings) -> FindingsContent:
-    """Return the findings as ``findings.json`` holds them, see :mod:`lung_d2.report.findings_schema`."""
+def build_findings(found: Findings, model: ModelIdentity | None = None) -> FindingsContent:
+    """Return the findings as ``findings.json`` holds them, see :mod:`lung_d2.report.findings_schema`.
+
+    Args:
+        found: The findings.
+        model: What was run, where known.
+    """
     volume, severity = found.volume, found.severity
     warnings = (
         *found.warnings,
@@ -101,6 +107,7 @@ def build_findings(found: Findings) -> FindingsContent:
         },
         "geometry": _describe_geometry(volume),
         "settings": _describe_settings(found.settings),
+        "model": None if model is None else _describe_model(model),
         "lesions_found": bool(found.lesions),
         "summary": _summarise(found),
         "warnings": [asdict(warning) for warning in warnings],
@@ -139,6 +146,16 @@ def _describe_settings(settings: FindingSettings) -> dict[str, Any]:
         "lungs_from": settings.lungs_from or None,
         "lobes_from": settings.lobes_from or None,
         "lung_margin_mm": settings.lung_margin_mm,
+    }
+
+
+def _describe_model(model: ModelIdentity) -> dict[str, Any]:
+    return {
+        "name": model.name or None,
+        "weights_sha256": model.weights_sha256 or None,
+        "config_sha256": model.config_sha256 or None,
+        "data": model.data,
+        "iterations": model.iterations,
     }
 
 

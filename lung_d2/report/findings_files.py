@@ -28,7 +28,7 @@ def write_findings(found: Findings, model: ModelIdentity, folder: Path) -> Findi
     Raises:
         OSError: They cannot be written.
     """
-    content = build_findings(found)
+    content = build_findings(found, model)
     write_json(content, folder / FINDINGS_NAME, indent=1)
     write_text(format_lesion_table(content), folder / TABLE_NAME)
     write_text(render_findings_page(found, content, model), folder / PAGE_NAME)

@@ -128,6 +128,11 @@ def _say_grey(grey: Mapping[str, Any]) -> str:
 
 def _list_run(model: ModelIdentity) -> Iterator[tuple[str, str]]:
     yield "Device", model.device
+    if model.name:
+        yield "Weights", model.name
+    if model.data:
+        iterations = "" if model.iterations is None else f", {model.iterations} iterations"
+        yield "Trained on", ", ".join(model.data) + iterations
     yield "Weights, SHA-256", model.weights_sha256
     yield "Config, SHA-256", model.config_sha256
     versions = list_versions()

@@ -73,6 +73,24 @@ class Grey(TypedDict):
     channels: str
 
 
+class Model(TypedDict):
+    """What was run, as far as it is known.
+
+    Attributes:
+        name: Of the weights, where their file says it.
+        weights_sha256: Of their file.
+        config_sha256: Of the config's text.
+        data: Names of the data sets that they were trained on.
+        iterations: Of the training.
+    """
+
+    name: str | None
+    weights_sha256: str | None
+    config_sha256: str | None
+    data: list[str]
+    iterations: int | None
+
+
 class Settings(TypedDict):
     """How the findings were made.
 
@@ -225,6 +243,7 @@ class FindingsContent(TypedDict):
     Attributes:
         schema_version: :data:`SCHEMA_VERSION`.
         note: What it is not.
+        model: Null where it is not known what was run.
         lesions_found: Whether there is any.
         summary: One sentence; with no lesion it says ``no lesion found``.
         totals: By category, and ``any``.
@@ -239,6 +258,7 @@ class FindingsContent(TypedDict):
     series: Series
     geometry: Geometry
     settings: Settings
+    model: Model | None
     lesions_found: bool
     summary: str
     warnings: list[WarningEntry]

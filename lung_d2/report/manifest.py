@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import re
 import time
@@ -17,6 +18,7 @@ from typing import Any
 from lung_d2 import __version__
 from lung_d2.errors import CheckpointError
 
+_MOST_LETTERS = 100
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
 PACKAGES = (
@@ -35,20 +37,27 @@ class ModelIdentity:
         config_sha256: Of the config's text.
         weights_sha256: Of the file of the weights.
         device: What it ran on, as ``cpu`` or ``cuda (NVIDIA H200)``.
+        name: Of the weights, as their file says; empty where it does not.
+        data: Names of the data sets that they were trained on, the same.
+        iterations: Of the training; None where unknown.
     """
 
     config_sha256: str
     weights_sha256: str
     device: str
+    name: str = ""
+    data: tuple[str, ...] = ()
+    iterations: int | None = None
 
 
-def identify_model(config_text: str, weights: Path, device: str) -> ModelIdentity:
+def identify_model(config_text: str, weights: Path, device: str, provenance: str = "") -> ModelIdentity:
     """Hash what a result depends on; once for all series of a run.
 
     Args:
         config_text: The config as YAML; without keys that are paths its hash is the same on every machine.
         weights: File of the weights.
         device: What the model runs on.
+        provenance: JSON of what a weights file says of itself; what of it is not as it should be is left out.
 
     Raises:
         CheckpointError: The weights cannot be read.
@@ -59,7 +68,19 @@ def identify_model(config_text: str, weights: Path, device: str) -> ModelIdentit
     except OSError as error:
         found = f"cannot be read ({error.strerror or type(error).__name__})"
         raise CheckpointError(weights, found=found, remedy="check its path and permissions") from error
-    return ModelIdentity(hashlib.sha256(config_text.encode()).hexdigest(), weights_sha256, device)
+    config_sha256 = hashlib.sha256(config_text.encode()).hexdigest()
+    return ModelIdentity(config_sha256, weights_sha256, device, **_read_provenance(provenance))
+
+
+def _read_provenance(provenance: str) -> dict[str, Any]:
+    told = json.loads(provenance or "{}")
+    name, data, iterations = told.get("name"), told.get("data"), told.get("iterations")
+    names = [one.get("name") for one in data if isinstance(one, dict)] if isinstance(data, list) else []
+    return {
+        "name": name[:_MOST_LETTERS] if isinstance(name, str) else "",
+        "data": tuple(one[:_MOST_LETTERS] for one in names if isinstance(one, str)),
+        "iterations": iterations if isinstance(iterations, int) else None,
+    }
 
 
 class StageClock:

@@ -19,7 +19,7 @@ from report.findings_samples import MODEL, find, find_all
 def test_files_hold_what_is_made_of_the_findings(found: Any, tmp_path: Path) -> None:
     content = write_findings(found, MODEL, tmp_path / "bb")
     assert sorted(path.name for path in (tmp_path / "bb").iterdir()) == ["findings.json", "lesions.csv", "report.html"]
-    assert content == build_findings(found)
+    assert content == build_findings(found, MODEL)
     assert json.loads((tmp_path / "bb" / "findings.json").read_text()) == content
     assert (tmp_path / "bb" / "lesions.csv").read_text() == format_lesion_table(content)
     assert (tmp_path / "bb" / "report.html").read_text("utf-8") == render_findings_page(found, content, MODEL)
