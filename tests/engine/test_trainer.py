@@ -160,6 +160,50 @@ def test_mixed_precision_on_cpu_trains(root: Path, tmp_path: Path) -> None:
     assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
 
 
+def biggest_step(root: Path, output: Path, *opts: Any) -> float:
+    """Return by how much one iteration changes a parameter at most."""
+    plain = ("SOLVER.MOMENTUM", 0.0, "SOLVER.WEIGHT_DECAY", 0.0, "SOLVER.WARMUP_ITERS", 0, "SOLVER.BASE_LR", 0.1)
+    trainer = LungTrainer(tiny_config(root, output, *plain, "SOLVER.MAX_ITER", 1, "DATASETS.TEST", (), *opts))
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    trainer.train()
+    pairs = zip(before, trainer.model.parameters(), strict=True)
+    return max(float((new.detach() - old).abs().max()) for old, new in pairs)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_gradients_are_clipped(root: Path, tmp_path: Path, mixed: bool) -> None:
+    clip = ("SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 1e-3)
+    opts = ("SOLVER.AMP.ENABLED", mixed)
+    assert biggest_step(root, tmp_path, *opts) > 1e-3
+    assert biggest_step(root, tmp_path, *opts, *clip) == pytest.approx(0.1 * 1e-3, rel=1e-3)
+    by_norm = (*clip, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norm")
+    assert 0 < biggest_step(root, tmp_path, *opts, *by_norm) <= 0.1 * 1e-3 * 1.001
+
+
+COSINE = ("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR")
+
+
+def test_cosine_takes_the_rate_from_warm_up_to_its_end(root: Path, tmp_path: Path) -> None:
+    rates = ("SOLVER.BASE_LR", 0.1, "SOLVER.BASE_LR_END", 0.02, "SOLVER.WARMUP_ITERS", 4, "SOLVER.WARMUP_FACTOR", 0.0)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    cfg = tiny_config(root, tmp_path, *COSINE, *rates, "SOLVER.MAX_ITER", 16)
+    scheduler = LungTrainer.build_lr_scheduler(cfg, optimizer)
+    found = []
+    for _ in range(16):
+        found.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    cosine = [0.02 + 0.08 * (1 + math.cos(math.pi * step / 16)) / 2 for step in range(16)]
+    assert found[4:] == pytest.approx(cosine[4:])
+    assert found[:4] == pytest.approx([cosine[4] * step / 4 for step in range(4)])
+
+
+def test_falling_rate_is_not_stopped_by_convergence(root: Path, tmp_path: Path) -> None:
+    """The loss moves as long as the rate does: a cosine runs to its end."""
+    opts = (*CONVERGE, *COSINE, "SOLVER.MAX_ITER", 12, "SOLVER.WARMUP_ITERS", 0, "DATASETS.TEST", ())
+    assert train(root, tmp_path, *opts)[0].iter == 12
+
+
 def test_infinite_loss_is_an_error_with_its_remedy(root: Path, tmp_path: Path) -> None:
     opts = ("SOLVER.MAX_ITER", 30, "SOLVER.BASE_LR", 1e6, "SOLVER.WARMUP_ITERS", 0, "DATASETS.TEST", ())
     with pytest.raises(TrainingError, match="BASE_LR"):
