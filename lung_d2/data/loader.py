@@ -74,12 +74,15 @@ class TrainLoader:
             yield batch
 
 
-def build_train_loader(cfg: CfgNode, seed: int) -> TrainLoader:
+def build_train_loader(
+    cfg: CfgNode, seed: int, mapper: Callable[[Record], Record] | None = None
+) -> TrainLoader:
     """Build the training loader of a config.
 
     Args:
         cfg: Reads ``DATASETS.TRAIN``, ``DATALOADER``, ``SOLVER.IMS_PER_BATCH`` and ``INPUT``.
         seed: Seed of order, augmentation and sampling.
+        mapper: Maps a record; default: ours, as the config says.
 
     Raises:
         DatasetError: A data set was not prepared or holds no image.
@@ -91,9 +94,11 @@ def build_train_loader(cfg: CfgNode, seed: int) -> TrainLoader:
         raise DatasetError(", ".join(cfg.DATASETS.TRAIN), found="no image to train on", remedy="prepare it again")
     sampler = build_sampler(cfg, records, seed)
     stored = DatasetFromList(records)
-    donors = DonorPool(stored) if cfg.INPUT.CT.AUGMENT.COPY_PASTE.PROBABILITY else None
+    if mapper is None:
+        donors = DonorPool(stored) if cfg.INPUT.CT.AUGMENT.COPY_PASTE.PROBABILITY else None
+        mapper = CTDatasetMapper(cfg, is_train=True, donors=donors)
     batches = build_detection_train_loader(
-        _SeededDataset(stored, CTDatasetMapper(cfg, is_train=True, donors=donors)),
+        _SeededDataset(stored, mapper),
         mapper=None,
         sampler=sampler,
         total_batch_size=cfg.SOLVER.IMS_PER_BATCH,

@@ -57,7 +57,7 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
         torch.manual_seed(self.seed)  # the initial weights
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
-        self.train_loader: TrainLoader = build_train_loader(cfg, self.seed)
+        self.train_loader = self.build_seeded_loader(cfg, self.seed)
         self.average = build_weight_average(cfg, model)
         self.checkpointer = self._build_checkpointer(model)
         model = _distribute(model)
@@ -194,9 +194,14 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
         self.seed = self.train_loader.sampler.seed = state.get("seed", self.seed)
 
     @classmethod
+    def build_seeded_loader(cls, cfg: CfgNode, seed: int) -> TrainLoader:
+        """Build the training loader, with our mapper."""
+        return build_train_loader(cfg, seed)
+
+    @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
         """Build the loader for ``SEED``, or seed 0 where the config leaves it open."""
-        return build_train_loader(cfg, max(cfg.SEED, 0))
+        return cls.build_seeded_loader(cfg, max(cfg.SEED, 0))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
