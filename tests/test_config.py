@@ -90,6 +90,18 @@ def test_learning_rate_of_the_command_line_is_not_scaled():
     assert cfg.SOLVER.BASE_LR == 0.03
 
 
+def test_end_of_the_schedule_goes_with_the_rate():
+    opts = ["SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.IMS_PER_BATCH", 4]
+    assert load_config(BASE, [*opts, "SOLVER.BASE_LR_END", 0.001]).SOLVER.BASE_LR_END == 0.001
+    with pytest.raises(ConfigError, match=r"BASE_LR_END: 0\.1; expected 0 to BASE_LR, 0\.005"):
+        load_config(BASE, [*opts, "SOLVER.BASE_LR_END", 0.1])
+
+
+def test_end_of_the_schedule_in_a_file_is_scaled(tmp_path):
+    path = write(tmp_path / "leaf.yaml", f"_BASE_: {BASE}\nSOLVER: {{BASE_LR_END: 0.004}}\n")
+    assert load_config(path, ["SOLVER.IMS_PER_BATCH", 4]).SOLVER.BASE_LR_END == pytest.approx(0.001)
+
+
 def test_reference_batch_zero_leaves_the_rate_alone():
     cfg = load_config(BASE, ["SOLVER.IMS_PER_BATCH", 4, "SOLVER.REFERENCE_BATCH", 0])
     assert cfg.SOLVER.BASE_LR == 0.02
