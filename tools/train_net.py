@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lung_d2.command_line import ERROR_STATUS, run_tool
-from lung_d2.config import input_settings, load_config
+from lung_d2.config import load_config
 from lung_d2.errors import ConfigError, detectron2_missing
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def train(args: argparse.Namespace) -> Mapping[str, Any] | None:
     from lung_d2.data import register_lung_datasets
     from lung_d2.engine import LungCheckpointer, LungTrainer
     from lung_d2.engine.trainer import TTA_FOLDER
+    from lung_d2.engine.weights_settings import bound_settings
     from lung_d2.evaluation.catalog import find_sources
     from lung_d2.evaluation.results import RESULTS_NAME
     from lung_d2.report.evaluation_files import write_evaluation
@@ -38,7 +39,7 @@ def train(args: argparse.Namespace) -> Mapping[str, Any] | None:
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()
     model = LungTrainer.build_model(cfg)
-    checkpointer = LungCheckpointer(model, cfg.OUTPUT_DIR, settings=input_settings(cfg))
+    checkpointer = LungCheckpointer(model, cfg.OUTPUT_DIR, settings=bound_settings(cfg))
     if not (checkpointer.has_checkpoint() if args.resume else cfg.MODEL.WEIGHTS):
         found = f"no checkpoint in {cfg.OUTPUT_DIR}" if args.resume else "no MODEL.WEIGHTS"
         raise ConfigError("--eval-only", found=found, expected="trained weights", remedy="give MODEL.WEIGHTS FILE")

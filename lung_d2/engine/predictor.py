@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,6 @@ from detectron2.structures import Instances
 from tqdm import tqdm
 
 from lung_d2.categories import CATEGORIES
-from lung_d2.config import input_settings
 from lung_d2.ct.grey import GreyLevels
 from lung_d2.ct.slices import image_from_planes, slice_image
 from lung_d2.data.annotations import encode_mask
@@ -26,6 +26,8 @@ from lung_d2.engine.crops import Crop, batch_crops, by_falling_score, cut_crop
 from lung_d2.engine.lung_view import LungUse, LungView, Window
 from lung_d2.engine.model_origin import ModelOrigin
 from lung_d2.engine.tta import build_tta, without_resize
+from lung_d2.engine.weights import config_of
+from lung_d2.engine.weights_settings import bound_settings
 from lung_d2.errors import ConfigError, InputError
 from lung_d2.lesions.detections import SliceDetections
 
@@ -54,6 +56,7 @@ class CTPredictor:
     Example::
 
         predictor = CTPredictor(load_config("config.yaml", ["MODEL.WEIGHTS", "model_final.pth"]))
+        predictor = CTPredictor.from_weights("NAME")  # or "file.safetensors": the config is in it
         detections = predictor(volume := read_volume("series/"), find_lungs(volume))
     """
 
@@ -113,7 +116,7 @@ class CTPredictor:
         if not cfg.MODEL.WEIGHTS:
             raise ConfigError("MODEL.WEIGHTS", found="empty", expected="trained weights", remedy="name a checkpoint")
         model = build_model(cfg)
-        LungCheckpointer(model, settings=input_settings(cfg)).load(cfg.MODEL.WEIGHTS)
+        LungCheckpointer(model, settings=bound_settings(cfg)).load(cfg.MODEL.WEIGHTS)
         images = without_resize(cfg).INPUT if cfg.TEST.AUG.ENABLED else cfg.INPUT
         return {
             "model": model,
@@ -124,6 +127,23 @@ class CTPredictor:
             "batch_size": batch_size,
             "origin": ModelOrigin.of(cfg),
         }
+
+    @classmethod
+    def from_weights(
+        cls, weights: str | os.PathLike[str], opts: Sequence[str] = (), batch_size: int | None = None
+    ) -> CTPredictor:
+        """Build the model of a weights file.
+
+        Args:
+            weights: A ``.safetensors`` file, or the name of one, see :mod:`lung_d2.engine.weights_names`.
+            opts: ``KEY VALUE`` pairs that override its config.
+            batch_size: See :class:`CTPredictor`.
+
+        Raises:
+            CheckpointError: It cannot be loaded.
+            ConfigError: An override cannot be used.
+        """
+        return cls(config_of(weights, opts), batch_size=batch_size)
 
     @property
     def device_name(self) -> str:
