@@ -1,0 +1,74 @@
+#!/usr/bin/env python
+r"""Train every arm of an ablation on every fold, the final ones on val over several seeds, and write the table.
+
+python tools/ablate.py --plan configs/ablation/covid_slices.yaml --output output/ablation --reduced
+
+May be stopped at any moment and started again: runs that have ended are kept, others go on from their checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+from tqdm import tqdm
+
+from lung_d2.ablation.plan import Plan, read_plan
+from lung_d2.ablation.runs import Run, build_config, list_runs, train_run
+from lung_d2.ablation.table import write_table
+from lung_d2.command_line import run_tool
+
+logger = logging.getLogger(__name__)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plan", type=Path, default=Path("configs/ablation/covid_slices.yaml"), help="what to train")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the runs and the table")
+    parser.add_argument("--reduced", action="store_true", help="the plan's smaller settings, for a CPU")
+    parser.add_argument("--arms", nargs="+", default=[], metavar="ARM", help="only these (default: all)")
+    parser.add_argument("--splits", nargs="+", default=[], metavar="N", help="only these folds, or final (all)")
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time; each takes its share of the cores (1)")
+    parser.add_argument("--table-only", action="store_true", help="train nothing, write the table of what has ended")
+    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs over every run")
+    return parser
+
+
+def main() -> None:
+    """Train what has not ended yet, then write the table."""
+    args = build_parser().parse_args()
+    plan = read_plan(args.plan)
+    runs = list(list_runs(plan, args.output, args.arms, args.splits))
+    if not args.table_only:
+        _train(plan, runs, args)
+    write_table(plan, list(list_runs(plan, args.output)), args.output)
+
+
+def _train(plan: Plan, runs: list[Run], args: argparse.Namespace) -> None:
+    todo = [run for run in runs if not run.results(plan.dataset).is_file()]
+    threads = max((os.cpu_count() or 1) // args.workers, 1)
+    configs = [build_config(plan, run, reduced=args.reduced, opts=args.opts) for run in todo]
+    bar = tqdm(total=len(runs), initial=len(runs) - len(todo), unit="run")
+    # A process for each run: Detectron2's logs and registries are global.
+    with bar, ProcessPoolExecutor(args.workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        jobs = {
+            pool.submit(train_run, cfg, plain=run.arm.plain, threads=threads): run
+            for run, cfg in zip(todo, configs, strict=True)
+        }
+        try:
+            for job in as_completed(jobs):
+                job.result()
+                bar.set_postfix_str(jobs[job].name)
+                bar.update()
+        finally:
+            for job in jobs:
+                job.cancel()
+
+
+if __name__ == "__main__":
+    run_tool(main)
