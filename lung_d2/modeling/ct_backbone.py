@@ -1,7 +1,8 @@
 """A ResNet-50 that knows chest CT, cut out of a 3-D ResNet-152 that was trained on it.
 
-The source is the image backbone of Astra (MIT), an inflated 3-D ResNet-152 derived from Merlin (Stanford MIMI Lab, MIT).
-Its axes are (Z, X to the patient's right, Y to the front), its input is -1000..200 HU as 0..1 in three equal channels.
+The source is the image backbone of Astra (MIT), an inflated 3-D ResNet-152 derived from Merlin (Stanford MIMI Lab,
+MIT). Its axes are (Z, X to the patient's right, Y to the front), its input is -1000..200 HU as 0..1 in three equal
+channels.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def flatten_kernels(state: Mapping[str, torch.Tensor]) -> State:
     A kernel summed over its depth answers to a slice as the 3-D kernel does to a volume in which all slices are equal.
 
     Args:
-        state: Weights with torchvision's names; kernels ``(out, in, Z, X, Y)``, X to the patient's right, Y to the front.
+        state: Weights with torchvision's names; kernels ``(out, in, Z, X, Y)``, X to the patient's right, Y to the
+            front.
 
     Returns:
         float32 weights of the same names; kernels ``(out, in, rows, columns)``, rows to the back, columns to the left,

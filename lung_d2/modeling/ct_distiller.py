@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY, build_resnet_backbone
 from detectron2.layers import ShapeSpec
+from detectron2.modeling import META_ARCH_REGISTRY, build_resnet_backbone
 from detectron2.structures import ImageList
 from torch import nn
-from torch.nn import functional
 
 from lung_d2.modeling.ct_backbone import PREFIX
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
+
 
 class _BottomUp(nn.Module):
     """Holds a ResNet where a feature pyramid holds it, so that weights load into both under one name."""
@@ -97,8 +97,8 @@ class BackboneDistiller(nn.Module):
 
     def preprocess(self, batched_inputs: list[dict[str, Any]]) -> torch.Tensor:
         """Return the normalised batch, float32 ``(N, 3, H, W)``."""
-        images = [(one["image"].to(self.pixel_mean.device) - self.pixel_mean) / self.pixel_std for one in batched_inputs]
-        return ImageList.from_tensors(images).tensor
+        slices = [one["image"].to(self.pixel_mean.device) for one in batched_inputs]
+        return ImageList.from_tensors([(one - self.pixel_mean) / self.pixel_std for one in slices]).tensor
 
 
 def feature_loss(found: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
