@@ -132,7 +132,9 @@ class _Target:
         lung, healthy = self.lung[place], self.lung & ~self.lesions
         share = cutout.soften(blend_px(self.planes[0])) * lung
         for index, (own, donor, level) in enumerate(zip(self.planes, given, levels, strict=True)):
-            part = donor[cutout.window].astype(np.float32) + np.float32(lung_level(own, healthy, place) - level)
+            part = donor[cutout.window].astype(np.float32)
+            if own.dtype == np.uint8:  # no common scale, as HU have: lung is brought to lung
+                part += np.float32(lung_level(own, healthy, place) - level)
             new, ends = own.copy(), np.iinfo(own.dtype)
             new[place] = np.clip(np.rint(own[place] + share * (part - own[place])), ends.min, ends.max)
             self.planes[index] = new

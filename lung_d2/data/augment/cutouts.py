@@ -15,8 +15,11 @@ from lung_d2.data.augment.lung_values import Mask, Plane, Window, lung_level, lu
 
 Record = dict[str, Any]
 
-LEAST_PX = 16
+LEAST_PX = 20
 """Lesions of fewer pixels are not copied: blended, nothing is left of them."""
+LEAST_CONTRAST = 1.5
+"""Fainter lesions are not copied either: least distance of their mean from the lung around, in standard deviations of
+its noise. The method learns from slices in which the lesions are evident."""
 MARGIN_BLENDS = 4
 """Margin around a cutout, in widths of the soft border."""
 _BLEND_SHARE = 0.004
@@ -64,8 +67,7 @@ class DonorSlice:
     Attributes:
         planes: ``(H, W)`` each, the slice alone, or between its neighbours.
         cutouts: Its lesions that can be lent.
-        levels: For each cutout, the median of the lung around it in each plane; zeros for planes in HU, whose values
-            mean the same everywhere.
+        levels: For each cutout, the median of the lung around it in each plane.
         noise: Standard deviation in the healthy lung, see :func:`lung_noise`.
     """
 
@@ -82,10 +84,16 @@ class DonorSlice:
         lung = estimate_lung(middle, lesions)
         margin = MARGIN_BLENDS * blend_px(planes[0])
         cut = [_cut(annotation, mask, lung, margin) for annotation, mask in decided if mask.sum() >= LEAST_PX]
-        cutouts = [one for one in cut if not (one.footprint & undecided[one.window]).any()]
         healthy = lung & ~lesions & ~undecided
-        levels = [[lung_level(plane, healthy, one.window) for plane in planes] for one in cutouts]
-        return cls(planes, cutouts, levels, lung_noise(middle, healthy))
+        noise = lung_noise(middle, healthy)
+        cutouts, levels = [], []
+        for one in cut:
+            around = [lung_level(plane, healthy, one.window) for plane in planes]
+            contrast = abs(float(middle[one.window][one.mask].mean()) - around[len(planes) // 2])
+            if contrast >= LEAST_CONTRAST * (noise or 0.0) and not (one.footprint & undecided[one.window]).any():
+                cutouts.append(one)
+                levels.append(around)
+        return cls(planes, cutouts, levels, noise)
 
 
 def sort_masks(record: Record, shape: tuple[int, ...]) -> tuple[list[tuple[Record, Mask]], Mask, Mask]:

@@ -23,17 +23,13 @@ _MEDIAN_OF_NORMAL = 0.6745  # median of the magnitude of a standard normal varia
 
 
 def lung_level(plane: Plane, healthy: Mask, window: Window) -> float:
-    """Return the median of the healthy lung around a window, in grey levels; 0 for a plane in HU.
-
-    Grey levels of two slices without HU have no common scale: bringing lung to lung gives them one.
+    """Return the median of the healthy lung around a window, in the plane's values; that of the window without lung.
 
     Args:
         plane: ``(H, W)``, int16 in HU or uint8 grey.
         healthy: bool ``(H, W)``, lung without lesions.
         window: Rows and columns of the lesion.
     """
-    if plane.dtype != np.uint8:
-        return 0.0
     rows, columns = (slice(max(one.start - NEAR_PX, 0), one.stop + NEAR_PX) for one in window)
     near = plane[rows, columns][healthy[rows, columns]]
     if len(near) < LEAST_LUNG_PX:

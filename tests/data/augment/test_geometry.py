@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from detectron2.data import transforms as T
+
+from lung_d2.data.augment.geometry import (
+    GRID_SHARE,
+    MAX_ELASTIC,
+    DeformTransform,
+    GeometryRanges,
+    RandomDeformation,
+    centered_affine,
+)
+from tiny import square
+
+SIZE = (40, 60)
+
+
+def moved(angle=0.0, scale=1.0, shift=(0.0, 0.0), fill=0.0):
+    return DeformTransform(SIZE, centered_affine(SIZE, angle, scale, shift), fill=fill)
+
+
+def picture(row, column, value=200):
+    image = np.zeros(SIZE, np.uint8)
+    image[row, column] = value
+    return image
+
+
+def elastic(share, seed=0, size=(96, 128)):
+    np.random.seed(seed)
+    return RandomDeformation(GeometryRanges(elastic=share)).get_transform(np.zeros(size, np.uint8))
+
+
+def smooth_picture(size=(96, 128)):
+    y, x = np.indices(size)
+    return np.rint(100 + 60 * np.sin(x / 9.0) + 60 * np.cos(y / 7.0)).astype(np.uint8)
+
+
+def test_shift_moves_image_and_mask_right_and_down():
+    transform = moved(shift=(7.0, 3.0))
+    assert np.array_equal(transform.apply_image(picture(10, 20)), picture(13, 27))
+    mask = picture(10, 20, 1) > 0
+    found = transform.apply_segmentation(mask)
+    assert found.dtype == bool
+    assert np.array_equal(found, picture(13, 27, 1) > 0)
+
+
+def test_shift_uncovers_the_fill_in_the_image_and_0_in_the_mask():
+    transform = moved(shift=(7.0, 0.0), fill=30.0)
+    image = transform.apply_image(np.full((*SIZE, 3), 90, np.uint8))
+    assert (np.unique(image[:, :7]).tolist(), np.unique(image[:, 7:]).tolist()) == ([30], [90])
+    assert not transform.apply_segmentation(np.ones(SIZE, np.uint8))[:, :7].any()
+
+
+def test_quarter_turn_is_clockwise_about_the_middle():
+    size = (41, 41)
+    transform = DeformTransform(size, centered_affine(size, math.pi / 2, 1.0, (0, 0)))
+    image = np.zeros(size, np.uint8)
+    image[5, 20] = 200  # above the middle
+    expected = np.zeros(size, np.uint8)
+    expected[20, 35] = 200  # right of it
+    assert np.array_equal(transform.apply_image(image), expected)
+
+
+def test_growth_doubles_sides_about_the_middle():
+    mask = np.zeros(SIZE, np.uint8)
+    mask[15:25, 25:35] = 1
+    rows, columns = np.nonzero(moved(scale=2.0).apply_segmentation(mask))
+    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (10, 30, 20, 40)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [moved(angle=0.3, scale=1.1, shift=(4.0, -2.0)), elastic(0.04, 1), elastic(MAX_ELASTIC, 2)],
+    ids=["affine", "elastic", "largest elastic"],
+)
+def test_points_go_where_the_picture_goes(transform):
+    height, width = transform.size
+    for row, column in ((height // 2, width // 2), (height // 3, width // 3), (height // 2, 2 * width // 3)):
+        image = np.zeros(transform.size, np.float32)
+        image[row - 1 : row + 2, column - 1 : column + 2] = 1.0
+        seen = transform.apply_image(image)
+        y, x = np.indices(seen.shape)
+        center = [(seen * x).sum() / seen.sum() + 0.5, (seen * y).sum() / seen.sum() + 0.5]
+        point = transform.apply_coords(np.array([[column + 0.5, row + 0.5]]))[0]
+        assert np.abs(point - center).max() < 0.5
+
+
+def test_no_points_stay_no_points():
+    assert elastic(0.04).apply_coords(np.zeros((0, 2))).shape == (0, 2)
+
+
+def test_elastic_field_stays_within_its_reach_and_is_used():
+    for seed in range(5):
+        bend = elastic(0.05, seed).bend
+        assert 0.01 * 128 < np.abs(bend).max() <= 0.05 * 128
+        assert np.abs(bend[..., 0] - bend[..., 1]).max() > 1  # each direction has its own
+
+
+def test_elastic_field_is_smooth():
+    bend = elastic(MAX_ELASTIC).bend
+    steps = max(np.abs(np.diff(bend, axis=axis)).max() for axis in (0, 1))
+    assert steps < 2 * MAX_ELASTIC / GRID_SHARE  # what neighbouring control points at both ends of the range allow
+
+
+def test_largest_elastic_field_does_not_fold():
+    for seed in range(20):
+        x, y = elastic(MAX_ELASTIC, seed)._maps
+        jacobian = np.gradient(x, axis=1) * np.gradient(y, axis=0) - np.gradient(x, axis=0) * np.gradient(y, axis=1)
+        assert jacobian.min() > 0
+
+
+def test_mask_follows_the_image():
+    image = np.full((96, 128), 40, np.uint8)
+    mask = np.zeros(image.shape, bool)
+    mask[30:70, 40:90] = True
+    image[mask] = 220
+    transform = elastic(0.05, 3)
+    bright = transform.apply_image(image) > 130
+    found = transform.apply_segmentation(mask)
+    assert np.count_nonzero(bright ^ found) < 0.1 * np.count_nonzero(found)
+    assert np.count_nonzero(found ^ mask) > 0.03 * np.count_nonzero(mask)
+
+
+def test_masks_hold_no_new_values():
+    labels = np.zeros((96, 128), np.uint8)
+    labels[20:50, 20:60], labels[50:80, 60:100] = 2, 7
+    assert np.unique(elastic(0.08).apply_segmentation(labels)).tolist() == [0, 2, 7]
+
+
+def test_changes_stay_in_their_ranges_and_reach_them():
+    ranges = GeometryRanges(rotation=10.0, scale=0.2, translation=0.1)
+    image = np.zeros((80, 100), np.uint8)
+    np.random.seed(0)
+    angles, scales, shifts = [], [], []
+    for _ in range(400):
+        affine = RandomDeformation(ranges).get_transform(image).affine
+        scales.append(1 / math.hypot(affine[0, 0], affine[0, 1]))
+        angles.append(math.degrees(math.atan2(affine[0, 1], affine[0, 0])))
+        middle = np.array([49.5, 39.5])
+        shifts.append(np.linalg.solve(affine[:, :2], middle - affine[:, 2]) - middle)
+    assert 9.5 < max(np.abs(angles)) <= 10.0
+    assert (0.8 <= min(scales) < 0.81, 1.19 < max(scales) <= 1.2) == (True, True)
+    assert 9.5 < np.abs(shifts).max() <= 10.0
+
+
+def test_air_of_the_picture_goes_on_beyond_its_edge():
+    image = np.full((64, 64, 3), 180, np.uint8)
+    image[:, 40:] = 35  # a body that reaches the left edge, and air
+    np.random.seed(1)
+    transform = RandomDeformation(GeometryRanges(translation=0.4)).get_transform(image)
+    assert transform.fill == 35.0
+    assert np.unique(transform.apply_image(image)).tolist()[0] == 35
+
+
+def test_draws_come_from_numpys_global_generator_alone():
+    image = smooth_picture()
+    seen = []
+    for seed in (4, 4, 5):
+        np.random.seed(seed)
+        data = T.AugInput(image)
+        ranges = GeometryRanges(10.0, 0.1, 0.05, 0.04)
+        T.AugmentationList([RandomDeformation(ranges)])(data)
+        seen.append(data.image)
+    assert np.array_equal(seen[0], seen[1])
+    assert not np.array_equal(seen[0], seen[2])
+
+
+def test_only_ranges_above_0_change_anything():
+    assert not GeometryRanges().any
+    assert all(GeometryRanges(**{name: 0.01}).any for name in ("rotation", "scale", "translation", "elastic"))
+
+
+def test_nothing_asked_of_the_map_leaves_the_image_as_it_is():
+    image = smooth_picture(SIZE)
+    assert np.array_equal(moved().apply_image(image), image)
+    assert np.array_equal(moved().apply_segmentation(square(60, 3, 4, 9)[:40]), square(60, 3, 4, 9)[:40])
