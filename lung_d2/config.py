@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 import operator
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lung_d2.categories import CATEGORIES
+from lung_d2.config_merge import merge_file, merge_opts, merge_text
 from lung_d2.errors import ConfigError, detectron2_missing
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
         DependencyError: Detectron2 is not installed.
     """
     cfg = _default_config()
-    _merge_file(cfg, Path(path))
+    merge_file(cfg, Path(path))
     return _finish(cfg, opts)
 
 
@@ -174,17 +174,8 @@ def parse_config(text: str, where: str | Path, opts: Sequence[str] = ()) -> CfgN
     Raises:
         ConfigError: It is broken, holds a tag, an alias or a ``_BASE_``, or names a key that is not there.
     """
-    import yaml
-    from fvcore.common.config import BASE_KEY
-
     cfg = _default_config()
-    with _named_errors(where):
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ValueError("a YAML alias")
-        content = yaml.safe_load(text)
-        if not isinstance(content, dict) or BASE_KEY in content:
-            raise ValueError(f"no mapping of keys, or with a {BASE_KEY}")
-        cfg.merge_from_other_cfg(type(cfg)(content))
+    merge_text(cfg, text, where)
     return _finish(cfg, opts)
 
 
@@ -199,7 +190,7 @@ def _default_config() -> CfgNode:
 
 
 def _finish(cfg: CfgNode, opts: Sequence[str]) -> CfgNode:
-    _merge_opts(cfg, list(opts))
+    merge_opts(cfg, list(opts))
     _scale_learning_rate(cfg, given=opts[::2])
     _resolve_device(cfg)
     check_config(cfg)
@@ -309,80 +300,6 @@ def input_settings(cfg: CfgNode) -> dict[str, Any]:
 
 def _value_of(cfg: CfgNode, key: str) -> Any:
     return functools.reduce(operator.getitem, key.split("."), cfg)
-
-
-def _merge_file(cfg: CfgNode, path: Path) -> None:
-    if not path.is_file():
-        raise ConfigError(
-            path, found="no such file", expected="a YAML config", remedy="see configs/ for those there are"
-        )
-    _check_bases(path)
-    try:
-        with _named_errors(path):
-            # Detectron2's default is allow_unsafe=True, with which a !!python tag runs code.
-            cfg.merge_from_file(str(path), allow_unsafe=False)
-    except OSError as error:
-        raise ConfigError(
-            path, found=_first_line(error), remedy="correct _BASE_, which is relative to the file"
-        ) from error
-
-
-@contextmanager
-def _named_errors(where: str | Path) -> Iterator[None]:
-    """Say of what merging a config raises where it is from."""
-    import yaml
-
-    try:
-        yield
-    except yaml.constructor.ConstructorError as error:
-        raise ConfigError(
-            where,
-            found=f"a YAML tag that is not data ({error.problem})",
-            expected="plain YAML",
-            remedy="remove the tag",
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError, RecursionError, MemoryError) as error:
-        # MemoryError: what Python's parser raises of nested brackets.
-        raise ConfigError(where, found=f"no config ({_first_line(error)})", remedy="correct the YAML") from error
-    except (KeyError, ValueError, AssertionError) as error:
-        raise ConfigError(where, found=_first_line(error), remedy="correct the key or its value") from error
-
-
-def _check_bases(path: Path, seen: tuple[Path, ...] = ()) -> None:
-    """Refuse a ``_BASE_`` that would be fetched: reading a config opens no connection."""
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, OSError, UnicodeDecodeError):
-        return  # said when it is merged
-    bases = content.get("_BASE_", []) if isinstance(content, dict) else []
-    for base in [bases] if isinstance(bases, str) else bases:
-        if "://" in str(base):
-            raise ConfigError(path, found=f"_BASE_ {base}", expected="a local file", remedy="fetch it first")
-        if path not in seen:
-            _check_bases(path.parent / str(base), (*seen, path))
-
-
-def _merge_opts(cfg: CfgNode, opts: list[str]) -> None:
-    if len(opts) % 2:
-        raise ConfigError(
-            "command line",
-            found=f"a key or value too many among {opts}",
-            expected="KEY VALUE pairs",
-            remedy="pair them",
-        )
-    for key, value in zip(opts[::2], opts[1::2], strict=True):
-        try:
-            cfg.merge_from_list([key, value])
-        except (KeyError, ValueError, AssertionError, AttributeError, TypeError) as error:
-            raise ConfigError(
-                f"command line, {key} {value}", found=_first_line(error), remedy="correct the key or its value"
-            ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip("'\"").splitlines()), type(error).__name__)
 
 
 def _scale_learning_rate(cfg: CfgNode, given: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ RANKS = {
     "lazy": 1,
     "quiet": 1,
     "categories": 1,
+    "config_merge": 1,
     "config": 2,
     "ct": 3,
     "phantom": 4,

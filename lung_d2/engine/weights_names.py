@@ -8,14 +8,13 @@ import os
 import re
 from pathlib import Path
 
-import lung_d2
 from lung_d2.errors import CheckpointError
 
 SCHEME = "lung_d2://"
 """Before a name or a path it makes an address that Detectron2's own classes load, as ``detectron2://`` does."""
 SUFFIX = ".safetensors"
 FOLDER_VARIABLE = "LUNG_D2_WEIGHTS"
-SHIPPED_FOLDER = Path(lung_d2.__file__).parent / "weights"
+SHIPPED_FOLDER = Path(__file__).resolve().parents[1] / "weights"
 SUMS_NAME = "SHA256SUMS"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 _SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](\S+)")

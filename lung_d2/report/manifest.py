@@ -116,8 +116,9 @@ def build_manifest(series_hash: str, model: ModelIdentity, seconds: Mapping[str,
 
     Returns:
         ``schema_version``, ``series_hash``, ``platform``, ``versions`` (:func:`list_versions`), ``config_sha256``,
-        ``weights_sha256``, ``device``, ``seconds`` by stage and ``total``, and ``peak_memory_mib``: the most that the
-        process has taken so far, null where there is no ``/proc`` to tell it.
+        ``weights_sha256``, ``device``, ``name``, ``data`` and ``iterations`` of the weights, ``seconds`` by stage and
+        ``total``, and ``peak_memory_mib``: the most that the process has taken so far, null where there is no ``/proc``
+        to tell it.
     """
     rounded = {name: round(value, 3) for name, value in seconds.items()}
     return {
@@ -126,6 +127,7 @@ def build_manifest(series_hash: str, model: ModelIdentity, seconds: Mapping[str,
         "platform": f"{platform.system()} {platform.machine()}",
         "versions": list_versions(),
         **asdict(model),
+        "data": list(model.data),
         "seconds": {**rounded, "total": round(sum(seconds.values()), 3)},
         "peak_memory_mib": _peak_memory_mib(),
     }

@@ -1,0 +1,120 @@
+"""YAML and command lines into a config: what they hold is data alone, and what is wrong is said in a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lung_d2.errors import ConfigError
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+
+def merge_file(cfg: CfgNode, path: Path) -> None:
+    """Merge a YAML file and its ``_BASE_`` files into a config, in place.
+
+    Raises:
+        ConfigError: It is missing or broken, holds a Python tag, would fetch a base, or names a key that is not there.
+    """
+    if not path.is_file():
+        raise ConfigError(
+            path, found="no such file", expected="a YAML config", remedy="see configs/ for those there are"
+        )
+    _check_bases(path)
+    try:
+        with _named_errors(path):
+            # Detectron2's default is allow_unsafe=True, with which a !!python tag runs code.
+            cfg.merge_from_file(str(path), allow_unsafe=False)
+    except OSError as error:
+        raise ConfigError(
+            path, found=_first_line(error), remedy="correct _BASE_, which is relative to the file"
+        ) from error
+
+
+def merge_text(cfg: CfgNode, text: str, where: str | Path) -> None:
+    """Merge YAML that something else holds into a config, in place.
+
+    Args:
+        cfg: The config.
+        text: It can name no other file, and unfolds to no more than what stands there.
+        where: What holds it, for errors.
+
+    Raises:
+        ConfigError: It is broken, holds a tag, an alias or a ``_BASE_``, or names a key that is not there.
+    """
+    import yaml
+    from fvcore.common.config import BASE_KEY
+
+    with _named_errors(where):
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ValueError("a YAML alias")
+        content = yaml.safe_load(text)
+        if not isinstance(content, dict) or BASE_KEY in content:
+            raise ValueError(f"no mapping of keys, or with a {BASE_KEY}")
+        cfg.merge_from_other_cfg(type(cfg)(content))
+
+
+@contextmanager
+def _named_errors(where: str | Path) -> Iterator[None]:
+    """Say of what merging a config raises where it is from."""
+    import yaml
+
+    try:
+        yield
+    except yaml.constructor.ConstructorError as error:
+        raise ConfigError(
+            where,
+            found=f"a YAML tag that is not data ({error.problem})",
+            expected="plain YAML",
+            remedy="remove the tag",
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError, RecursionError, MemoryError) as error:
+        # MemoryError: what Python's parser raises of nested brackets.
+        raise ConfigError(where, found=f"no config ({_first_line(error)})", remedy="correct the YAML") from error
+    except (KeyError, ValueError, AssertionError) as error:
+        raise ConfigError(where, found=_first_line(error), remedy="correct the key or its value") from error
+
+
+def _check_bases(path: Path, seen: tuple[Path, ...] = ()) -> None:
+    """Refuse a ``_BASE_`` that would be fetched: reading a config opens no connection."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, OSError, UnicodeDecodeError):
+        return  # said when it is merged
+    bases = content.get("_BASE_", []) if isinstance(content, dict) else []
+    for base in [bases] if isinstance(bases, str) else bases:
+        if "://" in str(base):
+            raise ConfigError(path, found=f"_BASE_ {base}", expected="a local file", remedy="fetch it first")
+        if path not in seen:
+            _check_bases(path.parent / str(base), (*seen, path))
+
+
+def merge_opts(cfg: CfgNode, opts: list[str]) -> None:
+    """Merge ``KEY VALUE`` pairs of a command line into a config, in place.
+
+    Raises:
+        ConfigError: They are no pairs, or one names a key that is not there or a value of another type.
+    """
+    if len(opts) % 2:
+        raise ConfigError(
+            "command line",
+            found=f"a key or value too many among {opts}",
+            expected="KEY VALUE pairs",
+            remedy="pair them",
+        )
+    for key, value in zip(opts[::2], opts[1::2], strict=True):
+        try:
+            cfg.merge_from_list([key, value])
+        except (KeyError, ValueError, AssertionError, AttributeError, TypeError) as error:
+            raise ConfigError(
+                f"command line, {key} {value}", found=_first_line(error), remedy="correct the key or its value"
+            ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip("'\"").splitlines()), type(error).__name__)
