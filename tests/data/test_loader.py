@@ -45,6 +45,35 @@ def test_workers_do_not_change_the_stream(loader):
     assert_same(take(loader(workers=0), 7), take(loader(workers=2), 7))
 
 
+AUGMENTED = (
+    *("INPUT.CT.AUGMENT.ROTATION", 10.0, "INPUT.CT.AUGMENT.ELASTIC", 0.04, "INPUT.CT.AUGMENT.HU_NOISE", 30.0),
+    *("INPUT.CT.AUGMENT.COPY_PASTE.PROBABILITY", 1.0),
+)
+
+
+def test_augmented_stream_depends_on_seed_and_place_alone(root, tmp_path):
+    def build(workers, start_iter=0):
+        opts = ("DATALOADER.NUM_WORKERS", workers, *AUGMENTED)
+        built = build_train_loader(tiny_config(root, tmp_path, *opts, name="loaded"), 7)
+        built.start_iter = start_iter
+        return built
+
+    whole = take(build(0), 8)
+    assert_same(whole, take(build(2), 8))
+    assert_same(whole[5:], take(build(0, start_iter=5), 3))
+
+
+def test_training_slices_are_given_lesions_of_others(root, tmp_path, monkeypatch):
+    """The tiny slices have no lung to be found, so all of each is taken for it."""
+    monkeypatch.setattr("lung_d2.data.augment.copy_paste.estimate_lung", lambda plane, lesions: np.ones_like(lesions))
+    counts = []
+    for opts in ((), AUGMENTED[-2:]):
+        batches = take(build_train_loader(tiny_config(root, tmp_path, *opts, name="loaded"), 7), 6)
+        counts.append(sum(len(image["instances"]) for batch in batches for image in batch))
+    assert counts[0] == 18  # nine slices of two lesions, see below
+    assert counts[1] > counts[0]
+
+
 @pytest.mark.parametrize("start", [3, 8])  # within the first epoch of 6 batches, and after it
 def test_stream_is_taken_up_anywhere(loader, start):
     assert_same(take(loader(start_iter=start), 3), take(loader(), start + 3)[start:])

@@ -13,9 +13,11 @@ from detectron2.structures import BoxMode
 from lung_d2.ct import GreyLevels, slice_image
 from lung_d2.data import CTDatasetMapper
 from lung_d2.data.annotations import encode_mask
+from lung_d2.data.augment.donors import DonorPool
 from lung_d2.data.mapper import _warn_of_dropped_regions
 from lung_d2.data.planes import write_plane
 from lung_d2.errors import DatasetError, InputError
+from records import draw_chest
 from tiny import ring, square, tiny_cases, tiny_config, volume_of, write_tiny_dataset
 
 STILL = ("INPUT.RANDOM_FLIP", "none", "INPUT.CT.HU_JITTER", 0.0)
@@ -237,6 +239,100 @@ def test_jitter_leaves_grey_sources_alone(config, tmp_path):
     opts = ("INPUT.RANDOM_FLIP", "none", "INPUT.CT.HU_JITTER", 500.0, "INPUT.CT.GREY", "minmax_clahe")
     mapped = CTDatasetMapper(config(*opts), is_train=True)(grey_record(tmp_path / "grey.png", plane))
     assert np.array_equal(mapped["image"][0].numpy(), plane)
+
+
+AUGMENT = "INPUT.CT.AUGMENT."
+
+
+def mapped_twice(cfg, given, seed, donors=None):
+    """Map a record twice with one seed, and return the first result."""
+    results = []
+    for _ in range(2):
+        np.random.seed(seed)
+        results.append(CTDatasetMapper(cfg, is_train=True, donors=donors)(copy.deepcopy(given)))
+    assert torch.equal(results[0]["image"], results[1]["image"])
+    assert torch.equal(results[0]["instances"].gt_boxes.tensor, results[1]["instances"].gt_boxes.tensor)
+    return results[0]
+
+
+def test_what_is_off_draws_nothing_and_changes_nothing(config):
+    np.random.seed(1)
+    donors = DonorPool([record(index) for index in range(4)])
+    mapped = CTDatasetMapper(config(*STILL), is_train=True, donors=donors)(record(1))
+    drawn = np.random.random()
+    np.random.seed(1)
+    np.random.normal()  # the jitter of 0 HU
+    np.random.choice((64,))  # the size
+    assert np.random.random() == drawn
+    assert np.array_equal(mapped["image"][0].numpy(), GreyLevels().apply(volume_of_val().hu[1]))
+
+
+def test_geometry_moves_image_masks_and_boxes_together(config):
+    cfg = config(*STILL, f"{AUGMENT}ROTATION", 15.0, f"{AUGMENT}SCALE", 0.1, f"{AUGMENT}ELASTIC", 0.04)
+    still = CTDatasetMapper(config(*STILL), is_train=True)(record(1))["instances"]
+    for seed in range(5):
+        mapped = mapped_twice(cfg, record(1), seed)
+        instances = mapped["instances"]
+        hazy = instances.gt_masks.tensor[0].numpy()
+        assert not np.array_equal(hazy, still.gt_masks.tensor[0].numpy())
+        assert np.median(mapped["image"][0].numpy()[hazy]) > 120  # -450 HU among -850
+        assert instances.gt_boxes.tensor.tolist() == [mask_box(mask) for mask in instances.gt_masks.tensor.numpy()]
+
+
+def test_lesion_that_leaves_the_picture_leaves_no_empty_mask(config):
+    cfg = config(*STILL, f"{AUGMENT}TRANSLATION", 0.9)
+    counts = set()
+    for seed in range(20):
+        instances = mapped_twice(cfg, record(1), seed)["instances"]
+        counts.add(len(instances))
+        assert not len(instances) or instances.gt_masks.tensor.any(dim=2).any(dim=1).all()
+    assert counts > {0}
+
+
+def test_noise_in_hu_is_seen_through_the_window(config):
+    still = CTDatasetMapper(config(*STILL), is_train=True)(record(0))["image"]
+    noisy = mapped_twice(config(*STILL, f"{AUGMENT}HU_NOISE", 60.0), record(0), 0)["image"]
+    np.random.seed(0)
+    np.random.normal()  # the jitter of 0 HU
+    std = np.random.uniform(0.0, 60.0)
+    change = noisy[0].numpy().astype(float) - still[0].numpy()
+    assert std > 20
+    assert change.std() == pytest.approx(std * 255 / 1500, rel=0.05)  # grey levels a HU
+
+
+def test_grey_sources_have_their_own_contrast(config, tmp_path):
+    given = grey_record(tmp_path / "grey.png", np.full((64, 64), 100, np.uint8))
+    cfg = config(*STILL, "INPUT.CT.GREY", "minmax_clahe", f"{AUGMENT}GREY_BRIGHTNESS", 30.0, f"{AUGMENT}HU_NOISE", 90.0)
+    image = mapped_twice(cfg, given, 2)["image"]
+    assert len(image.unique()) == 1
+    assert 5 < abs(int(image[0, 0, 0]) - 100) <= 30
+
+
+def chest_record(path, lesion=None):
+    """Write a chest with a lesion of -300 HU, if any, and return its dataset dict."""
+    plane, _ = draw_chest()
+    annotations = []
+    if lesion is not None:
+        plane[lesion] = -300
+        annotations = [undecided(lesion, 0) | {"iscrowd": 0}]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_plane(plane, path)
+    return {"file_name": str(path), "height": 128, "width": 128, "hu": True, "annotations": annotations}
+
+
+def test_lesion_of_another_slice_becomes_an_instance(config, tmp_path):
+    empty = chest_record(tmp_path / "images" / "a" / "0.png")
+    full = chest_record(tmp_path / "images" / "b" / "0.png", square(128, 60, 34, 9))
+    size = ("INPUT.MIN_SIZE_TRAIN", (128,), "INPUT.MAX_SIZE_TRAIN", 128)
+    size += ("INPUT.MIN_SIZE_TEST", 128, "INPUT.MAX_SIZE_TEST", 128)
+    cfg = config(*STILL, *size, f"{AUGMENT}COPY_PASTE.PROBABILITY", 1.0)
+    mapped = mapped_twice(cfg, empty, 3, DonorPool([empty, full]))
+    (mask,) = mapped["instances"].gt_masks.tensor.numpy()
+    plain = CTDatasetMapper(cfg, is_train=True)(empty)
+    assert mapped["instances"].gt_boxes.tensor.tolist() == [mask_box(mask)]
+    assert mapped["image"][0].numpy()[mask].mean() > plain["image"][0].numpy()[mask].mean() + 60
+    assert len(plain["instances"]) == 0  # without donors
+    assert torch.equal(CTDatasetMapper(cfg, is_train=False, donors=DonorPool([full]))(empty)["image"], plain["image"])
 
 
 def test_window_of_a_grey_source_is_refused(config, tmp_path):
