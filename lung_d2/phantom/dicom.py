@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+from lung_d2.ct.volume import CTVolume
 from lung_d2.phantom.patient import PhantomPatient
 from lung_d2.phantom.spec import PhantomSpec
 from lung_d2.phantom.uids import phantom_uid, spec_hash
@@ -17,6 +20,39 @@ from lung_d2.phantom.uids import phantom_uid, spec_hash
 CT_FOLDER, MASK_FOLDER, RECORD_NAME = "ct", "masks", "phantom.json"
 _INTERCEPT = -1024
 _DATE, _TIME = "20000101", "120000"
+
+
+@dataclass(frozen=True)
+class SeriesHeader:
+    """What the files of a synthetic series say beside its pixels and geometry.
+
+    Attributes:
+        patient_name: Nobody's.
+        patient_id: The same for all that must not be parted.
+        study_id: Of at most 16 characters.
+        study_description: In words.
+        series_description: In words.
+        frame_of_reference_uid: Of the patient's space.
+        image_type: Value 1 to 3 of ImageType.
+        patient_position: Empty where it is unknown.
+        slice_thickness_mm: What a slice averages over, mm; None where it is unknown.
+        kvp: Of the tube; empty where it is unknown.
+        kernel: Reconstruction kernel; empty where it is unknown.
+        derivation: How the pictures were made of others; empty where they were not.
+    """
+
+    patient_name: str
+    patient_id: str
+    study_id: str
+    study_description: str
+    series_description: str
+    frame_of_reference_uid: str
+    image_type: tuple[str, str, str] = ("ORIGINAL", "PRIMARY", "AXIAL")
+    patient_position: str = ""
+    slice_thickness_mm: float | None = None
+    kvp: str = ""
+    kernel: str = ""
+    derivation: str = ""
 
 
 def write_patient(patient: PhantomPatient, folder: str | Path, spec: PhantomSpec) -> None:
@@ -29,89 +65,118 @@ def write_patient(patient: PhantomPatient, folder: str | Path, spec: PhantomSpec
         folder: Where to write; made where it is missing.
         spec: The cohort it was built from.
     """
-    # Here, because nibabel is slow to load and who only builds a patient does not need it.
-    from lung_d2.ct.nifti import write_nifti
-
-    folder = Path(folder)
-    for name in (CT_FOLDER, MASK_FOLDER):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    for index in range(len(patient.volume.hu)):
-        dataset = ct_dataset(patient, index, spec)
-        dataset.save_as(folder / CT_FOLDER / f"{index:04d}.dcm", enforce_file_format=True)
-    for name, instances in patient.instances.items():
-        write_nifti(instances, patient.volume.affine_lps, folder / MASK_FOLDER / f"{name}.nii.gz")
+    header = SeriesHeader(
+        patient_name=f"PHANTOM^{patient.number:03d}",
+        patient_id=f"PHANTOM-{patient.number:03d}",
+        study_id=str(patient.number),
+        study_description="Synthetic chest CT",
+        series_description="Phantom, no patient",
+        frame_of_reference_uid=phantom_uid(spec, patient.number, "frame of reference"),
+        patient_position="HFP" if patient.prone else "HFS",
+        slice_thickness_mm=patient.slice_thickness_mm,
+        kvp="120",
+        kernel=patient.kernel.name,
+    )
     record = {
         "spec_hash": spec_hash(spec),
         "number": patient.number,
         "kernel": patient.kernel.name,
         "lesions": [asdict(lesion) for lesion in patient.lesions],
     }
+    write_case(patient.volume, header, patient.instances, record, Path(folder))
+
+
+def write_case(
+    volume: CTVolume, header: SeriesHeader, instances: Mapping[str, np.ndarray], record: dict[str, Any], folder: Path
+) -> None:
+    """Write a series with its masks and its record, as :func:`write_patient` says.
+
+    Args:
+        volume: The CT with the UIDs that it gets.
+        header: What its files say.
+        instances: For each category's name, uint16 ``[Z, Y, X]``.
+        record: Content of ``phantom.json``.
+        folder: Where to write; made where it is missing.
+    """
+    # Here, because nibabel is slow to load and who only builds a patient does not need it.
+    from lung_d2.ct.nifti import write_nifti
+
+    for name in (CT_FOLDER, MASK_FOLDER):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for index in range(len(volume.hu)):
+        path = folder / CT_FOLDER / f"{index:04d}.dcm"
+        ct_dataset(volume, index, header).save_as(path, enforce_file_format=True)
+    for name, values in instances.items():
+        write_nifti(values, volume.affine_lps, folder / MASK_FOLDER / f"{name}.nii.gz")
     (folder / RECORD_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def ct_dataset(patient: PhantomPatient, slice_index: int, spec: PhantomSpec) -> Dataset:
+def ct_dataset(volume: CTVolume, slice_index: int, header: SeriesHeader) -> Dataset:
     """Return one slice as CT Image Storage with all attributes of type 1 and 2 (DICOM PS3.3 A.3).
 
     Args:
-        patient: The patient.
+        volume: The CT, with UIDs.
         slice_index: 0-based from the lowest slice.
-        spec: The cohort.
+        header: What the files of the series say.
 
     Returns:
         The dataset with its file meta information, explicit VR little endian.
     """
     dataset = Dataset()
     dataset.SOPClassUID = CTImageStorage
-    dataset.SOPInstanceUID = patient.volume.sop_instance_uids[slice_index]
+    dataset.SOPInstanceUID = volume.sop_instance_uids[slice_index]
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.file_meta = meta
-    _set_identity(dataset, patient, spec)
-    _set_plane(dataset, patient, slice_index)
-    _set_pixels(dataset, patient.volume.hu[slice_index])
+    _set_identity(dataset, volume, header)
+    _set_plane(dataset, volume, slice_index, header)
+    _set_pixels(dataset, volume, slice_index)
     return dataset
 
 
-def _set_identity(dataset: Dataset, patient: PhantomPatient, spec: PhantomSpec) -> None:
-    dataset.PatientName = f"PHANTOM^{patient.number:03d}"
-    dataset.PatientID = f"PHANTOM-{patient.number:03d}"
+def _set_identity(dataset: Dataset, volume: CTVolume, header: SeriesHeader) -> None:
+    dataset.PatientName = header.patient_name
+    dataset.PatientID = header.patient_id
     dataset.PatientBirthDate, dataset.PatientSex = "", "O"
-    dataset.StudyInstanceUID = patient.volume.study_instance_uid
+    dataset.StudyInstanceUID = volume.study_instance_uid
     dataset.StudyDate, dataset.StudyTime = _DATE, _TIME
     dataset.ReferringPhysicianName = ""
-    dataset.StudyID, dataset.AccessionNumber = str(patient.number), ""
-    dataset.StudyDescription = "Synthetic chest CT"
+    dataset.StudyID, dataset.AccessionNumber = header.study_id, ""
+    dataset.StudyDescription = header.study_description
     dataset.Modality = "CT"
-    dataset.SeriesInstanceUID = patient.volume.series_instance_uid
+    dataset.SeriesInstanceUID = volume.series_instance_uid
     dataset.SeriesNumber = 1
-    dataset.SeriesDescription = "Phantom, no patient"
+    dataset.SeriesDescription = header.series_description
     dataset.BodyPartExamined = "CHEST"
-    dataset.PatientPosition = "HFP" if patient.prone else "HFS"
-    dataset.FrameOfReferenceUID = phantom_uid(spec, patient.number, "frame of reference")
+    dataset.PatientPosition = header.patient_position
+    dataset.FrameOfReferenceUID = header.frame_of_reference_uid
     dataset.PositionReferenceIndicator = ""
     dataset.Manufacturer = "lung_d2 phantom"
     dataset.ManufacturerModelName = "phantom"
 
 
-def _set_plane(dataset: Dataset, patient: PhantomPatient, slice_index: int) -> None:
-    volume = patient.volume
+def _set_plane(dataset: Dataset, volume: CTVolume, slice_index: int, header: SeriesHeader) -> None:
     affine = volume.affine_lps
     position = affine @ np.array([0.0, 0.0, slice_index, 1.0])
-    sign = float(np.sign(affine[0, 0]))
-    dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    directions = affine[:3, :2] / np.linalg.norm(affine[:3, :2], axis=0)
+    dataset.ImageType = list(header.image_type)
     dataset.InstanceNumber = slice_index + 1
     dataset.AcquisitionNumber = 1
     dataset.AcquisitionDate = dataset.ContentDate = _DATE
     dataset.AcquisitionTime = dataset.ContentTime = _TIME
     dataset.ImagePositionPatient = [_decimal(value) for value in position[:3]]
-    dataset.ImageOrientationPatient = [sign, 0.0, 0.0, 0.0, sign, 0.0]
+    dataset.ImageOrientationPatient = [round(float(value), 10) for value in directions.T.ravel()]
     dataset.PixelSpacing = [_decimal(volume.spacing_mm[1]), _decimal(volume.spacing_mm[2])]
-    dataset.SliceThickness = _decimal(patient.slice_thickness_mm)
+    thickness = header.slice_thickness_mm
+    dataset.SliceThickness = "" if thickness is None else _decimal(thickness)
     dataset.SliceLocation = _decimal(position[2])
-    dataset.KVP = "120"
-    dataset.ConvolutionKernel = patient.kernel.name
+    dataset.KVP = header.kvp
+    if header.kernel:
+        dataset.ConvolutionKernel = header.kernel
+    if header.derivation:
+        dataset.DerivationDescription = header.derivation
 
 
 def _decimal(value: float) -> str:
@@ -119,12 +184,16 @@ def _decimal(value: float) -> str:
     return f"{value:.10g}"
 
 
-def _set_pixels(dataset: Dataset, hu: np.ndarray) -> None:
+def _set_pixels(dataset: Dataset, volume: CTVolume, slice_index: int) -> None:
+    hu = volume.hu[slice_index]
+    # One width for the whole series; 16 bits hold what metal, or a scanner with another floor, goes beyond 12.
+    fits = volume.hu.min() >= _INTERCEPT and volume.hu.max() < _INTERCEPT + 4096
+    intercept, bits = (_INTERCEPT, 12) if fits else (-32768, 16)
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.Rows, dataset.Columns = hu.shape
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, bits, bits - 1
     dataset.PixelRepresentation = 0
-    dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = str(_INTERCEPT), "1", "HU"
+    dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = str(intercept), "1", "HU"
     dataset.WindowCenter, dataset.WindowWidth = "-600", "1500"
-    dataset.PixelData = (hu.astype(np.int32) - _INTERCEPT).astype("<u2").tobytes()
+    dataset.PixelData = (hu.astype(np.int32) - intercept).astype("<u2").tobytes()
