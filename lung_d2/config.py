@@ -222,7 +222,7 @@ def check_config(cfg: CfgNode) -> None:
         ("INPUT.CT.AUGMENT.SCALE", lambda value: 0 <= value <= 0.9, "a share from 0 to 0.9"),
         ("INPUT.CT.AUGMENT.TRANSLATION", lambda value: 0 <= value <= 1, "a share of the width"),
         ("INPUT.CT.AUGMENT.ELASTIC", lambda value: 0 <= value <= 0.08, "0 to 0.08 of the width, which cannot fold"),
-        ("INPUT.CT.AUGMENT.HU_NOISE", lambda value: value >= 0, "0 HU or more"),
+        ("INPUT.CT.AUGMENT.HU_NOISE", lambda value: 0 <= value <= 1000, "0 to 1000 HU"),
         ("INPUT.CT.AUGMENT.GREY_CONTRAST", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
         ("INPUT.CT.AUGMENT.GREY_BRIGHTNESS", lambda value: 0 <= value <= 255, "0 to 255 grey levels"),
         ("INPUT.CT.AUGMENT.GREY_NOISE", lambda value: 0 <= value <= 255, "0 to 255 grey levels"),

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from detectron2.data import transforms as T
 
+from lung_d2.errors import ConfigError
+
 Field = npt.NDArray[np.float32]
 
 GRID_SHARE = 1 / 6
@@ -38,6 +40,16 @@ class GeometryRanges:
     scale: float = 0.0
     translation: float = 0.0
     elastic: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse an elastic field that could fold."""
+        if not 0 <= self.elastic <= MAX_ELASTIC:
+            raise ConfigError(
+                "INPUT.CT.AUGMENT.ELASTIC",
+                found=str(self.elastic),
+                expected=f"0 to {MAX_ELASTIC} of the width",
+                remedy="correct it",
+            )
 
     @property
     def any(self) -> bool:

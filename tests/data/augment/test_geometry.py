@@ -14,6 +14,7 @@ from lung_d2.data.augment.geometry import (
     RandomDeformation,
     centered_affine,
 )
+from lung_d2.errors import ConfigError
 from tiny import square
 
 SIZE = (40, 60)
@@ -167,6 +168,11 @@ def test_draws_come_from_numpys_global_generator_alone():
         seen.append(data.image)
     assert np.array_equal(seen[0], seen[1])
     assert not np.array_equal(seen[0], seen[2])
+
+
+def test_field_that_could_fold_is_refused():
+    with pytest.raises(ConfigError, match=r"ELASTIC: 0\.1; expected 0 to 0\.08"):
+        GeometryRanges(elastic=0.1)
 
 
 def test_only_ranges_above_0_change_anything():
