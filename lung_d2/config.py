@@ -240,6 +240,7 @@ def check_config(cfg: CfgNode) -> None:
         ("SOLVER.IMS_PER_BATCH", lambda value: value > 0, "1 or more"),
         ("SOLVER.MAX_ITER", lambda value: value > 0, "1 or more"),
         ("SOLVER.LR_SCHEDULER_NAME", lambda value: value in SCHEDULERS, " or ".join(SCHEDULERS)),
+        ("SOLVER.BASE_LR", lambda value: value > 0, "above 0"),
         ("SOLVER.BASE_LR_END", lambda value: 0 <= value <= cfg.SOLVER.BASE_LR, f"0 to BASE_LR, {cfg.SOLVER.BASE_LR}"),
         ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", lambda value: value in ("value", "norm"), "value or norm"),
         ("SOLVER.EMA.DECAY", lambda value: 0 <= value < 1, "0 to below 1"),
