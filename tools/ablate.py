@@ -43,10 +43,10 @@ def main() -> None:
     """Train what has not ended yet, then write the table."""
     args = build_parser().parse_args()
     plan = read_plan(args.plan)
-    runs = list(list_runs(plan, args.output, args.arms, args.splits))
+    runs = list(list_runs(plan, args.output, reduced=args.reduced, arms=args.arms, splits=args.splits))
     if not args.table_only:
         _train(plan, runs, args)
-    write_table(plan, list(list_runs(plan, args.output)), args.output)
+    write_table(plan, list(list_runs(plan, args.output, reduced=args.reduced)), args.output)
 
 
 def _train(plan: Plan, runs: list[Run], args: argparse.Namespace) -> None:

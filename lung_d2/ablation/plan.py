@@ -44,11 +44,12 @@ class Plan:
     Attributes:
         base: Config file that all arms share.
         settings: ``KEY VALUE`` pairs over it, for all arms: iterations, pixels, rates.
-        reduced: More such pairs, for a run without a GPU.
+        reduced: More such pairs, for a run without a GPU; it takes the first fold alone.
         dataset: Prefix of the data sets; ``DATASET_foldN_train`` and ``_val`` are a fold, ``DATASET_train`` and
             ``_val`` the split that is reported once.
         folds: Patients held out, a list for each fold.
-        starts: Checkpoints by name. ``{fold}`` in one stands for the fold's number, or ``final``.
+        starts: Checkpoints by name; ``{split}`` in one stands for the fold's number, or ``final``. In a reduced run
+            the first fold's serve val too: they saw less, and nothing of val.
         seeds: Of the final arms; folds use the first.
         arms: In the order in which they are trained.
     """

@@ -56,17 +56,21 @@ class Run:
         return self.folder / "inference" / f"{self.dataset(prefix)}_val" / RESULTS_NAME
 
 
-def list_runs(plan: Plan, output: Path, arms: Sequence[str] = (), splits: Sequence[str] = ()) -> Iterator[Run]:
+def list_runs(
+    plan: Plan, output: Path, *, reduced: bool = False, arms: Sequence[str] = (), splits: Sequence[str] = ()
+) -> Iterator[Run]:
     """Yield the runs of a plan: every arm on every fold, then the final arms on val for every seed.
 
     Args:
         plan: The plan.
         output: Folder of the ablation.
+        reduced: The first fold alone.
         arms: Names of those wanted; empty: all.
         splits: Numbers of folds, or :data:`FINAL`; empty: all.
     """
     wanted = [plan.arm(name) for name in arms] or list(plan.arms)
-    cases = [(str(fold), plan.seeds[:1]) for fold in range(len(plan.folds))] + [(FINAL, plan.seeds)]
+    folds = plan.folds[:1] if reduced else plan.folds
+    cases = [(str(fold), plan.seeds[:1]) for fold in range(len(folds))] + [(FINAL, plan.seeds)]
     for split, seeds in cases:
         if splits and split not in splits:
             continue
@@ -100,11 +104,15 @@ def build_config(plan: Plan, run: Run, *, reduced: bool = False, opts: Sequence[
             raise ConfigError(part, found=str(error).strip("'\""), remedy="correct the key or its value") from error
     name = run.dataset(plan.dataset)
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (f"{name}_train", *run.arm.datasets), (f"{name}_val",)
-    cfg.MODEL.WEIGHTS = (plan.starts or {})[run.arm.start].format(fold=run.split) if run.arm.start else ""
+    cfg.MODEL.WEIGHTS = _start(plan, run, reduced) if run.arm.start else ""
     cfg.SEED, cfg.OUTPUT_DIR = run.seed, str(run.folder)
     cfg.merge_from_list(list(opts))
     check_config(cfg)
     return cfg
+
+
+def _start(plan: Plan, run: Run, reduced: bool) -> str:
+    return (plan.starts or {})[run.arm.start].format(split="0" if reduced else run.split)
 
 
 def train_run(cfg: CfgNode, *, plain: bool, threads: int) -> None:

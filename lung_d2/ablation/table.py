@@ -68,7 +68,7 @@ def _measure(plan: Plan, arm: Arm, runs: Sequence[Run], others: Sequence[Run]) -
     against = read_results(paired, truth) if len(paired) == len(runs) else None
     content = evaluate(truth, found, EvaluationSettings(), against)
     figures = content["metrics"]["coco"]["figures"]
-    row = {"arm": arm.name, "about": arm.about, "splits": [run.split for run in runs]}
+    row: dict[str, Any] = {"arm": arm.name, "about": arm.about, "splits": [run.split for run in runs]}
     row |= {f"{task}/{name}": figures[task][name][ALL] for task, name in _FIGURES}
     if content["comparison"]:
         compared = content["comparison"]["metrics"]["coco"]["figures"]
