@@ -51,7 +51,7 @@ def main() -> None:
 
 def _train(plan: Plan, runs: list[Run], args: argparse.Namespace) -> None:
     todo = [run for run in runs if not run.results(plan.dataset).is_file()]
-    threads = max((os.cpu_count() or 1) // args.workers, 1)
+    threads = max(len(os.sched_getaffinity(0)) // args.workers, 1)
     configs = [build_config(plan, run, reduced=args.reduced, opts=args.opts) for run in todo]
     bar = tqdm(total=len(runs), initial=len(runs) - len(todo), unit="run")
     # A process for each run: Detectron2's logs and registries are global.
