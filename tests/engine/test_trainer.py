@@ -229,13 +229,15 @@ def test_evaluation_leaves_the_config_of_the_run(root: Path, tmp_path: Path) -> 
     (tmp_path / "config.yaml").write_text(cfg.dump())
     before = (tmp_path / "config.yaml").read_text()
     command = [sys.executable, "tools/train_net.py", "--config-file", str(tmp_path / "config.yaml"), "--eval-only"]
-    command += ["MODEL.WEIGHTS", str(tmp_path / "random.pth")]
+    command += ["MODEL.WEIGHTS", str(tmp_path / "random.pth"), "TEST.AUG.ENABLED", "True"]
+    command += ["TEST.AUG.MIN_SIZES", "(64,)", "TEST.AUG.MAX_SIZE", "64"]
     environment = os.environ | {"DETECTRON2_DATASETS": str(root), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "config.yaml").read_text() == before
-    results = json.loads((tmp_path / "inference" / "tiny_val" / "results.json").read_text())
-    assert set(results) == {"bbox", "segm"}
+    for folder in (tmp_path / "inference" / "tiny_val", tmp_path / "inference_TTA" / "tiny_val"):
+        assert set(json.loads((folder / "results.json").read_text())) == {"bbox", "segm"}
+        assert (folder / "evaluation.html").is_file()
 
 
 def test_data_set_that_was_not_prepared_is_named(root: Path, tmp_path: Path) -> None:
@@ -253,11 +255,12 @@ def run_two_processes(root: Path, output: Path, *opts: Any) -> subprocess.Comple
 
 @pytest.mark.slow
 def test_two_processes_on_cpu_train_as_one_run(root: Path, tmp_path: Path) -> None:
-    done = run_two_processes(root, tmp_path)
+    done = run_two_processes(root, tmp_path, "SOLVER.EMA.ENABLED", True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "log.txt.rank1").is_file()
     checkpoint = torch.load(tmp_path / "model_final.pth", weights_only=True)
     assert checkpoint["iteration"] == 3
+    assert checkpoint["model"].keys() == checkpoint["raw_model"].keys()
     assert not any(name.startswith("module.") for name in checkpoint["model"])
 
 
