@@ -133,7 +133,8 @@ def _add_augment_keys(cfg: CfgNode) -> None:
     cfg.INPUT.CT.AUGMENT.GREY_NOISE = 0.0
 
     cfg.INPUT.CT.AUGMENT.COPY_PASTE = CN()
-    # Share of the slices, 0 to 1, into whose lung lesions of another training slice are copied (Ghiasi et al. 2021).
+    # Share of the slices, 0 to 1, into whose lung lesions of another training slice are copied (Ghiasi et al. 2021);
+    # about a quarter of these stay as they are, for want of a donor of like noise or of room.
     cfg.INPUT.CT.AUGMENT.COPY_PASTE.PROBABILITY = 0.0
     # Most lesions copied into a slice, 1 or more; their number is drawn evenly.
     cfg.INPUT.CT.AUGMENT.COPY_PASTE.MAX_LESIONS = 3

@@ -32,7 +32,7 @@ class CopyPaste:
     """How lesions are copied.
 
     Attributes:
-        probability: Share of the slices that are given lesions, 0 to 1.
+        probability: Share of the slices that are given lesions where a donor of like noise and room are found, 0 to 1.
         max_lesions: Most lesions for one slice, 1 or more; their number is drawn evenly.
         max_overlap: Largest share of a copied lesion that may lie over others, 0 to 1.
     """
