@@ -12,6 +12,8 @@ from lung_d2.errors import ConfigError
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
+_MOST_LETTERS, _MOST_DEPTH = 1 << 16, 20  # a whole config has 7,000 letters and 6 levels
+
 
 def merge_file(cfg: CfgNode, path: Path) -> None:
     """Merge a YAML file and its ``_BASE_`` files into a config, in place.
@@ -49,12 +51,24 @@ def merge_text(cfg: CfgNode, text: str, where: str | Path) -> None:
     from fvcore.common.config import BASE_KEY
 
     with _named_errors(where):
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ValueError("a YAML alias")
+        _check_plain(text)
         content = yaml.safe_load(text)
         if not isinstance(content, dict) or BASE_KEY in content:
             raise ValueError(f"no mapping of keys, or with a {BASE_KEY}")
         cfg.merge_from_other_cfg(type(cfg)(content))
+
+
+def _check_plain(text: str) -> None:
+    """Refuse what takes long to read, or unfolds: the parser's time grows with the square of the depth."""
+    import yaml
+
+    if len(text) > _MOST_LETTERS:
+        raise ValueError(f"{len(text)} letters, more than {_MOST_LETTERS}")
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > _MOST_DEPTH:
+            raise ValueError("a YAML alias" if depth <= _MOST_DEPTH else f"more than {_MOST_DEPTH} levels")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -65,7 +66,8 @@ class WeightsHandler(PathHandler):  # type: ignore[misc]
                 torch.save({"model": file.read_tensors()}, staging)
                 os.replace(staging, copy)
             except (OSError, RuntimeError) as error:
-                staging.unlink(missing_ok=True)
+                with suppress(OSError):
+                    staging.unlink(missing_ok=True)
                 raise OutputError(
                     copy, found="cannot be written", remedy="set FVCORE_CACHE to another folder"
                 ) from error

@@ -132,11 +132,10 @@ def _check_sizes(path: Path) -> None:
 
 def _read_config(path: Path, text: str) -> CfgNode:
     try:
-        cfg = parse_config(text, f"{path}, {PREFIX}config")
+        cfg = parse_config(text, path)
     except ConfigError as error:
-        raise CheckpointError(
-            error.where, found=error.found[:200], expected=error.expected, remedy="get it from its source again"
-        ) from error
+        place = "" if error.where == str(path) else f" {error.where}"
+        raise _broken(path, f"{PREFIX}config:{place} {error.found[:200]}", error.expected) from error
     check_bounds(cfg, path)
     return cfg
 

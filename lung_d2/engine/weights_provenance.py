@@ -27,6 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from lung_d2.engine.weights_settings import names_place
 from lung_d2.errors import CheckpointError, ConfigError, DatasetError
@@ -103,7 +104,10 @@ def build_provenance(
 def _describe_start(weights: str) -> str:
     if not weights:
         return RANDOM
-    return weights if weights.startswith("detectron2://") else PurePath(weights.replace("\\", "/")).name
+    if weights.startswith("detectron2://"):
+        return weights
+    place = urlsplit(weights).path if "://" in weights else weights  # without a user, a key and a host
+    return PurePath(place.replace("\\", "/")).name
 
 
 def _describe_data(name: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import PurePath
@@ -37,11 +38,13 @@ def bound_settings(cfg: CfgNode) -> dict[str, Any]:
     """Return the keys that have to be the same wherever the weights of a model are used.
 
     Returns:
-        Values by key: those of :func:`lung_d2.config.input_settings`, and every key under ``MODEL`` but those that
-        say how it is trained or what is kept of its output. A key that is new is among them, unless named here.
+        Values by key, with lists for tuples: those of :func:`lung_d2.config.input_settings`, and every key under
+        ``MODEL`` but those that say how it is trained or what is kept of its output. A key that is new is among them,
+        unless named here.
     """
     model = {key: value for key, value in _leaves(cfg) if key.startswith("MODEL.") and not _FREE.fullmatch(key)}
-    return {**model, **input_settings(cfg)}
+    plain: dict[str, Any] = json.loads(json.dumps({**model, **input_settings(cfg)}))
+    return plain
 
 
 def portable_config(cfg: CfgNode) -> str:
