@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -21,6 +23,10 @@ from lung_d2.ablation.plan import Plan, read_plan
 from lung_d2.ablation.runs import Run, build_config, list_runs, train_run
 from lung_d2.ablation.table import write_table
 from lung_d2.command_line import run_tool
+from lung_d2.errors import TrainingError
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 logger = logging.getLogger(__name__)
 
@@ -52,22 +58,34 @@ def main() -> None:
 def _train(plan: Plan, runs: list[Run], args: argparse.Namespace) -> None:
     todo = [run for run in runs if not run.results(plan.dataset).is_file()]
     threads = max(len(os.sched_getaffinity(0)) // args.workers, 1)
-    configs = [build_config(plan, run, reduced=args.reduced, opts=args.opts) for run in todo]
-    bar = tqdm(total=len(runs), initial=len(runs) - len(todo), unit="run")
-    # A process for each run: Detectron2's logs and registries are global.
-    with bar, ProcessPoolExecutor(args.workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        jobs = {
-            pool.submit(train_run, cfg, plain=run.arm.plain, threads=threads): run
-            for run, cfg in zip(todo, configs, strict=True)
-        }
+    jobs = [(run, build_config(plan, run, reduced=args.reduced, opts=args.opts)) for run in todo]
+    running: dict[int, tuple[Run, BaseProcess]] = {}
+    with tqdm(total=len(runs), initial=len(runs) - len(todo), unit="run") as bar:
         try:
-            for job in as_completed(jobs):
-                job.result()
-                bar.set_postfix_str(jobs[job].name)
-                bar.update()
+            while jobs or running:
+                while jobs and len(running) < args.workers:
+                    run, cfg = jobs.pop(0)
+                    process = _start(run, cfg, threads)
+                    running[process.sentinel] = run, process
+                for sentinel in wait(list(running)):
+                    run, process = running.pop(int(sentinel))
+                    process.join()
+                    if process.exitcode:
+                        found = f"exit status {process.exitcode}"
+                        raise TrainingError(run.name, found=found, remedy=f"see {run.folder / 'log.txt'}")
+                    bar.set_postfix_str(run.name)
+                    bar.update()
         finally:
-            for job in jobs:
-                job.cancel()
+            for _, process in running.values():
+                process.terminate()
+
+
+def _start(run: Run, cfg: CfgNode, threads: int) -> BaseProcess:
+    # A process for each run: Detectron2's logs and registries are global.
+    arguments = {"plain": run.arm.plain, "threads": threads}
+    process = get_context("spawn").Process(target=train_run, args=(cfg,), kwargs=arguments)
+    process.start()
+    return process
 
 
 if __name__ == "__main__":

@@ -125,6 +125,7 @@ def train_run(cfg: CfgNode, *, plain: bool, threads: int) -> None:
     """
     from detectron2.engine import default_setup
 
+    import lung_d2.modeling  # noqa: F401  a process of its own has read no config, which would register our heads
     from lung_d2.data import register_lung_datasets
     from lung_d2.engine import LungTrainer
     from lung_d2.engine.plain import PlainTrainer
