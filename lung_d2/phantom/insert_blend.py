@@ -13,6 +13,7 @@ from lung_d2.phantom.lesions import DilatedBronchi, Opacity, haze, radius_on_pla
 from lung_d2.phantom.render import LUMEN_HU
 from lung_d2.phantom.shapes import Plane, smooth_step
 from lung_d2.phantom.tissue import BLOOD_HU
+from lung_d2.phantom.truth import SPECK_MM2, drop_specks
 from lung_d2.phantom.tubes import Tubes, tube_coverage, tube_distance
 
 BACKGROUND_MM = 7.0
@@ -23,6 +24,8 @@ LUMEN_DARKER_HU = (45.0, 110.0)
 """An airway is so much darker than the parenchyma that ground glass around it leaves it dark, from none to wholly."""
 CORE_HU = 110.0
 """How much denser the middle of an opacity is than its rim."""
+HALO_MM = (2.0, 5.0)
+"""Haze outside the mask of an opacity fades between these distances: no wisps are left that nobody marks."""
 MOTTLE = ((9.0, 45.0), (4.0, 38.0))
 """Grain of an opacity: size in mm, standard deviation in HU."""
 NOISE_KEPT = 3.0
@@ -113,17 +116,24 @@ def _paint_haze(
             continue
         radius = radius_on_plane(opacity, drawing.grain, part, pleura[window])
         there = labels[window] == lung.side_of(opacity.center)
+        marked = drop_specks((radius < 1.0) & there, SPECK_MM2 / lung.pixel_mm**2)
+        if not marked.any():
+            continue
+        near_it = smooth_step(*HALO_MM[::-1], _distance_mm(marked, lung.pixel_mm))
         target = opacity.hu + CORE_HU * np.clip(1.0 - radius, 0.0, 1.0)
         for number, (scale, hu) in enumerate(MOTTLE):
             target = target + hu * drawing.grain.on_plane(part, scale, opacity.shift + 4 + number)
-        rise = np.clip(target - ground[window], 0.0, None) * haze(opacity, radius) * there
+        rise = np.clip(target - ground[window], 0.0, None) * haze(opacity, radius) * there * near_it
         change[window] = np.maximum(change[window], rise)
-        mask = np.zeros(labels.shape, bool)
-        mask[window] = (radius < 1.0) & there
-        if mask.any():
-            masks[index] = mask
+        masks[index] = np.zeros(labels.shape, bool)
+        masks[index][window] = marked
     image += change * airy
     return masks
+
+
+def _distance_mm(mask: np.ndarray, pixel_mm: float) -> np.ndarray:
+    """Return the distance to a mask, float32 ``(H, W)``, mm."""
+    return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5) * np.float32(pixel_mm)
 
 
 def costal_depth(inside: np.ndarray, pixel_mm: float) -> np.ndarray:

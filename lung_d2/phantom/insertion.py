@@ -21,7 +21,7 @@ from lung_d2.phantom.truth import PhantomLesion, list_lesions, stack_instances
 
 INSERTED = PhantomSpec(
     ground_glass_opacity=LesionSpec((1, 4), Range(7.0, 24.0), Range(0.2, 1.0)),
-    bronchiectasis=LesionSpec((2, 5), Range(2.6, 5.8), Range(0.2, 1.0)),
+    bronchiectasis=LesionSpec((3, 6), Range(2.6, 5.8), Range(0.2, 1.0)),
     distractors=0.15,
     overlap_share=0.35,
     patients=10,

@@ -52,7 +52,7 @@ def stack_instances(masks: list[dict[int, np.ndarray]], shape: tuple[int, int], 
     area = pixel_mm * pixel_mm
     for plane, found in zip(instances, masks, strict=True):
         for index, mask in found.items():
-            kept = _drop_specks(mask, SPECK_MM2 / area) & (plane == 0)
+            kept = drop_specks(mask, SPECK_MM2 / area) & (plane == 0)
             plane[kept] = index + 1
             largest[index] = max(largest.get(index, 0.0), float(kept.sum()) * area)
     for index, most in largest.items():
@@ -61,7 +61,8 @@ def stack_instances(masks: list[dict[int, np.ndarray]], shape: tuple[int, int], 
     return instances
 
 
-def _drop_specks(mask: np.ndarray, least_pixels: float) -> np.ndarray:
+def drop_specks(mask: np.ndarray, least_pixels: float) -> np.ndarray:
+    """Return a bool mask ``(H, W)`` without its connected parts of fewer pixels."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     keep = np.zeros(count, bool)
     keep[1:] = stats[1:, cv2.CC_STAT_AREA] >= least_pixels
