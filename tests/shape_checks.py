@@ -31,6 +31,7 @@ RANKS = {
     "evaluation": 7,
     "engine": 8,
     "report": 9,
+    "ablation": 10,
     "recognition": 10,
     "command_line": 11,
     "": 12,

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 r"""Train every arm of an ablation on every fold, the final ones on val over several seeds, and write the table.
 
-python tools/ablate.py --plan configs/ablation/covid_slices.yaml --output output/ablation --reduced
+python tools/ablate.py --output output/ablation --reduced
 
 May be stopped at any moment and started again: runs that have ended are kept, others go on from their checkpoint.
 """
@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_PLAN = Path(__file__).with_name("ablation.yaml")
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plan", type=Path, default=Path("configs/ablation/covid_slices.yaml"), help="what to train")
+    parser.add_argument("--plan", type=Path, default=_PLAN, help="what to train (tools/ablation.yaml)")
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs and the table")
     parser.add_argument("--reduced", action="store_true", help="the plan's smaller settings, for a CPU")
     parser.add_argument("--arms", nargs="+", default=[], metavar="ARM", help="only these (default: all)")

@@ -42,6 +42,7 @@ class Plan:
     """A whole ablation.
 
     Attributes:
+        configs: Folder that the config files of the plan are named from.
         base: Config file that all arms share.
         settings: ``KEY VALUE`` pairs over it, for all arms: iterations, pixels, rates.
         reduced: More such pairs, for a run without a GPU; it takes the first fold alone.
@@ -54,6 +55,7 @@ class Plan:
         arms: In the order in which they are trained.
     """
 
+    configs: Path
     base: Path
     dataset: str
     folds: tuple[tuple[str, ...], ...]
@@ -77,7 +79,7 @@ class Plan:
 
 
 def read_plan(path: Path) -> Plan:
-    """Read a plan; paths in it are relative to its file.
+    """Read a plan; its folder of configs is relative to its file.
 
     Raises:
         ConfigError: The file is missing or broken, or names a key, an arm or a start that is not there.
@@ -86,11 +88,12 @@ def read_plan(path: Path) -> Plan:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(path, found=reason, expected="a plan in YAML", remedy="see configs/ablation") from error
-    content = dict(_checked(path, "plan", content, Plan, {"base", "dataset", "folds", "arms"}))
+        raise ConfigError(path, found=reason, expected="a plan in YAML", remedy="see tools/ablation.yaml") from error
+    content = dict(_checked(path, "plan", content, Plan, {"configs", "base", "dataset", "folds", "arms"}))
     arms = _checked(path, "arms", content["arms"], None, set())
-    content["arms"] = tuple(_read_arm(path, str(name), entry) for name, entry in arms.items())
-    content["base"] = path.parent / str(content["base"])
+    content["configs"] = configs = path.parent / str(content["configs"])
+    content["arms"] = tuple(_read_arm(path, configs, str(name), entry) for name, entry in arms.items())
+    content["base"] = configs / str(content["base"])
     content["folds"] = tuple(tuple(map(str, fold)) for fold in content["folds"])
     content["seeds"] = tuple(content.get("seeds", (1,)))
     for key in ("settings", "reduced"):
@@ -104,9 +107,9 @@ def read_plan(path: Path) -> Plan:
     return plan
 
 
-def _read_arm(path: Path, name: str, entry: Any) -> Arm:
+def _read_arm(path: Path, configs: Path, name: str, entry: Any) -> Arm:
     entry = dict(_checked(path, f"arm {name}", entry, Arm, {"about"}))
-    entry["parts"] = tuple(path.parent / str(part) for part in entry.get("parts", ()))
+    entry["parts"] = tuple(configs / str(part) for part in entry.get("parts", ()))
     entry["datasets"] = tuple(map(str, entry.get("datasets", ())))
     return Arm(name=name, **entry)
 
