@@ -1,0 +1,109 @@
+"""The runs of an ablation: which there are, their configs, and training one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lung_d2.ablation.plan import Arm, Plan
+from lung_d2.ablation.runs import FINAL, build_config, list_runs, train_run
+from lung_d2.data import register_lung_datasets
+from lung_d2.data.cases import AnnotatedSlice, Case
+from lung_d2.data.dataset import write_dataset
+from lung_d2.errors import ConfigError
+from tiny import CONFIGS, TINY_OPTS, tiny_slices
+
+
+def build_plan(**changes: object) -> Plan:
+    arms = (
+        Arm("plain", "Detectron2", (CONFIGS / "ablation" / "plain_detectron2.yaml",), plain=True, final=True),
+        Arm("base", "ours", against="plain"),
+        Arm("sigmoid", "one each", (CONFIGS / "variants" / "sigmoid.yaml",), start="ct", against="base"),
+    )
+    known = {
+        "configs": CONFIGS,
+        "base": CONFIGS / "Base-LungCT-RCNN-FPN.yaml",
+        "dataset": "tiny",
+        "folds": (("a",), ("b",)),
+        "arms": arms,
+        "seeds": (1, 2),
+        "settings": tuple(map(str, TINY_OPTS)),
+        "reduced": ("SOLVER.MAX_ITER", "2"),
+        "starts": {"ct": "ct_{split}.pth"},
+    }
+    return Plan(**(known | changes))
+
+
+def names(**options: object) -> list[str]:
+    return [run.name for run in list_runs(build_plan(), Path("out"), **options)]
+
+
+def test_every_arm_runs_on_every_fold_and_final_arms_once_more_for_every_seed():
+    folds = [f"{arm}, {fold}, seed 1" for fold in (0, 1) for arm in ("plain", "base", "sigmoid")]
+    assert names() == [*folds, "plain, final, seed 1", "plain, final, seed 2"]
+
+
+def test_reduced_ablation_takes_the_first_fold():
+    assert names(reduced=True, arms=["base"]) == ["base, 0, seed 1"]
+
+
+def test_splits_and_arms_can_be_chosen():
+    assert names(arms=["plain"], splits=[FINAL]) == ["plain, final, seed 1", "plain, final, seed 2"]
+
+
+def config_of(arm: str, split: str, *, reduced: bool = False):
+    plan = build_plan()
+    run = next(run for run in list_runs(plan, Path("out"), arms=[arm], splits=[split]))
+    return build_config(plan, run, reduced=reduced)
+
+
+def test_config_is_the_base_with_the_arm_over_it():
+    cfg = config_of("sigmoid", "1")
+    assert cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE
+    assert cfg.MODEL.RESNETS.NORM == "GN"  # of the plan's settings; the leaf's own base is not read
+    assert cfg.DATASETS.TRAIN == ("tiny_fold1_train",)
+    assert cfg.DATASETS.TEST == ("tiny_fold1_val",)
+    assert cfg.MODEL.WEIGHTS == "ct_1.pth"
+    assert cfg.SEED == 1
+
+
+def test_val_is_measured_with_the_whole_training_split():
+    assert config_of("plain", FINAL).DATASETS.TRAIN == ("tiny_train",)
+
+
+def test_reduced_settings_lie_over_the_others_and_share_a_start():
+    cfg = config_of("sigmoid", "1", reduced=True)
+    assert cfg.SOLVER.MAX_ITER == 2
+    assert cfg.MODEL.WEIGHTS == "ct_0.pth"
+
+
+def test_key_that_is_not_there_names_the_part(tmp_path):
+    part = tmp_path / "wrong.yaml"
+    part.write_text("MODEL: {ATENTION: True}")
+    plan = build_plan(arms=(Arm("wrong", "", (part,)),))
+    with pytest.raises(ConfigError, match=r"wrong\.yaml"):
+        build_config(plan, next(list_runs(plan, tmp_path)))
+
+
+def grey_slices(patient: int) -> Iterator[AnnotatedSlice]:
+    """Yield slices as 8-bit pictures, which Detectron2's own mapper reads too."""
+    for item in tiny_slices(patient, slices=3, size=64, seed=0):
+        yield replace(item, plane=np.clip((item.plane.astype(np.float64) + 1000) / 5, 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("arm", ["plain", "base"])
+def test_run_leaves_its_detections(tmp_path, arm):
+    patients = [f"patient{number}" for number in range(3)]
+    cases = [Case(name, name, name, partial(grey_slices, number), False) for number, name in enumerate(patients)]
+    split_of = dict(zip(patients, ["train", "train", "val"], strict=True))
+    write_dataset(tmp_path / "data", "tiny_fold0", cases, split_of, allow_duplicates=True)
+    register_lung_datasets(tmp_path / "data")
+    plan = build_plan(reduced=("SOLVER.MAX_ITER", "2", "INPUT.CT.GREY", "minmax_clahe"))
+    run = next(list_runs(plan, tmp_path / "out", arms=[arm], reduced=True))
+    train_run(build_config(plan, run, reduced=True), plain=run.arm.plain, threads=1)
+    assert run.results("tiny").is_file()
