@@ -8,7 +8,7 @@ import yaml
 from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
 
 from lung_d2 import load_config
-from lung_d2.config import ignores_undecided
+from lung_d2.config import ignores_undecided, parse_config
 from lung_d2.errors import ConfigError
 from lung_d2.modeling import LungRPN
 from tiny import CONFIGS
@@ -99,7 +99,7 @@ def test_end_of_the_schedule_goes_with_the_rate():
 
 def test_end_of_the_schedule_in_a_file_is_scaled(tmp_path):
     path = write(tmp_path / "leaf.yaml", f"_BASE_: {BASE}\nSOLVER: {{BASE_LR_END: 0.004}}\n")
-    assert load_config(path, ["SOLVER.IMS_PER_BATCH", 4]).SOLVER.BASE_LR_END == pytest.approx(0.001)
+    assert pytest.approx(0.001) == load_config(path, ["SOLVER.IMS_PER_BATCH", 4]).SOLVER.BASE_LR_END
 
 
 def test_reference_batch_zero_leaves_the_rate_alone():
@@ -228,3 +228,25 @@ def test_base_that_would_be_fetched_is_refused(tmp_path: Path) -> None:
 def test_value_that_cannot_work_is_refused_at_once(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=key):
         load_config(CONFIGS / "Base-LungCT-RCNN-FPN.yaml", [key, value])
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        ("_BASE_: other.yaml", "_BASE_"),
+        ("MODEL: &a {}\nINPUT: *a", "a YAML alias"),
+        ("[" * 1000, "more than 20 levels"),
+        ("#" * 100_000, "100000 letters"),
+        ("OUTPUT_DIR: !!python/name:os.system", "a YAML tag that is not data"),
+        ("", "no mapping"),
+    ],
+)
+def test_config_in_another_file_is_data_alone(text, finding):
+    with pytest.raises(ConfigError, match=rf"there: .*{finding}"):
+        parse_config(text, "there")
+
+
+def test_config_in_another_file_is_read_as_one_on_disk():
+    cfg = load_config(BASE, ["MODEL.DEVICE", "cpu"])
+    assert parse_config(cfg.dump(), "there") == cfg
+    assert parse_config(cfg.dump(), "there", ["SEED", "5"]).SEED == 5

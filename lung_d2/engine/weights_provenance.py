@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
 RANDOM = "random"
-_PUBLIC_SCHEMES = ("detectron2://", "lung_d2://")
+_PUBLIC_SCHEME = "detectron2://"
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def build_provenance(
         "notes": list(remarks.notes),
     }
     for text in _texts(content):
-        if names_place(text) and not text.startswith(_PUBLIC_SCHEMES):
+        if names_place(text) and not text.startswith(_PUBLIC_SCHEME):
             raise ConfigError(repr(text[:80]), found="a path of this machine", remedy="leave it out of the weights")
     return content
 
@@ -104,7 +104,7 @@ def build_provenance(
 def _describe_start(weights: str) -> str:
     if not weights:
         return RANDOM
-    if weights.startswith("detectron2://"):
+    if weights.startswith(_PUBLIC_SCHEME):
         return weights
     place = urlsplit(weights).path if "://" in weights else weights  # without a user, a key and a host
     return PurePath(place.replace("\\", "/")).name

@@ -105,3 +105,19 @@ def test_manifest_names_neither_machine_nor_user() -> None:
     text = json.dumps(build_manifest("bb", MODEL, {"read": 1.0}))
     names = {platform.node(), getpass.getuser(), str(Path.home()), str(Path.cwd())} - {"", "/"}
     assert not [name for name in names if f'"{name}' in text or f"{name}/" in text]
+
+
+def test_model_is_named_by_what_its_weights_file_says(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"weights")
+    told = {"name": "ours", "data": [{"name": "a_train", "slices": 7}, {"name": "b_train"}], "iterations": 500}
+    model = identify_model("A: 1", tmp_path / "weights", "cpu", json.dumps(told))
+    assert (model.name, model.data, model.iterations) == ("ours", ("a_train", "b_train"), 500)
+    manifest = build_manifest("bb", model, {})
+    assert (manifest["name"], manifest["data"], manifest["iterations"]) == ("ours", ["a_train", "b_train"], 500)
+
+
+@pytest.mark.parametrize("told", [{}, {"name": 7, "data": "x", "iterations": "many"}, {"data": [7, {"name": []}]}])
+def test_what_a_weights_file_says_in_another_form_is_left_out(tmp_path: Path, told: dict[str, object]) -> None:
+    (tmp_path / "weights").write_bytes(b"weights")
+    model = identify_model("A: 1", tmp_path / "weights", "cpu", json.dumps(told))
+    assert (model.name, model.data, model.iterations) == ("", (), None)
