@@ -72,7 +72,8 @@ def paint_slice(lung: RealLung, drawing: Drawing, slice_index: int) -> PaintedSl
     if inside.any():
         opacities = _paint_haze(image, lung, drawing, plane, slice_index)
         extra = drawing.distractors
-        plain = [(extra.walls, -260.0), (extra.bullae, -972.0), (extra.bands, -120.0), (extra.nodules, 35.0)]
+        # Without their walls: a walled bulla on a slice looks like a dilated bronchus, which nobody marked.
+        plain = [(extra.bullae, -972.0), (extra.bands, -120.0), (extra.nodules, 35.0)]
         for tubes, hu in plain:
             _paint_solid(image, lung, [(tubes, hu)], plane, inside)
         for index, cluster in enumerate(drawing.bronchi):
