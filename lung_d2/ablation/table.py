@@ -27,7 +27,7 @@ _HEAD = (
 )
 
 
-def write_table(plan: Plan, runs: Sequence[Run], folder: Path) -> None:
+def write_table(plan: Plan, runs: Sequence[Run], folder: Path, settings: EvaluationSettings | None = None) -> None:
     """Measure the runs that have ended, and write a Markdown table and its figures as JSON.
 
     The slices of an arm's folds are pooled, and an arm is compared with another on the folds that both have. Intervals
@@ -37,13 +37,15 @@ def write_table(plan: Plan, runs: Sequence[Run], folder: Path) -> None:
         plan: The plan.
         runs: Its runs, ended or not.
         folder: Where to write.
+        settings: How they are measured.
     """
+    settings = settings or EvaluationSettings()
     register_lung_datasets()
     ended = [run for run in runs if run.results(plan.dataset).is_file()]
     folds = [run for run in ended if run.split != FINAL]
-    sections = [("Folds over the training patients", list(_rows(plan, folds)))]
+    sections = [("Folds over the training patients", list(_rows(plan, folds, settings)))]
     for seed in plan.seeds:
-        rows = list(_rows(plan, [run for run in ended if run.split == FINAL and run.seed == seed]))
+        rows = list(_rows(plan, [run for run in ended if run.split == FINAL and run.seed == seed], settings))
         sections.append((f"Val, seed {seed}", rows))
     create_folder(folder)
     write_json({title: rows for title, rows in sections if rows}, folder / FIGURES_NAME, indent=1)
@@ -52,21 +54,23 @@ def write_table(plan: Plan, runs: Sequence[Run], folder: Path) -> None:
     logger.info("written to %s", folder / TABLE_NAME)
 
 
-def _rows(plan: Plan, ended: Sequence[Run]) -> Iterator[dict[str, Any]]:
+def _rows(plan: Plan, ended: Sequence[Run], settings: EvaluationSettings) -> Iterator[dict[str, Any]]:
     by_arm = {arm.name: [run for run in ended if run.arm == arm] for arm in plan.arms}
     for arm in plan.arms:
         if by_arm[arm.name]:
-            yield _measure(plan, arm, by_arm[arm.name], by_arm.get(arm.against, []))
+            yield _measure(plan, arm, by_arm[arm.name], by_arm.get(arm.against, []), settings)
 
 
-def _measure(plan: Plan, arm: Arm, runs: Sequence[Run], others: Sequence[Run]) -> dict[str, Any]:
+def _measure(
+    plan: Plan, arm: Arm, runs: Sequence[Run], others: Sequence[Run], settings: EvaluationSettings
+) -> dict[str, Any]:
     truth = read_truth(find_sources([f"{run.dataset(plan.dataset)}_val" for run in runs]))
     found = read_results([run.results(plan.dataset) for run in runs], truth)
     same = {run.split: run for run in others}
     paired = [same[run.split].results(plan.dataset) for run in runs if run.split in same]
     # An arm of which a fold is still missing is compared once that has ended.
     against = read_results(paired, truth) if len(paired) == len(runs) else None
-    content = evaluate(truth, found, EvaluationSettings(), against)
+    content = evaluate(truth, found, settings, against)
     figures = content["metrics"]["coco"]["figures"]
     row: dict[str, Any] = {"arm": arm.name, "about": arm.about, "splits": [run.split for run in runs]}
     row |= {f"{task}/{name}": figures[task][name][ALL] for task, name in _FIGURES}

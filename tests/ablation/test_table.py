@@ -1,0 +1,86 @@
+"""The table of an ablation, from results that are known by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lung_d2.ablation.plan import Arm, Plan
+from lung_d2.ablation.runs import Run, list_runs
+from lung_d2.ablation.table import FIGURES_NAME, TABLE_NAME, write_table
+from lung_d2.data import register_lung_datasets
+from lung_d2.evaluation.evaluate import EvaluationSettings
+from tiny import write_tiny_dataset
+
+FAST = EvaluationSettings(draws=5)
+PLAN = Plan(
+    configs=Path(),
+    base=Path("base.yaml"),
+    dataset="tiny",
+    folds=(("a",), ("b",)),
+    arms=(Arm("blind", "finds nothing"), Arm("seer", "finds all", against="blind", final=True)),
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in ("tiny_fold0", "tiny_fold1", "tiny"):
+        write_tiny_dataset(tmp_path / "data", name=name)
+    register_lung_datasets(tmp_path / "data")
+    return tmp_path
+
+
+def write_results(root: Path, run: Run) -> None:
+    """Write what an arm finds: each lesion as it is, or nothing."""
+    name = run.dataset(PLAN.dataset)
+    truth = json.loads((root / "data" / "lung_ct" / name / "annotations" / "val.json").read_text())
+    keys = ("image_id", "category_id", "bbox", "segmentation")
+    lesions = [{key: lesion[key] for key in keys} | {"score": 0.9} for lesion in truth["annotations"]]
+    path = run.results(PLAN.dataset)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(lesions if run.arm.name == "seer" else []))
+
+
+def runs_of(root: Path) -> list[Run]:
+    return list(list_runs(PLAN, root / "out"))
+
+
+def read(root: Path) -> dict[str, list[dict]]:
+    return json.loads((root / "out" / FIGURES_NAME).read_text())
+
+
+def test_arms_are_measured_on_all_folds_and_compared_on_them(root):
+    for run in runs_of(root):
+        write_results(root, run)
+    write_table(PLAN, runs_of(root), root / "out", FAST)
+    blind, seer = read(root)["Folds over the training patients"]
+    assert (blind["segm/AP50"]["value"], seer["segm/AP50"]["value"]) == (0, 100)
+    assert seer["splits"] == ["0", "1"]
+    assert seer["against"]["arm"] == "blind"
+    assert seer["against"]["segm/AP50"]["difference"] == 100
+    assert "| seer | finds all | 2 |" in (root / "out" / TABLE_NAME).read_text()
+
+
+def test_val_has_a_table_of_its_own_for_each_seed(root):
+    for run in runs_of(root):
+        write_results(root, run)
+    write_table(PLAN, runs_of(root), root / "out", FAST)
+    (row,) = read(root)["Val, seed 1"]
+    assert row["splits"] == ["final"]
+
+
+def test_arm_is_compared_on_no_fold_that_the_other_lacks(root):
+    for run in runs_of(root):
+        if (run.arm.name, run.split) != ("blind", "1"):
+            write_results(root, run)
+    write_table(PLAN, runs_of(root), root / "out", FAST)
+    blind, seer = read(root)["Folds over the training patients"]
+    assert blind["splits"] == ["0"]
+    assert "against" not in seer
+
+
+def test_without_results_the_table_is_empty(root):
+    write_table(PLAN, runs_of(root), root / "out", FAST)
+    assert read(root) == {}
