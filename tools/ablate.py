@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 r"""Train every arm of an ablation on every fold, the final ones on val over several seeds, and write the table.
 
-python tools/ablate.py --output output/ablation --reduced
+python tools/ablate.py --data SLICES --output output/ablation --reduced
 
 May be stopped at any moment and started again: runs that have ended are kept, others go on from their checkpoint.
 """
@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import subprocess
+import sys
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -20,10 +22,11 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from lung_d2.ablation.plan import Plan, read_plan
+from lung_d2.ablation.preparation import list_steps
 from lung_d2.ablation.runs import Run, build_config, list_runs, train_run
 from lung_d2.ablation.table import write_table
 from lung_d2.command_line import run_tool
-from lung_d2.errors import TrainingError
+from lung_d2.errors import LungD2Error, TrainingError
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -37,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plan", type=Path, default=_PLAN, help="what to train (tools/ablation.yaml)")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the slices, with split.csv")
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs and the table")
     parser.add_argument("--reduced", action="store_true", help="the plan's smaller settings, for a CPU")
     parser.add_argument("--arms", nargs="+", default=[], metavar="ARM", help="only these (default: all)")
@@ -53,8 +57,17 @@ def main() -> None:
     plan = read_plan(args.plan)
     runs = list(list_runs(plan, args.output, reduced=args.reduced, arms=args.arms, splits=args.splits))
     if not args.table_only:
+        _prepare(plan, runs, args)
         _train(plan, runs, args)
     write_table(plan, list(list_runs(plan, args.output, reduced=args.reduced)), args.output)
+
+
+def _prepare(plan: Plan, runs: list[Run], args: argparse.Namespace) -> None:
+    for step in list_steps(plan, runs, args.data, args.output, reduced=args.reduced):
+        script, *arguments = step.command
+        status = subprocess.run([sys.executable, str(_PLAN.with_name(script)), *arguments], check=False).returncode
+        if status:
+            raise LungD2Error(f"tools/{script}", found=f"exit status {status}", remedy="see its message above")
 
 
 def _train(plan: Plan, runs: list[Run], args: argparse.Namespace) -> None:

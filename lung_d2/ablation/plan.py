@@ -48,9 +48,11 @@ class Plan:
         reduced: More such pairs, for a run without a GPU; it takes the first fold alone.
         dataset: Prefix of the data sets; ``DATASET_foldN_train`` and ``_val`` are a fold, ``DATASET_train`` and
             ``_val`` the split that is reported once.
+        prepare: Importer and options with which ``tools/prepare_dataset.py`` makes a data set of the source.
         folds: Patients held out, a list for each fold.
         starts: Checkpoints by name; ``{split}`` in one stands for the fold's number, or ``final``. In a reduced run
             the first fold's serve val too: they saw less, and nothing of val.
+        backbone: ``KEY VALUE`` pairs for ``tools/make_ct_backbone.py``, which makes the starts.
         seeds: Of the final arms; folds use the first.
         arms: In the order in which they are trained.
     """
@@ -58,11 +60,13 @@ class Plan:
     configs: Path
     base: Path
     dataset: str
+    prepare: tuple[str, ...]
     folds: tuple[tuple[str, ...], ...]
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...] = (1,)
     settings: tuple[str, ...] = ()
     reduced: tuple[str, ...] = ()
+    backbone: tuple[str, ...] = ()
     starts: Mapping[str, str] | None = None
 
     def arm(self, name: str) -> Arm:
@@ -89,14 +93,15 @@ def read_plan(path: Path) -> Plan:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(path, found=reason, expected="a plan in YAML", remedy="see tools/ablation.yaml") from error
-    content = dict(_checked(path, "plan", content, Plan, {"configs", "base", "dataset", "folds", "arms"}))
+    content = dict(_checked(path, "plan", content, Plan, {"configs", "base", "dataset", "prepare", "folds", "arms"}))
     arms = _checked(path, "arms", content["arms"], None, set())
     content["configs"] = configs = path.parent / str(content["configs"])
     content["arms"] = tuple(_read_arm(path, configs, str(name), entry) for name, entry in arms.items())
     content["base"] = configs / str(content["base"])
+    content["prepare"] = tuple(map(str, content["prepare"]))
     content["folds"] = tuple(tuple(map(str, fold)) for fold in content["folds"])
     content["seeds"] = tuple(content.get("seeds", (1,)))
-    for key in ("settings", "reduced"):
+    for key in ("settings", "reduced", "backbone"):
         content[key] = tuple(_as_pairs(content.get(key) or {}))
     plan = Plan(**content)
     for arm in plan.arms:

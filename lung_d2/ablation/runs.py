@@ -104,14 +104,15 @@ def build_config(plan: Plan, run: Run, *, reduced: bool = False, opts: Sequence[
             raise ConfigError(part, found=str(error).strip("'\""), remedy="correct the key or its value") from error
     name = run.dataset(plan.dataset)
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (f"{name}_train", *run.arm.datasets), (f"{name}_val",)
-    cfg.MODEL.WEIGHTS = _start(plan, run, reduced) if run.arm.start else ""
+    cfg.MODEL.WEIGHTS = start_of(plan, run, reduced=reduced) if run.arm.start else ""
     cfg.SEED, cfg.OUTPUT_DIR = run.seed, str(run.folder)
     cfg.merge_from_list(list(opts))
     check_config(cfg)
     return cfg
 
 
-def _start(plan: Plan, run: Run, reduced: bool) -> str:
+def start_of(plan: Plan, run: Run, *, reduced: bool) -> str:
+    """Return the checkpoint that a run starts from."""
     return (plan.starts or {})[run.arm.start].format(split="0" if reduced else run.split)
 
 

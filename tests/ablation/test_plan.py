@@ -15,6 +15,7 @@ SMALL = {
     "configs": "configs",
     "base": "base.yaml",
     "dataset": "tiny",
+    "prepare": ["slices"],
     "folds": [["a"], ["b"]],
     "starts": {"ct": "ct_{split}.pth"},
     "arms": {"base": {"about": "the base"}, "other": {"about": "more", "start": "ct", "against": "base"}},

@@ -29,6 +29,7 @@ def build_plan(**changes: object) -> Plan:
         "configs": CONFIGS,
         "base": CONFIGS / "Base-LungCT-RCNN-FPN.yaml",
         "dataset": "tiny",
+        "prepare": ("slices",),
         "folds": (("a",), ("b",)),
         "arms": arms,
         "seeds": (1, 2),

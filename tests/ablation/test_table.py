@@ -19,6 +19,7 @@ PLAN = Plan(
     configs=Path(),
     base=Path("base.yaml"),
     dataset="tiny",
+    prepare=("slices",),
     folds=(("a",), ("b",)),
     arms=(Arm("blind", "finds nothing"), Arm("seer", "finds all", against="blind", final=True)),
 )
