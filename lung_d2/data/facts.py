@@ -14,7 +14,7 @@ The facts of a slice, ready for JSON (None: unknown, where the source has no HU,
     spine           side of the body where the bone lies, see :func:`_find_spine`
     thumbnail       the trunk in 16 x 16 bytes, hexadecimal, by rows; empty where there is none
     digest          hash of the plane; equal for equal planes, empty for a plane of one value
-    fingerprint     perceptual hash, see :mod:`lung_d2.data.leaks`
+    fingerprint     perceptual hash, see :mod:`lung_d2.data.fingerprint`
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from lung_d2.categories import Category, category_by_coco_id
 from lung_d2.data.cases import AnnotatedSlice, Mask
-from lung_d2.data.leaks import slice_fingerprint
+from lung_d2.data.fingerprint import slice_fingerprint
 from lung_d2.data.splits import PatientLoad
 
 Plane = npt.NDArray[Any]

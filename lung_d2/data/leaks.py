@@ -20,7 +20,6 @@ from lung_d2.data.fingerprint import (
     fingerprint_distances,
     unpack_fingerprint,
 )
-from lung_d2.data.fingerprint import slice_fingerprint as slice_fingerprint
 from lung_d2.errors import DatasetError
 
 logger = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ class Slice:
         split: Name of its split.
         patient: Hashed patient.
         name: What messages call it.
-        fingerprint: Of :func:`slice_fingerprint`; empty for a slice that is never compared.
+        fingerprint: Of :func:`lung_d2.data.fingerprint.slice_fingerprint`; empty for a slice that is never compared.
     """
 
     split: str

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from lung_d2.data.fingerprint import FINGERPRINT_BITS
-from lung_d2.data.leaks import MAX_DISTANCE, Leak, Slice, check_leaks, find_leaks, slice_fingerprint
+from lung_d2.data.fingerprint import FINGERPRINT_BITS, slice_fingerprint
+from lung_d2.data.leaks import MAX_DISTANCE, Leak, Slice, check_leaks, find_leaks
 from lung_d2.errors import DatasetError
 from lung_d2.phantom import build_patient, preset_by_name
 
