@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lung_d2.report.svg_chart import DARK, open_chart
+
 _SIZE_INCHES = (4.4, 2.5)
-_STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text: smaller, and in the reader's font
-    "svg.hashsalt": "lung_d2",  # the same chart has the same bytes
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.edgecolor": "#8a94a0",
-    "axes.labelcolor": "#3c4652",
-    "xtick.color": "#3c4652",
-    "ytick.color": "#3c4652",
-}
 _NEUTRAL = (91, 107, 123)
-_EDGE = "#2b333c"
 _MOST_TICKS = 8
 
 
@@ -42,15 +30,13 @@ def draw_histogram(
         An SVG document.
     """
     edges = histograms[0]["edges"]
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
-        axes = figure.add_subplot()
+    with open_chart(_SIZE_INCHES, grid="y") as (axes, svg):
         width = 0.86 / len(histograms)
         for number, histogram in enumerate(histograms):
             heights = bar_heights(histogram)
             left = np.arange(len(heights)) - 0.43 + (number + 0.5) * width
             color = np.array(colors[number] if colors else _NEUTRAL) / 255
-            axes.bar(left, heights, width, color=color, edgecolor=_EDGE, linewidth=0.5)
+            axes.bar(left, heights, width, color=color, edgecolor=DARK, linewidth=0.5)
         axes.set_xlabel(label)
         axes.set_ylabel(count_of)
         first, last = _shown_bars(histograms)
@@ -60,12 +46,7 @@ def draw_histogram(
         axes.set_xticks(ticks + 0.5, [_show(edges[tick]) for tick in ticks])
         axes.set_xlim(first - 0.5, last + 0.5)
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#dfe4ea", linewidth=0.7)
-        axes.set_axisbelow(True)
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    return stream.getvalue()
+    return svg.getvalue()
 
 
 def bar_heights(histogram: Mapping[str, Any]) -> list[int]:

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from lung_d2.categories import CATEGORIES
 from lung_d2.evaluation.figures import ALL
+from lung_d2.report.svg_chart import DARK, FAINT, open_chart
 
 _SIZE_INCHES = (4.4, 3.3)
-_STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text: smaller, and in the reader's font
-    "svg.hashsalt": "lung_d2",  # the same chart has the same bytes
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.edgecolor": "#8a94a0",
-    "axes.labelcolor": "#3c4652",
-    "xtick.color": "#3c4652",
-    "ytick.color": "#3c4652",
-}
-_COLORS = {category.name: "#{:02x}{:02x}{:02x}".format(*category.color) for category in CATEGORIES} | {ALL: "#2b333c"}
-_GRID = "#dfe4ea"
+_COLORS = {category.name: "#{:02x}{:02x}{:02x}".format(*category.color) for category in CATEGORIES} | {ALL: DARK}
 
 
 def draw_froc(
@@ -43,7 +29,7 @@ def draw_froc(
     Returns:
         An SVG document.
     """
-    with _chart() as (axes, finished):
+    with open_chart(_SIZE_INCHES) as (axes, svg):
         least = rates[0] / 2
         for name, curve in _drawn(curves):
             false = [max(value, least) for value in curve["false_positives"]]
@@ -68,25 +54,25 @@ def draw_froc(
         axes.set_ylim(0, 1.02)
         axes.set_xlabel(f"false positives per {unit}")
         axes.set_ylabel("lesions found")
-    return finished[0]
+    return svg.getvalue()
 
 
 def draw_precision_recall(recall: Sequence[float], precisions: Mapping[str, Sequence[float]]) -> str:
     """Draw the best precision at each recall or beyond, of each category."""
-    with _chart() as (axes, finished):
+    with open_chart(_SIZE_INCHES) as (axes, svg):
         for name, precision in _drawn(precisions):
             axes.plot(recall, precision, color=_COLORS[name], linewidth=1.6)
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.02)
         axes.set_xlabel("recall")
         axes.set_ylabel("precision")
-    return finished[0]
+    return svg.getvalue()
 
 
 def draw_reliability(diagrams: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     """Draw the share of correct detections against their mean score; a dot is the larger the more detections it has."""
-    with _chart() as (axes, finished):
-        axes.plot([0, 1], [0, 1], color="#8a94a0", linewidth=0.9, linestyle="--")
+    with open_chart(_SIZE_INCHES) as (axes, svg):
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.9, linestyle="--")
         for name, diagram in _drawn(diagrams):
             most = max(diagram["detections"])
             sizes = [12 + 110 * count / most for count in diagram["detections"]]
@@ -96,29 +82,13 @@ def draw_reliability(diagrams: Mapping[str, Mapping[str, Sequence[float]]]) -> s
         axes.set_ylim(0, 1.02)
         axes.set_xlabel("score")
         axes.set_ylabel("share correct")
-    return finished[0]
+    return svg.getvalue()
 
 
 def _drawn(by_category: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return what is drawn: all together only where there is more than one category."""
     own = [(category.name, by_category[category.name]) for category in CATEGORIES if category.name in by_category]
     return [(ALL, by_category[ALL]), *own] if len(own) > 1 and ALL in by_category else own
-
-
-@contextmanager
-def _chart() -> Iterator[tuple[Any, list[str]]]:
-    """Open a chart; the list holds its SVG once it is closed."""
-    finished: list[str] = []
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
-        axes = figure.add_subplot()
-        yield axes, finished
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color=_GRID, linewidth=0.7)
-        axes.set_axisbelow(True)
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    finished.append(stream.getvalue())
 
 
 def _show_rate(rate: float) -> str:
