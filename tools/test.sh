@@ -32,4 +32,6 @@ check ruff "$PY" -m ruff check .
 check format "$PY" -m ruff format --check --quiet .
 check mypy "$PY" -m mypy
 # pytest comes last: its summary is the closing line, its status is ours.
-exec "$PY" -m pytest --durations=15 "$@"
+# A process for each core, each with whole files: their fixtures are shared. One thread each, lest they wait for others.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+exec "$PY" -m pytest --durations=15 --numprocesses=auto --dist=loadfile "$@"
