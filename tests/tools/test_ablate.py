@@ -1,0 +1,81 @@
+"""The tool as it is called, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tiny import CONFIGS, TINY_OPTS, write_tiny_dataset
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "ablate.py"
+PLAN = {
+    "configs": str(CONFIGS),
+    "base": "Base-LungCT-RCNN-FPN.yaml",
+    "dataset": "tiny",
+    "prepare": ["slices"],
+    "folds": [["a"]],
+    "settings": {key: str(value) for key, value in zip(TINY_OPTS[::2], TINY_OPTS[1::2], strict=True)},
+    "reduced": {"SOLVER.MAX_ITER": 2},
+    "arms": {
+        "base": {"about": "ours"},
+        "sigmoid": {"about": "one each", "parts": ["variants/sigmoid.yaml"], "against": "base"},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ablation")
+    write_tiny_dataset(folder / "datasets", name="tiny_fold0")
+    (folder / "plan.yaml").write_text(yaml.safe_dump(PLAN))
+    (folder / "split.csv").write_text("patient,split\na,train\n")
+    return folder
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"DETECTRON2_DATASETS": str(folder / "datasets"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(TOOL), "--data", str(folder), "--output", str(folder / "out"), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_runs_end_in_a_table_and_are_not_run_again(folder):
+    plan = ("--plan", str(folder / "plan.yaml"), "--reduced", "--workers", "2")
+    done = run(folder, *plan)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((folder / "out" / "ablation.json").read_text())["Folds over the training patients"]
+    assert [row["arm"] for row in rows] == ["base", "sigmoid"]
+    assert rows[1]["against"]["arm"] == "base"
+    results = sorted((folder / "out").rglob("coco_instances_results.json"))
+    times = [path.stat().st_mtime_ns for path in results]
+    assert len(results) == 2
+    assert run(folder, *plan).returncode == 0
+    assert [path.stat().st_mtime_ns for path in results] == times
+
+
+def test_missing_plan_is_one_line_and_status_2(folder):
+    done = run(folder, "--plan", str(folder / "none.yaml"))
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"error: {folder / 'none.yaml'}")
+
+
+def test_run_that_fails_is_named_with_its_log(folder):
+    done = run(
+        folder,
+        "--plan",
+        str(folder / "plan.yaml"),
+        "--arms",
+        "base",
+        "--output",
+        str(folder / "other"),
+        "--opts",
+        "DATASETS.TEST",
+        "('none_val',)",
+    )
+    assert done.returncode == 2
+    assert "base, 0, seed 1" in done.stderr.splitlines()[-1]
