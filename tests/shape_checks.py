@@ -19,6 +19,7 @@ from pathlib import Path
 RANKS = {
     "errors": 0,
     "lazy": 1,
+    "processes": 1,
     "quiet": 1,
     "categories": 1,
     "config_merge": 1,

@@ -10,20 +10,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
 from pathlib import Path
-from threading import Thread
 from types import FunctionType
 from typing import Any
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -35,6 +30,7 @@ from lung_d2.data.facts import measure_slice
 from lung_d2.data.folders import write_json
 from lung_d2.data.planes import write_plane
 from lung_d2.errors import DatasetError
+from lung_d2.processes import open_pool
 
 logger = logging.getLogger(__name__)
 
@@ -65,11 +61,9 @@ def import_cases(cases: Sequence[Case], staging: Path, workers: int) -> None:
                 _import_case(case, staging)
                 bar.update()
             return
-        # Spawned, not forked: OpenCV's threads do not survive a fork.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
-            jobs = [pool.submit(_import_case, case, staging) for case in waiting]
+        with open_pool(workers) as pool:
             try:
-                for job in as_completed(jobs):
+                for job in as_completed([pool.submit(_import_case, case, staging) for case in waiting]):
                     job.result()
                     bar.update()
             except BrokenProcessPool as error:
@@ -78,9 +72,6 @@ def import_cases(cases: Sequence[Case], staging: Path, workers: int) -> None:
                     found="a worker process was ended, perhaps for want of memory",
                     remedy="start again with fewer --workers: finished cases are kept",
                 ) from error
-            finally:
-                for job in jobs:
-                    job.cancel()
 
 
 def read_records(case: Case, staging: Path, *, with_masks: bool = True) -> list[Record]:
@@ -106,19 +97,6 @@ def remove_strangers(cases: Sequence[Case], staging: Path) -> None:
     for folder in (staging / "images").iterdir():
         if folder.name not in series:
             shutil.rmtree(folder)
-
-
-def _start_worker() -> None:
-    cv2.setNumThreads(1)
-    Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End this worker when its parent was killed, who could not tell it."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
 
 
 def _case_file(staging: Path, case: Case) -> Path:

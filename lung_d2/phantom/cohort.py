@@ -6,14 +6,11 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator
+from concurrent.futures import as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol
-
-import cv2
 
 from lung_d2.errors import DatasetError
 from lung_d2.phantom.dicom import RECORD_NAME, write_patient
@@ -21,6 +18,7 @@ from lung_d2.phantom.patient import build_patient
 from lung_d2.phantom.presets import preset_by_name
 from lung_d2.phantom.spec import PhantomSpec
 from lung_d2.phantom.uids import spec_hash
+from lung_d2.processes import open_pool
 
 logger = logging.getLogger(__name__)
 
@@ -132,25 +130,15 @@ def _is_done(folder: Path, wanted: str) -> bool:
     return True
 
 
-def _write_all(recipe: Recipe, folders: list[Path], todo: list[int], workers: int):
-    """Yield once for each patient written."""
+def _write_all(recipe: Recipe, folders: list[Path], todo: list[int], workers: int) -> Iterator[int]:
+    """Yield the number of each folder once it is written."""
     if workers <= 1 or len(todo) <= 1:
         for number in todo:
             yield _write_one(recipe, number, folders[number])
         return
-    # Spawned, not forked: OpenCV's threads do not survive a fork.
-    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=get_context("spawn"), initializer=_quiet) as pool:
-        jobs = [pool.submit(_write_one, recipe, number, folders[number]) for number in todo]
-        try:
-            for job in as_completed(jobs):
-                yield job.result()
-        finally:
-            for job in jobs:
-                job.cancel()
-
-
-def _quiet() -> None:
-    cv2.setNumThreads(1)
+    with open_pool(min(workers, len(todo))) as pool:
+        for job in as_completed([pool.submit(_write_one, recipe, number, folders[number]) for number in todo]):
+            yield job.result()
 
 
 def _write_one(recipe: Recipe, number: int, folder: Path) -> int:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
-
-import cv2
+from functools import partial
 
 from lung_d2.errors import CheckpointError
+from lung_d2.processes import open_pool
 from lung_d2.quiet import ignore_deprecations
 from lung_d2.recognition.job import RecognitionJob
 from lung_d2.recognition.sources import SeriesSource
@@ -58,10 +55,9 @@ def run_in_processes(job: RecognitionJob, sources: Sequence[SeriesSource], worke
     Raises:
         LungD2Error: The model cannot be loaded.
     """
-    threads = max(1, _cores() // workers)
     job = replace(job, progress=job.progress and workers == 1)
     done: set[SeriesSource] = set()
-    with _pool(workers, threads) as pool:
+    with _open(workers) as pool:
         _prepare(pool, job)
         for outcome in _collect(pool, job, sources):
             if not isinstance(outcome[1], BrokenProcessPool):
@@ -71,22 +67,14 @@ def run_in_processes(job: RecognitionJob, sources: Sequence[SeriesSource], worke
     if rest:
         logger.warning("a worker process died: %d series are run again, one by one", len(rest))
     for source in rest:
-        with _pool(1, _cores()) as pool:
+        with _open(1) as pool:
             yield from _collect(pool, job, [source])
 
 
-@contextmanager
-def _pool(workers: int, threads: int) -> Iterator[ProcessPoolExecutor]:
-    """Open a pool whose workers end at once when this process leaves by an error, or is killed."""
-    context = get_context("spawn")  # not forked: the threads of OpenCV and torch do not survive a fork
-    theirs, ours = context.Pipe(duplex=False)
-    with ProcessPoolExecutor(workers, context, start_worker, (threads, theirs)) as pool:
-        try:
-            yield pool
-        except BaseException:
-            ours.close()
-            raise
-    ours.close()
+def _open(workers: int) -> AbstractContextManager[ProcessPoolExecutor]:
+    """Open a pool that has all cores; an error ends what it does, as Ctrl-C should."""
+    threads = max(1, _cores() // workers)
+    return open_pool(workers, threads, partial(_set_up, threads), end_on_error=True)
 
 
 def _prepare(pool: ProcessPoolExecutor, job: RecognitionJob) -> None:
@@ -107,36 +95,18 @@ def _collect(pool: ProcessPoolExecutor, job: RecognitionJob, sources: Sequence[S
             waiting[pool.submit(job, source)] = source
     except BrokenProcessPool:
         logger.debug("the pool broke while series were handed in")  # those handed in say so themselves
-    try:
-        for future in as_completed(waiting):
-            error = future.exception()
-            yield waiting.pop(future), future.result() if error is None else error
-    finally:
-        for future in waiting:
-            future.cancel()
+    for future in as_completed(waiting):
+        error = future.exception()
+        yield waiting.pop(future), future.result() if error is None else error
 
 
-def start_worker(threads: int, parent: Connection) -> None:
-    """Set up a worker.
-
-    Args:
-        threads: Its share of the cores.
-        parent: Nothing comes from it, but its end: then this process ends too. It would else write on, into the
-            folders of the next run.
-    """
-    # First of all: the import of torch takes seconds, in which the parent may end.
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+def _set_up(threads: int) -> None:
+    """Set up a worker, with its share of the cores."""
     ignore_deprecations()
     import torch
 
     torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C: no traceback from each worker
-
-
-def _leave_with(parent: Connection) -> None:
-    wait([parent])
-    os._exit(1)
 
 
 def _cores() -> int:

@@ -15,6 +15,7 @@ import pytest
 from lung_d2.data.importing import import_cases, read_records
 from lung_d2.errors import DatasetError
 from tiny import tiny_cases
+from watching import is_alive, wait_for
 
 IMPORT_AND_SLEEP = """
 import sys, time
@@ -34,21 +35,6 @@ def sleepy():
     (Path(os.environ["PIDS"]) / str(os.getpid())).touch()
     time.sleep(60)
     yield
-
-
-def is_alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_for(condition):
-    for _ in range(600):
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_records_may_be_read_without_their_masks(tmp_path):

@@ -4,18 +4,16 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 
 from lung_d2.errors import CheckpointError
-from lung_d2.recognition import workers as workers_module
 from lung_d2.recognition.summary import DONE, Row
-from lung_d2.recognition.workers import count_workers, run_in_processes, start_worker
+from lung_d2.recognition.workers import count_workers, run_in_processes
 from recognition.stand_in_jobs import StandInJob, sources
+from watching import is_alive, wait_for
 
 
 def outcomes(tmp_path, *names, workers=1):
@@ -34,16 +32,6 @@ def test_every_series_has_an_outcome_and_a_defect_stops_none(tmp_path):
 def test_bars_are_shown_by_a_single_worker_only(tmp_path, workers, shown):
     outcomes(tmp_path, "bar", workers=workers)
     assert len(list(tmp_path.glob("bar-*-shown"))) == shown
-
-
-def test_worker_watches_its_parent_before_all_else(monkeypatch):
-    watched = threading.Event()
-    monkeypatch.setattr(workers_module, "_leave_with", lambda parent: watched.set())
-    monkeypatch.setattr(workers_module, "ignore_deprecations", lambda: None)
-    monkeypatch.setitem(sys.modules, "torch", None)  # cannot be imported
-    with pytest.raises(ImportError):
-        start_worker(1, None)
-    assert watched.wait(5)
 
 
 def test_process_that_dies_takes_no_other_series_with_it(tmp_path, caplog):
@@ -105,16 +93,4 @@ def test_workers_end_with_their_parent(tmp_path: Path, number: int) -> None:
     worker = int(wait_for(lambda: next((tmp_path / "out").iterdir(), None)).name.split("-")[1])
     parent.send_signal(number)
     parent.wait(30)
-    wait_for(lambda: not Path(f"/proc/{worker}/stat").exists() or is_zombie(worker))
-
-
-def wait_for(condition, seconds=60):
-    for _ in range(seconds * 10):
-        if found := condition():
-            return found
-        time.sleep(0.1)
-    raise AssertionError("it never came")
-
-
-def is_zombie(process: int) -> bool:
-    return ") Z" in Path(f"/proc/{process}/stat").read_text()
+    wait_for(lambda: not is_alive(worker))

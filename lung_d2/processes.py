@@ -1,0 +1,59 @@
+"""Worker processes that end with the process that opened them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from threading import Thread
+
+import cv2
+
+
+@contextmanager
+def open_pool(
+    workers: int, threads: int = 1, set_up: Callable[[], object] | None = None, *, end_on_error: bool = False
+) -> Iterator[ProcessPoolExecutor]:
+    """Open a pool of worker processes; where this process is killed, they end at once.
+
+    They would else write on, into the folders of the next run. Where an error leaves the pool, no further job is begun.
+
+    Args:
+        workers: Processes, 1 or more.
+        threads: Threads of OpenCV in each.
+        set_up: What else is done in each, before its first job; it is pickled.
+        end_on_error: Where an error leaves the pool, end the jobs that run too; else they are waited for.
+
+    Yields:
+        The pool.
+    """
+    context = get_context("spawn")  # not forked: the threads of OpenCV and torch do not survive a fork
+    theirs, ours = context.Pipe(duplex=False)
+    with (
+        theirs,
+        ours,
+        ProcessPoolExecutor(workers, context, _start_worker, (theirs, threads, set_up)) as pool,
+        ExitStack() as on_error,
+    ):
+        on_error.callback(pool.shutdown, cancel_futures=True)
+        if end_on_error:
+            on_error.callback(ours.close)
+        yield pool
+        on_error.pop_all()
+
+
+def _start_worker(parent: Connection, threads: int, set_up: Callable[[], object] | None) -> None:
+    # First of all: what is set up may take seconds, in which the parent may end.
+    Thread(target=_end_with, args=(parent,), daemon=True).start()
+    cv2.setNumThreads(threads)
+    if set_up is not None:
+        set_up()
+
+
+def _end_with(parent: Connection) -> None:
+    """End this process with its parent, of whom nothing comes but the end of the connection."""
+    wait([parent])
+    os._exit(1)
