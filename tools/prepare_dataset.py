@@ -88,7 +88,7 @@ def _add_selection(common: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--min-lesion-mm2",
         type=float,
-        default=default.min_area_mm2,
+        default=default.min_lesion_mm2,
         help="least lesion area of a slice with lesions, in mm2 (default %(default)g)",
     )
     group.add_argument(

@@ -71,7 +71,7 @@ class Selection:
     """Which slices of the training split are kept.
 
     Attributes:
-        min_area_mm2: Least area of all lesions of a slice together, in mm2; 0: any.
+        min_lesion_mm2: Least area of all lesions of a slice together, in mm2; 0: any.
         min_contrast_hu: Least contrast of the slice's most evident lesion against the lung around it, in HU, see
             :mod:`lung_d2.data.facts`; 0: any.
         min_lung_share: Least share of the slice's lung that is lesion, 0..1; 0: any.
@@ -80,7 +80,7 @@ class Selection:
         seed: Where the even spread starts in each patient.
     """
 
-    min_area_mm2: float = 10.0
+    min_lesion_mm2: float = 10.0
     min_contrast_hu: float = 50.0
     min_lung_share: float = 0.0
     lesion_free_ratio: float | None = 1.0
@@ -89,7 +89,7 @@ class Selection:
     def __post_init__(self) -> None:
         """Refuse values that no slice could be judged by."""
         for name, most in (
-            *((name, math.inf) for name in ("min_area_mm2", "min_contrast_hu", "lesion_free_ratio")),
+            *((name, math.inf) for name in ("min_lesion_mm2", "min_contrast_hu", "lesion_free_ratio")),
             ("min_lung_share", 1.0),
         ):
             value = getattr(self, name)
@@ -200,12 +200,12 @@ def _lung_share(record: Mapping[str, Any]) -> float | None:
 
 
 _EVIDENCE: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
-    "min_area_mm2": _area_mm2,
+    "min_lesion_mm2": _area_mm2,
     "min_contrast_hu": _contrast_hu,
     "min_lung_share": _lung_share,
 }
 _WORDS = {
-    "min_area_mm2": ("--min-lesion-mm2", "least area of a slice's lesions together, mm²"),
+    "min_lesion_mm2": ("--min-lesion-mm2", "least area of a slice's lesions together, mm²"),
     "min_contrast_hu": (
         "--min-contrast-hu",
         "least contrast of its most evident lesion to the lung around it, HU",
@@ -231,5 +231,5 @@ def _spread(members: list[Record], count: int, start: float) -> list[Record]:
     return [members[math.floor((index + start) * len(members) / count)] for index in range(count)]
 
 
-KEEP_ALL = Selection(min_area_mm2=0.0, min_contrast_hu=0.0, min_lung_share=0.0, lesion_free_ratio=None)
+KEEP_ALL = Selection(min_lesion_mm2=0.0, min_contrast_hu=0.0, min_lung_share=0.0, lesion_free_ratio=None)
 """Keeps every slice."""

@@ -13,7 +13,7 @@ from lung_d2.data.selection import KEEP_ALL, Selection, has_lesion, is_lesion_fr
 from lung_d2.errors import ConfigError, DatasetError
 
 Record = dict[str, Any]
-ANY = {"min_area_mm2": 0.0, "min_contrast_hu": 0.0, "lesion_free_ratio": None}
+ANY = {"min_lesion_mm2": 0.0, "min_contrast_hu": 0.0, "lesion_free_ratio": None}
 
 
 def slice_of(
@@ -64,10 +64,10 @@ def test_keep_all_keeps_all() -> None:
 
 
 def test_area_is_that_of_all_lesions_of_the_slice() -> None:
-    selection = Selection(**ANY | {"min_area_mm2": 10.0})
+    selection = Selection(**ANY | {"min_lesion_mm2": 10.0})
     records = [slice_of(90.0, 90.0, area_px=pixels) for pixels in (24, 25, 26)]  # of 0.4 mm2
     assert kept_of(selection, *records) == [1, 2]
-    assert outcomes(selection, *records)["min_area_mm2"] == (1, 0)
+    assert outcomes(selection, *records)["min_lesion_mm2"] == (1, 0)
 
 
 def test_contrast_is_that_of_the_most_evident_lesion() -> None:
@@ -93,7 +93,7 @@ def test_what_is_unknown_is_not_judged() -> None:
     selection = Selection(min_lung_share=0.5)
     assert kept_of(selection, record) == [0]
     assert outcomes(selection, record) == {
-        "min_area_mm2": (0, 1),
+        "min_lesion_mm2": (0, 1),
         "min_contrast_hu": (0, 1),
         "min_lung_share": (0, 1),
         "lesion_free_ratio": (0, 0),
@@ -103,7 +103,7 @@ def test_what_is_unknown_is_not_judged() -> None:
 def test_slice_that_fails_several_rules_counts_for_the_first() -> None:
     records = [slice_of(1.0, area_px=1), slice_of(1.0), slice_of(90.0)]
     removed = {name: removed for name, (removed, _) in outcomes(Selection(), *records).items()}
-    assert removed == {"min_area_mm2": 1, "min_contrast_hu": 1, "min_lung_share": 0, "lesion_free_ratio": 0}
+    assert removed == {"min_lesion_mm2": 1, "min_contrast_hu": 1, "min_lung_share": 0, "lesion_free_ratio": 0}
 
 
 def test_ratio_of_lesion_free_slices() -> None:
@@ -188,7 +188,7 @@ def test_log_says_what_each_rule_removed(caplog: pytest.LogCaptureFixture) -> No
 @pytest.mark.parametrize(
     ("name", "option"),
     [
-        ("min_area_mm2", "--min-lesion-mm2"),
+        ("min_lesion_mm2", "--min-lesion-mm2"),
         ("min_contrast_hu", "--min-contrast-hu"),
         ("min_lung_share", "--min-lung-share"),
         ("lesion_free_ratio", "--lesion-free-ratio"),

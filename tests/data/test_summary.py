@@ -115,7 +115,7 @@ def test_slices_per_patient() -> None:
 
 
 def test_selection_states_its_rules_and_what_they_did() -> None:
-    selection = summary_of(Selection(min_area_mm2=450.0, seed=4))["selection"]
+    selection = summary_of(Selection(min_lesion_mm2=450.0, seed=4))["selection"]
     assert {key: value for key, value in selection.items() if key != "rules"} == {
         "split": "train",
         "seed": 4,
