@@ -184,7 +184,8 @@ def _write_splits(
     splits: dict[str, list[Record]] = {one: [] for one in sorted({split_of[case.patient] for case in cases})}
     for record in records:
         splits[split_of[record["patient"]]].append(record)
-    kept = {one: selection.choose(members) if one == TRAIN else members for one, members in splits.items()}
+    choice = selection.choose(splits.get(TRAIN, []))
+    kept = {one: choice.kept if one == TRAIN else members for one, members in splits.items()}
     slices = (
         Slice(one, record["patient"], record["file_name"], record["facts"]["fingerprint"])
         for one, members in kept.items()
@@ -192,7 +193,7 @@ def _write_splits(
     )
     source_of = {record["file_name"]: record["source"] for record in records}
     leaks = check_leaks(slices, allow=allow_duplicates, shown=source_of.__getitem__)
-    summary = build_summary(name, splits, kept, selection, leaks)
+    summary = build_summary(name, splits, kept, choice, leaks)
     _warn(summary, source_of)
     write_json(summary, staging / REPORT_NAME)
     for one, members in kept.items():

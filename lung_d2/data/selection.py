@@ -56,11 +56,13 @@ class Choice:
     """What a selection made of a split.
 
     Attributes:
+        selection: By what was chosen.
         kept: The records that are kept, in order.
         rules: What each rule did.
         undecided_only: Slices with undecided regions and no lesion, all of them kept.
     """
 
+    selection: Selection
     kept: list[Record]
     rules: tuple[RuleOutcome, ...]
     undecided_only: int
@@ -98,29 +100,24 @@ class Selection:
                 where = f"{_WORDS[name][0]} {value:g}"
                 raise ConfigError(where, found="no such limit", expected=expected, remedy="correct it")
 
-    def choose(self, records: Sequence[Record]) -> list[Record]:
-        """Return the records that are kept, in order, and log what each rule removed.
+    def choose(self, records: Sequence[Record]) -> Choice:
+        """Apply the rules, and log what each of them removed.
 
         Args:
-            records: The records of the training split.
+            records: The records of the training split; none where there is no such split.
+
+        Returns:
+            What is kept, and what each rule did.
 
         Raises:
             DatasetError: There are slices with lesions, and none is evident enough for a rule that the user set.
         """
-        choice = self.judge(records)
-        removed = ", ".join(f"{rule.removed} by {rule.option} {rule.value:g}" for rule in choice.rules if rule.removed)
-        logger.info(
-            "selection keeps %d of %d training slices; left out: %s", len(choice.kept), len(records), removed or "none"
-        )
-        for rule in choice.rules:
-            if rule.waived:
-                logger.warning("no slice with a lesion reaches the default %s %g: not applied", rule.option, rule.value)
-            elif rule.unknown:
-                logger.info("%s was not applied to %d slice(s), of which it is unknown", rule.option, rule.unknown)
-        return choice.kept
+        choice = self._apply(records)
+        if records:
+            _log(choice, len(records))
+        return choice
 
-    def judge(self, records: Sequence[Record]) -> Choice:
-        """Apply the rules and say what each of them did; see :meth:`choose`."""
+    def _apply(self, records: Sequence[Record]) -> Choice:
         lesion_slices = [record for record in records if has_lesion(record)]
         passing, rules = lesion_slices, []
         for name, measure in _EVIDENCE.items():
@@ -144,7 +141,7 @@ class Selection:
         rules.append(self._outcome("lesion_free_ratio", len(free) - len(kept_free), 0))
         undecided = len(records) - len(lesion_slices) - len(free)
         gone = {id(record) for record in (*lesion_slices, *free)} - {id(record) for record in (*passing, *kept_free)}
-        return Choice([record for record in records if id(record) not in gone], tuple(rules), undecided)
+        return Choice(self, [record for record in records if id(record) not in gone], tuple(rules), undecided)
 
     def _keep_free(self, free: list[Record], lesion_slices: int) -> list[Record]:
         """Keep the ratio, every patient with the same share of its slices."""
@@ -164,6 +161,16 @@ class Selection:
     def _outcome(self, name: str, removed: int, unknown: int, *, waived: bool = False) -> RuleOutcome:
         values = getattr(Selection, name), getattr(self, name)
         return RuleOutcome(name, *_WORDS[name], *values, removed, unknown, waived)
+
+
+def _log(choice: Choice, slices: int) -> None:
+    removed = ", ".join(f"{rule.removed} by {rule.option} {rule.value:g}" for rule in choice.rules if rule.removed)
+    logger.info("selection keeps %d of %d training slices; left out: %s", len(choice.kept), slices, removed or "none")
+    for rule in choice.rules:
+        if rule.waived:
+            logger.warning("no slice with a lesion reaches the default %s %g: not applied", rule.option, rule.value)
+        elif rule.unknown:
+            logger.info("%s was not applied to %d slice(s), of which it is unknown", rule.option, rule.unknown)
 
 
 def lesions_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ import numpy as np
 from lung_d2.categories import CATEGORIES, Category
 from lung_d2.data.checks import MAX_EXAMPLES, Series, group_series, slice_distances_mm
 from lung_d2.data.leaks import Leak
-from lung_d2.data.selection import TRAIN, Record, Selection, has_lesion, is_lesion_free
+from lung_d2.data.selection import TRAIN, Choice, Record, has_lesion, is_lesion_free
 from lung_d2.data.suspicions import find_suspicions
 
 SCHEMA_VERSION = 1
@@ -49,16 +49,14 @@ _SLICE_EDGES = (0.5, 0.75, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 10, 12, 15, 2
 Splits = Mapping[str, Sequence[Record]]
 
 
-def build_summary(
-    name: str, splits: Splits, kept: Splits, selection: Selection, leaks: Sequence[Leak]
-) -> dict[str, Any]:
+def build_summary(name: str, splits: Splits, kept: Splits, choice: Choice, leaks: Sequence[Leak]) -> dict[str, Any]:
     """Build the report of a data set.
 
     Args:
         name: Name of the data set.
         splits: All imported records of each split.
         kept: Those that are in the data set.
-        selection: By what the training split was selected.
+        choice: What selection made of the training split.
         leaks: What is in two splits, where that was allowed.
 
     Returns:
@@ -78,7 +76,7 @@ def build_summary(
             {split: Counter(record["patient"] for record in records).values() for split, records in kept.items()},
             _SLICE_COUNT_EDGES,
         ),
-        "selection": _describe_selection(selection, splits.get(TRAIN, ())),
+        "selection": _describe_selection(choice, len(splits.get(TRAIN, ()))),
         "leaks": {
             "count": len(leaks),
             "kinds": Counter(leak.kind for leak in leaks),
@@ -181,12 +179,11 @@ def _slice_mm(series: Series) -> float | None:
     return float(np.median(distances)) if len(distances) else None
 
 
-def _describe_selection(selection: Selection, records: Sequence[Record]) -> dict[str, Any]:
-    choice = selection.judge(records)
+def _describe_selection(choice: Choice, slices: int) -> dict[str, Any]:
     return {
         "split": TRAIN,
-        "seed": selection.seed,
-        "slices": len(records),
+        "seed": choice.selection.seed,
+        "slices": slices,
         "kept": len(choice.kept),
         "undecided_only": choice.undecided_only,
         "rules": [asdict(rule) for rule in choice.rules],

@@ -41,12 +41,12 @@ def slice_of(
 def kept_of(selection: Selection, *records: Record) -> list[int]:
     """Return the numbers of the records that are kept."""
     numbers = {id(record): number for number, record in enumerate(records)}
-    return [numbers[id(record)] for record in selection.choose(records)]
+    return [numbers[id(record)] for record in selection.choose(records).kept]
 
 
 def outcomes(selection: Selection, *records: Record) -> dict[str, tuple[int, int]]:
     """Return what each rule removed and could not judge."""
-    return {rule.name: (rule.removed, rule.unknown) for rule in selection.judge(records).rules}
+    return {rule.name: (rule.removed, rule.unknown) for rule in selection.choose(records).rules}
 
 
 def test_undecided_regions_are_no_lesions_and_leave_no_slice_free() -> None:
@@ -109,12 +109,12 @@ def test_slice_that_fails_several_rules_counts_for_the_first() -> None:
 def test_ratio_of_lesion_free_slices() -> None:
     records = [*[slice_of(90.0)] * 4, *[slice_of() for _ in range(20)]]
     for ratio, count in ((0.0, 0), (0.5, 2), (1.0, 4), (3.0, 12), (100.0, 20), (None, 20)):
-        assert len(Selection(lesion_free_ratio=ratio).choose(records)) == 4 + count
+        assert len(Selection(lesion_free_ratio=ratio).choose(records).kept) == 4 + count
 
 
 def test_ratio_is_to_the_slices_that_pass_the_other_rules() -> None:
     records = [slice_of(90.0), slice_of(1.0), slice_of(2.0), *[slice_of() for _ in range(9)]]
-    assert len(Selection().choose(records)) == 2
+    assert len(Selection().choose(records).kept) == 2
 
 
 def test_lesion_free_slices_are_spread_evenly() -> None:
@@ -128,7 +128,7 @@ def test_lesion_free_slices_are_spread_evenly() -> None:
 def test_patient_without_lesions_keeps_its_share() -> None:
     ill = [slice_of(90.0, patient="ill") for _ in range(10)] + [slice_of(patient="ill") for _ in range(10)]
     healthy = [slice_of(patient="healthy") for _ in range(30)]
-    kept = Selection().choose([*ill, *healthy])
+    kept = Selection().choose([*ill, *healthy]).kept
     counts = [sum(r["patient"] == name and not has_lesion(r) for r in kept) for name in ("ill", "healthy")]
     assert counts == [2, 8]  # 10 slices, shared out as 10 to 30: 2.5 and 7.5
 
@@ -136,7 +136,7 @@ def test_patient_without_lesions_keeps_its_share() -> None:
 def test_shares_sum_to_the_ratio() -> None:
     records = [slice_of(90.0, patient="a") for _ in range(7)]
     records += [slice_of(patient=name) for name in "abcdefghijklm" for _ in range(3)]
-    assert len(Selection().choose(records)) == 14
+    assert len(Selection().choose(records).kept) == 14
 
 
 def test_set_without_lesions_is_kept_whole() -> None:
@@ -145,7 +145,7 @@ def test_set_without_lesions_is_kept_whole() -> None:
 
 def test_undecided_slices_stay_and_count_as_neither() -> None:
     records = [slice_of(90.0), *[slice_of(crowds=1) for _ in range(5)], slice_of(), slice_of()]
-    choice = Selection().judge(records)
+    choice = Selection().choose(records)
     assert choice.undecided_only == 5
     assert len(choice.kept) == 1 + 5 + 1
 
@@ -173,7 +173,7 @@ def test_default_that_no_slice_meets_is_waived(caplog: pytest.LogCaptureFixture)
     with caplog.at_level(logging.WARNING):
         assert kept_of(Selection(), slice_of(1.0), slice_of(2.0)) == [0, 1]
     assert "--min-contrast-hu 50: not applied" in caplog.text
-    assert [rule.name for rule in Selection().judge([slice_of(1.0)]).rules if rule.waived] == ["min_contrast_hu"]
+    assert [rule.name for rule in Selection().choose([slice_of(1.0)]).rules if rule.waived] == ["min_contrast_hu"]
 
 
 def test_log_says_what_each_rule_removed(caplog: pytest.LogCaptureFixture) -> None:

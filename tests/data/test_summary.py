@@ -44,8 +44,8 @@ def example_splits() -> dict[str, list[dict[str, Any]]]:
 
 def summary_of(selection: Selection = KEEP_ALL, leaks: tuple[Leak, ...] = ()) -> dict[str, Any]:
     splits = example_splits()
-    kept = {"train": selection.choose(splits["train"]), "val": splits["val"]}
-    return build_summary("tiny", splits, kept, selection, leaks)
+    choice = selection.choose(splits["train"])
+    return build_summary("tiny", splits, splits | {"train": choice.kept}, choice, leaks)
 
 
 def test_report_is_json_with_a_version() -> None:
@@ -142,7 +142,7 @@ def test_suspicions_are_of_all_that_was_imported() -> None:
 
 def test_set_without_training_split_or_lesions() -> None:
     records = [build_record(chest_slice(index), "a") for index in range(2)]
-    summary = build_summary("test_only", {"test": records}, {"test": records}, KEEP_ALL, ())
+    summary = build_summary("test_only", {"test": records}, {"test": records}, KEEP_ALL.choose(()), ())
     assert summary["selection"]["slices"] == 0
     assert summary["lesions"]["bronchiectasis"]["area_mm2"]["quantiles"] is None
 
@@ -168,13 +168,12 @@ def test_histogram_of_nothing() -> None:
 def test_records_are_left_as_they_were(selection: Selection) -> None:
     splits = example_splits()
     before = json.dumps(splits)
-    build_summary("tiny", splits, splits, selection, ())
+    build_summary("tiny", splits, splits, selection.choose(splits["train"]), ())
     assert json.dumps(splits) == before
 
 
 def test_grey_series_are_counted() -> None:
     grey = replace(chest_slice(0), plane=np.clip(PLANE // 8 + 125, 0, 255).astype(np.uint8))
-    records = [build_record(grey, "a")]
-    assert (
-        build_summary("x", {"train": records}, {"train": records}, KEEP_ALL, ())["splits"]["train"]["grey_series"] == 1
-    )
+    splits = {"train": [build_record(grey, "a")]}
+    summary = build_summary("x", splits, splits, KEEP_ALL.choose(splits["train"]), ())
+    assert summary["splits"]["train"]["grey_series"] == 1
