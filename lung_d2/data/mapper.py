@@ -83,14 +83,15 @@ class CTDatasetMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """Read ``INPUT``; flips and sizes are Detectron2's own keys."""
+        """Read ``INPUT``; crops, flips and sizes are Detectron2's own keys."""
         augment = cfg.INPUT.CT.AUGMENT
         geometry = GeometryRanges(augment.ROTATION, augment.SCALE, augment.TRANSLATION, augment.ELASTIC)
         deform = [RandomDeformation(geometry)] if is_train and geometry.any else []
+        crop = [T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE)] if is_train and cfg.INPUT.CROP.ENABLED else []
         paste = augment.COPY_PASTE
         return {
             "is_train": is_train,
-            "augmentations": [*deform, *detection_utils.build_augmentation(cfg, is_train)],
+            "augmentations": [*deform, *crop, *detection_utils.build_augmentation(cfg, is_train)],
             "grey": grey_levels_from_config(cfg),
             "channels": cfg.INPUT.CT.CHANNELS,
             "hu_jitter": cfg.INPUT.CT.HU_JITTER,

@@ -212,6 +212,17 @@ def test_window_of_the_config_is_used(config):
     assert np.array_equal(wide(record(1))["image"].numpy(), image.transpose(2, 0, 1))
 
 
+def test_crop_is_a_part_of_the_training_image_alone(config):
+    cropped = config("INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "relative", "INPUT.CROP.SIZE", [0.5, 0.5])
+    slice_1 = record(1)
+    mapped = CTDatasetMapper(cropped, is_train=True)(slice_1)
+    whole = CTDatasetMapper(config(), is_train=True)(slice_1)
+    assert mapped["image"].shape == whole["image"].shape  # resized to the same size
+    assert not torch.equal(mapped["image"], whole["image"])
+    assert all(mask.any() for mask in getattr(mapped["instances"], "gt_masks", []))
+    assert CTDatasetMapper(cropped, is_train=False)(slice_1)["image"].shape == whole["image"].shape
+
+
 def test_given_dict_is_not_changed(config):
     given, before = record(1), record(1)
     CTDatasetMapper(config(), is_train=True)(given)
