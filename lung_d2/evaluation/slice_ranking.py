@@ -38,6 +38,7 @@ def rank_slices(truth: Truth, pixels: PixelCounts, count: int = MOST_SLICES) -> 
     others = [place for place in worst if place not in chosen][:count]
 
     def describe(place: Any) -> dict[str, Any]:
+        """Return the entry of a slice in a list."""
         one = truth.slices[place]
         return {
             "slice": int(place),

@@ -107,6 +107,7 @@ class _Writer:
     refused: dict[str, str] = field(default_factory=dict)
 
     def write(self, fingerprint: str) -> None:
+        """Write them all, the manifest last; it keeps the fingerprint."""
         with self.clock.stage("detections and overlays"):
             self._write_detections()
         if self.recognition.findings is not None:
