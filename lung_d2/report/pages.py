@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,12 @@ def render_page(template: str, content: Mapping[str, Any]) -> str:
     Returns:
         The HTML, which needs no other file.
     """
+    return _environment().get_template(template).render(content)
+
+
+@functools.cache
+def _environment() -> Environment:
+    """Return what reads and keeps the templates, once in each process."""
     environment = Environment(
         loader=PackageLoader("lung_d2.report"),
         autoescape=True,
@@ -36,7 +43,7 @@ def render_page(template: str, content: Mapping[str, Any]) -> str:
     environment.filters["count"] = lambda number: f"{number:,}"
     environment.filters["number"] = show_number
     environment.filters["ml"] = show_ml
-    return environment.get_template(template).render(content)
+    return environment
 
 
 def show_number(value: float | None, digits: int = 1) -> str:
