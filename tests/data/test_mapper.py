@@ -11,7 +11,7 @@ from detectron2.data.detection_utils import annotations_to_instances
 from detectron2.structures import BoxMode
 
 from lung_d2.ct import GreyLevels, slice_image
-from lung_d2.data import CTDatasetMapper
+from lung_d2.data import CTDatasetMapper, register_lung_datasets
 from lung_d2.data.annotations import encode_mask
 from lung_d2.data.augment.donors import DonorPool
 from lung_d2.data.mapper import _warn_of_dropped_regions
@@ -23,10 +23,11 @@ from tiny import ring, square, tiny_cases, tiny_config, volume_of, write_tiny_da
 STILL = ("INPUT.RANDOM_FLIP", "none", "INPUT.CT.HU_JITTER", 0.0)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def root(tmp_path_factory):
     path = tmp_path_factory.mktemp("datasets")
     write_tiny_dataset(path, "mapped")
+    register_lung_datasets(path)
     return path
 
 
