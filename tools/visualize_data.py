@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from lung_d2.categories import CATEGORIES
 from lung_d2.command_line import run_tool
 from lung_d2.data import CTDatasetMapper
 from lung_d2.data.augment.donors import DonorPool
-from lung_d2.data.folders import create_folder
+from lung_d2.data.folders import create_folder, replace_file
 from lung_d2.data.register import check_registered
 from lung_d2.errors import OutputError
 from lung_d2.report.sheet import Sample, draw_sheet
@@ -111,14 +110,9 @@ def check_output(path: Path) -> None:
         if path.is_dir():
             raise OutputError(path, found="a folder", expected="a picture to write", remedy="name a file in it")
     except OSError as error:
-        raise cannot_write(path, error) from error
+        found = f"cannot be written ({error.strerror or type(error).__name__})"
+        raise OutputError(path, found=found, remedy="name another") from error
     create_folder(path.resolve().parent)
-
-
-def cannot_write(path: Path, error: OSError) -> OutputError:
-    """Return the error of a picture that the system refuses to write."""
-    found = f"cannot be written ({error.strerror or type(error).__name__})"
-    return OutputError(path, found=found, remedy="check the disk space and the permissions, or name another")
 
 
 def save_picture(picture: npt.NDArray[np.uint8], path: Path) -> None:
@@ -127,13 +121,8 @@ def save_picture(picture: npt.NDArray[np.uint8], path: Path) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    temporary = path.with_name(f".{os.getpid()}.tmp")
-    try:
+    with replace_file(path) as temporary:
         Image.fromarray(picture).save(temporary, format="PNG")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
 
 
 if __name__ == "__main__":

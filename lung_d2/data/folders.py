@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from lung_d2.ct.identity import hash_identity
 from lung_d2.errors import OutputError
 
 
@@ -27,6 +29,31 @@ def create_folder(folder: Path) -> None:
         raise OutputError(folder, found="a folder that may not be written to", remedy="check its permissions")
 
 
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Write a file whole or not at all; what is there stays until the new one is whole.
+
+    Args:
+        path: Replaced where it exists.
+
+    Yields:
+        What to write to instead, in the same folder. Its name is short, however long that of the file is.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    temporary = path.with_name(f".{hash_identity('file', path.name)}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        found = f"cannot be written ({_reason(error)})"
+        raise OutputError(path, found=found, remedy="check the disk space and the permissions") from error
+    finally:
+        with suppress(OSError):  # as where the folder is none
+            temporary.unlink(missing_ok=True)
+
+
 def write_text(text: str | Iterable[str], path: Path) -> None:
     """Write a text file, whole or not at all; folders that miss are made.
 
@@ -37,16 +64,10 @@ def write_text(text: str | Iterable[str], path: Path) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with replace_file(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8") as stream:
             stream.writelines([text] if isinstance(text, str) else text)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        found = f"cannot be written ({_reason(error)})"
-        raise OutputError(path, found=found, remedy="check the disk space and the permissions") from error
 
 
 def write_json(content: Any, path: Path, *, indent: int | None = None) -> None:

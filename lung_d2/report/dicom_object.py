@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pydicom.uid import generate_uid
 
 from lung_d2 import __version__
 from lung_d2.ct.headers import READ_ERRORS, quiet_pydicom
+from lung_d2.data.folders import replace_file
 from lung_d2.errors import OutputError
 
 MAKER = "lung_d2"
@@ -81,18 +81,11 @@ def save_object(dataset: Dataset, path: Path) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with quiet_highdicom():
+        with replace_file(path) as temporary, quiet_highdicom():
             dataset.save_as(temporary, enforce_file_format=True)
-        os.replace(temporary, path)
-    except OSError as error:
-        found = f"cannot be written ({error.strerror or type(error).__name__})"
-        raise OutputError(path, found=found, remedy="check the disk space and the permissions") from error
     except READ_ERRORS as error:
         raise _refused(path, error) from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _refused(where: str | Path, error: Exception) -> OutputError:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lung_d2.data.folders import create_folder, replace_folder, restore_folder, write_json, write_text
+from lung_d2.data.folders import create_folder, replace_file, replace_folder, restore_folder, write_json, write_text
 from lung_d2.errors import OutputError
 
 
@@ -64,3 +64,30 @@ def test_text_that_breaks_off_leaves_what_was_there(tmp_path):
         write_text(parts(), tmp_path / "a.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_file_of_the_longest_name_is_replaced_whole(tmp_path):
+    path = tmp_path / ("x" * 251 + ".txt")
+    path.write_text("old")
+    with replace_file(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_file_whose_making_fails_otherwise_leaves_nothing(tmp_path):
+    def make():
+        with replace_file(tmp_path / "a.png") as temporary:
+            temporary.write_bytes(b"half")
+            raise ValueError("no picture")
+
+    with pytest.raises(ValueError, match="no picture"):
+        make()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_in_what_is_no_folder_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"a\.txt: cannot be written"):
+        write_text("a", tmp_path / "file" / "a.txt")
