@@ -6,7 +6,11 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pytest
 import SimpleITK
+
+from lung_d2.ct import CTVolume, read_volume
+from lung_d2.errors import InputError
 
 FLIP_XY = np.diag([-1.0, -1.0, 1.0, 1.0])
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -47,6 +51,22 @@ def make_affine() -> np.ndarray:
     affine = np.diag([0.75, 0.5, 2.0, 1.0])
     affine[:3, 3] = [-30, -20, 100]
     return affine
+
+
+def refused(path: Path) -> str:
+    """Return the message with which a file is refused: one line that names it."""
+    with pytest.raises(InputError) as caught:
+        read_volume(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message
+
+
+def check_sample(volume: CTVolume) -> None:
+    """Check that a volume is ``ct_array`` in its place."""
+    np.testing.assert_array_equal(volume.hu, ct_array())
+    np.testing.assert_allclose(volume.affine_lps, make_affine())
 
 
 def write_nrrd(path: Path, data: bytes | None = None, **fields: str | None) -> Path:
