@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from lung_d2.categories import CATEGORIES
 from lung_d2.data.annotations import build_annotation, encode_mask
+from lung_d2.evaluation.figures import ones
 from lung_d2.evaluation.results import Detections
 from lung_d2.evaluation.truth import Region, SliceRecord, Source, Truth
 from tiny import square as square_in
@@ -88,6 +89,15 @@ def make_detections(found: Iterable[Found]) -> Detections:
         boxes=np.array(boxes, np.float64).reshape(-1, 4),
         masks=tuple(encode_mask(mask) for _, _, _, mask in listed),
     )
+
+
+def make_case(slices: Sequence[Slice], found: Iterable[Found]) -> tuple[Truth, Detections]:
+    return make_truth(slices), make_detections(found)
+
+
+def weigh(truth: Truth, weights: Sequence[float] | None = None) -> npt.NDArray[np.float64]:
+    """Return the weight of each patient, 1 unless said otherwise."""
+    return ones(truth) if weights is None else np.array(weights, float)
 
 
 def perfect(slices: Sequence[Slice], score: float = 0.9) -> list[Found]:

@@ -20,6 +20,7 @@ from evaluation.samples import (
     square,
     to_dataset,
     to_results,
+    weigh,
 )
 from lung_d2.evaluation.average_precision import PrecisionRecall
 from lung_d2.evaluation.matching import STRICT_ROWS, TASKS, THRESHOLDS, match
@@ -31,7 +32,7 @@ def measure(slices, found, weights=None, task="segm", rows=STRICT_ROWS[:1], cate
     truth = make_truth(slices)
     matches = match(truth, make_detections(found), task)[category, "all"]
     recalled = PrecisionRecall(matches, truth.patient_of_slice, rows)
-    return recalled.average(np.ones(len(truth.patients)) if weights is None else np.array(weights, float))
+    return recalled.average(weigh(truth, weights))
 
 
 def three_slices():

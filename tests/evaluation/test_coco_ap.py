@@ -14,12 +14,13 @@ from evaluation.samples import (
     GGO,
     SIZE,
     Slice,
+    make_case,
     make_detections,
-    make_truth,
     perfect,
     random_case,
     square,
     to_dataset,
+    weigh,
 )
 from lung_d2 import register_lung_datasets
 from lung_d2.categories import CATEGORIES
@@ -29,9 +30,9 @@ from lung_d2.evaluation.matching import TASKS, match
 
 
 def measure(slices, found):
-    truth, detections = make_truth(slices), make_detections(found)
+    truth, detections = make_case(slices, found)
     metric = CocoAP(truth, {task: match(truth, detections, task) for task in TASKS})
-    return metric, metric.at(np.ones(len(truth.patients)))
+    return metric, metric.at(weigh(truth))
 
 
 def two_patients():

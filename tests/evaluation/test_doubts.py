@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.samples import BRONCHIECTASIS, GGO, Slice, make_detections, make_truth, perfect, square
+from evaluation.samples import BRONCHIECTASIS, GGO, Slice, make_case, perfect, square
 from lung_d2.evaluation.doubts import find_doubts
 from lung_d2.evaluation.froc import Froc
 from lung_d2.evaluation.overlaps import measure_overlaps
@@ -13,7 +13,7 @@ LESION, AWAY = square(5, 5, 12), square(40, 40, 12)
 
 
 def doubts(slices, found):
-    truth, detections = make_truth(slices), make_detections(found)
+    truth, detections = make_case(slices, found)
     return "\n".join(find_doubts(truth, detections, Froc(truth, detections, measure_overlaps(truth, detections))))
 
 

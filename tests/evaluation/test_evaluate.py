@@ -12,8 +12,8 @@ from evaluation.samples import (
     BRONCHIECTASIS,
     GGO,
     Slice,
+    make_case,
     make_detections,
-    make_truth,
     perfect,
     random_case,
     square,
@@ -44,7 +44,7 @@ def patients(count, slices=3):
 
 def run(slices, found, settings=FAST, against=None):
     others = None if against is None else make_detections(against)
-    return evaluate(make_truth(slices), make_detections(found), settings, others)
+    return evaluate(*make_case(slices, found), settings, others)
 
 
 def flatten(nested, name=()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.samples import BRONCHIECTASIS, GGO, Slice, make_detections, make_truth, perfect, random_case, square
+from evaluation.samples import BRONCHIECTASIS, GGO, Slice, make_case, perfect, random_case, square, weigh
 from lung_d2.evaluation.froc import IMAGE_RATES, SERIES_RATES, Froc
 from lung_d2.evaluation.overlaps import measure_overlaps
 
@@ -28,8 +28,8 @@ FOUND = [
 
 
 def build(slices=SLICES, found=FOUND):
-    truth, detections = make_truth(slices), make_detections(found)
-    return Froc(truth, detections, measure_overlaps(truth, detections)), np.ones(len(truth.patients))
+    truth, detections = make_case(slices, found)
+    return Froc(truth, detections, measure_overlaps(truth, detections)), weigh(truth)
 
 
 def at(curve, name="ground_glass_opacity", **case):

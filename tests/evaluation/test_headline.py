@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.samples import BRONCHIECTASIS, GGO, Slice, make_detections, make_truth, perfect, square
+from evaluation.samples import BRONCHIECTASIS, GGO, Slice, make_case, make_detections, perfect, square
 from lung_d2.evaluation.evaluate import EvaluationSettings, evaluate
 from lung_d2.evaluation.headline import ROWS, say_figure, say_headline, shown_categories
 
@@ -14,7 +14,7 @@ ONE = [Slice([(GGO, square(4, 4, 16))], patient=name) for name in "ab"]
 
 def build(slices, found, against=None):
     others = None if against is None else make_detections(against)
-    return evaluate(make_truth(slices), make_detections(found), EvaluationSettings(draws=20), others)
+    return evaluate(*make_case(slices, found), EvaluationSettings(draws=20), others)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.label)

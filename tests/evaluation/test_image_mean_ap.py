@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.samples import BRONCHIECTASIS, GGO, Slice, block, make_detections, make_truth, perfect, square
+from evaluation.samples import (
+    BRONCHIECTASIS,
+    GGO,
+    Slice,
+    block,
+    make_case,
+    make_detections,
+    make_truth,
+    perfect,
+    square,
+    weigh,
+)
 from lung_d2.evaluation.image_mean_ap import ImageMeanAP
 from lung_d2.evaluation.overlaps import measure_overlaps
 
@@ -13,9 +24,9 @@ LESION, OTHER, AWAY = square(5, 5, 12), square(5, 40, 12), square(40, 5, 12)
 
 
 def measure(slices, found, variant="two_classes", metric="AP", weights=None):
-    truth, detections = make_truth(slices), make_detections(found)
+    truth, detections = make_case(slices, found)
     built = ImageMeanAP(truth, detections, measure_overlaps(truth, detections))
-    return built.at(np.ones(len(truth.patients)) if weights is None else np.array(weights, float))[variant, metric]
+    return built.at(weigh(truth, weights))[variant, metric]
 
 
 @pytest.mark.parametrize("variant", ["two_classes", "merged"])

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from evaluation.samples import BRONCHIECTASIS, GGO, Slice, block, make_detections, make_truth, perfect, square
+from evaluation.samples import BRONCHIECTASIS, GGO, Slice, block, make_case, perfect, square, weigh
 from lung_d2.evaluation.lenient_ap import LenientAP
 from lung_d2.evaluation.matching import TASKS, match
 
 
 def measure(slices, found):
-    truth, detections = make_truth(slices), make_detections(found)
+    truth, detections = make_case(slices, found)
     metric = LenientAP(truth, {task: match(truth, detections, task) for task in TASKS})
-    return metric, metric.at(np.ones(len(truth.patients)))
+    return metric, metric.at(weigh(truth))
 
 
 @pytest.mark.parametrize("task", TASKS)

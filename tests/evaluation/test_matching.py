@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.samples import GGO, Slice, block, make_detections, make_truth, perfect, square
+from evaluation.samples import GGO, Slice, block, make_case, make_detections, make_truth, perfect, square
 from lung_d2.evaluation.matching import LENIENT_ROWS, STRICT_ROWS, TASKS, THRESHOLDS, match
 
 AT_50 = STRICT_ROWS[0]
 
 
 def match_all(slices, found, task="segm", area="all"):
-    return match(make_truth(slices), make_detections(found), task)[GGO, area]
+    return match(*make_case(slices, found), task)[GGO, area]
 
 
 def test_thresholds_are_where_their_rows_say():

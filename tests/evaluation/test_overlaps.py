@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.samples import BRONCHIECTASIS, GGO, Slice, block, make_detections, make_truth, square
+from evaluation.samples import BRONCHIECTASIS, GGO, Slice, block, make_case, square
 from lung_d2.evaluation.overlaps import measure_overlaps
 
 
 def measure(slices, found):
-    return measure_overlaps(make_truth(slices), make_detections(found))
+    return measure_overlaps(*make_case(slices, found))
 
 
 def test_iou_is_that_of_masks():

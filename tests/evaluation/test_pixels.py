@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.spatial import distance
 
-from evaluation.samples import BRONCHIECTASIS, GGO, Slice, block, make_detections, make_truth, random_case
+from evaluation.samples import BRONCHIECTASIS, GGO, Slice, block, make_case, random_case
 from lung_d2.evaluation.pixels import count_pixels, dice_of
 
 
 def count(slices, found, threshold=0.5):
-    return count_pixels(make_truth(slices), make_detections(found), threshold)
+    return count_pixels(*make_case(slices, found), threshold)
 
 
 def rows(pixels, place):

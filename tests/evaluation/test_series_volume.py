@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.samples import GGO, Slice, block, make_detections, make_truth, perfect
+from evaluation.samples import GGO, Slice, block, make_case, make_truth, perfect, weigh
 from lung_d2.evaluation.pixels import count_pixels
 from lung_d2.evaluation.series_volume import SeriesVolume, voxel_volumes_ml
 
@@ -23,9 +23,9 @@ def series(name, lesions, spacing=(0.5, 2.0), step=3.0, patient=""):
 
 
 def measure(slices, found, weights=None):
-    truth, detections = make_truth(slices), make_detections(found)
+    truth, detections = make_case(slices, found)
     metric = SeriesVolume(truth, count_pixels(truth, detections, 0.5))
-    figures = metric.at(np.ones(len(truth.patients)) if weights is None else np.array(weights, float))
+    figures = metric.at(weigh(truth, weights))
     return metric, {key[0]: value for key, value in figures.items() if key[1] == NAME}
 
 

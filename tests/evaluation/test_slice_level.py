@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from evaluation.samples import BRONCHIECTASIS, GGO, Slice, make_detections, make_truth, perfect, square
+from evaluation.samples import BRONCHIECTASIS, GGO, Slice, make_case, make_truth, perfect, square, weigh
 from lung_d2.evaluation.overlaps import measure_overlaps
 from lung_d2.evaluation.slice_level import SliceLevel, measure_auc
 
@@ -15,13 +15,13 @@ NAME = "ground_glass_opacity"
 
 
 def build(slices, found, threshold=0.5):
-    truth, detections = make_truth(slices), make_detections(found)
+    truth, detections = make_case(slices, found)
     return SliceLevel(truth, measure_overlaps(truth, detections), threshold)
 
 
 def measure(slices, found, name=NAME, weights=None, threshold=0.5):
     metric = build(slices, found, threshold)
-    figures = metric.at(np.ones(len({one.patient for one in slices})) if weights is None else np.array(weights, float))
+    figures = metric.at(weigh(make_truth(slices), weights))
     return [figures[kind, name] for kind in ("sensitivity", "specificity", "auc")]
 
 
