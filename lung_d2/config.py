@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lung_d2.categories import CATEGORIES
+from lung_d2.config_checks import check_config, value_of
 from lung_d2.config_merge import merge_file, merge_opts, merge_text
 from lung_d2.errors import ConfigError, detectron2_missing
 
@@ -17,12 +15,6 @@ if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
 logger = logging.getLogger(__name__)
-
-GREY_KINDS = ("window", "minmax_clahe")
-CHANNELS = ("single", "neighbours")
-WEIGHTED_SAMPLERS = ("WeightedTrainingSampler", "WeightedCategoryTrainingSampler")
-SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", *WEIGHTED_SAMPLERS)
-SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
 
 
 def add_lung_config(cfg: CfgNode) -> None:
@@ -198,71 +190,6 @@ def _finish(cfg: CfgNode, opts: Sequence[str]) -> CfgNode:
     return cfg
 
 
-def check_config(cfg: CfgNode) -> None:
-    """Check what would fail late, or not fail and be wrong.
-
-    Raises:
-        ConfigError: Naming the first key at fault.
-    """
-    from detectron2.modeling import (
-        BACKBONE_REGISTRY,
-        META_ARCH_REGISTRY,
-        PROPOSAL_GENERATOR_REGISTRY,
-        ROI_HEADS_REGISTRY,
-    )
-
-    attention = cfg.MODEL.FPN.ATTENTION
-    rules: list[tuple[str, Callable[[Any], bool], str]] = [
-        ("INPUT.FORMAT", lambda value: value == "BGR", "BGR, since DefaultPredictor reverses RGB"),
-        ("INPUT.MASK_FORMAT", lambda value: value == "bitmask", "bitmask, since polygons hold no holes"),
-        ("INPUT.CT.GREY", lambda value: value in GREY_KINDS, " or ".join(GREY_KINDS)),
-        ("INPUT.CT.CHANNELS", lambda value: value in CHANNELS, " or ".join(CHANNELS)),
-        ("INPUT.CT.WINDOW_WIDTH", lambda value: value > 0, "above 0 HU"),
-        ("INPUT.CT.HU_JITTER", lambda value: value >= 0, "0 HU or more"),
-        ("INPUT.CT.AUGMENT.ROTATION", lambda value: 0 <= value <= 180, "0 to 180 degrees"),
-        ("INPUT.CT.AUGMENT.SCALE", lambda value: 0 <= value <= 0.9, "a share from 0 to 0.9"),
-        ("INPUT.CT.AUGMENT.TRANSLATION", lambda value: 0 <= value <= 1, "a share of the width"),
-        ("INPUT.CT.AUGMENT.ELASTIC", lambda value: 0 <= value <= 0.08, "0 to 0.08 of the width, which cannot fold"),
-        ("INPUT.CT.AUGMENT.HU_NOISE", lambda value: 0 <= value <= 1000, "0 to 1000 HU"),
-        ("INPUT.CT.AUGMENT.GREY_CONTRAST", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
-        ("INPUT.CT.AUGMENT.GREY_BRIGHTNESS", lambda value: 0 <= value <= 255, "0 to 255 grey levels"),
-        ("INPUT.CT.AUGMENT.GREY_NOISE", lambda value: 0 <= value <= 255, "0 to 255 grey levels"),
-        ("INPUT.CT.AUGMENT.COPY_PASTE.PROBABILITY", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
-        ("INPUT.CT.AUGMENT.COPY_PASTE.MAX_LESIONS", lambda value: value >= 1, "1 or more"),
-        ("INPUT.CT.AUGMENT.COPY_PASTE.MAX_OVERLAP", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
-        ("MODEL.MASK_ON", bool, "True, since every lesion has a mask"),
-        ("MODEL.META_ARCHITECTURE", lambda value: value in META_ARCH_REGISTRY, "a registered name"),
-        ("MODEL.BACKBONE.NAME", lambda value: value in BACKBONE_REGISTRY, "a registered name"),
-        ("MODEL.FPN.ATTENTION.CHANNEL", lambda value: value or attention.SPATIAL, "True where SPATIAL is False"),
-        ("MODEL.FPN.ATTENTION.REDUCTION", lambda value: value > 0, "1 or more"),
-        ("MODEL.PROPOSAL_GENERATOR.NAME", lambda value: value in PROPOSAL_GENERATOR_REGISTRY, "a registered name"),
-        ("MODEL.ROI_HEADS.NAME", lambda value: value in ROI_HEADS_REGISTRY, "a registered name"),
-        ("MODEL.ROI_HEADS.NUM_CLASSES", lambda value: value == len(CATEGORIES), f"{len(CATEGORIES)}, our categories"),
-        ("SOLVER.IMS_PER_BATCH", lambda value: value > 0, "1 or more"),
-        ("SOLVER.MAX_ITER", lambda value: value > 0, "1 or more"),
-        ("SOLVER.LR_SCHEDULER_NAME", lambda value: value in SCHEDULERS, " or ".join(SCHEDULERS)),
-        ("SOLVER.BASE_LR", lambda value: value > 0, "above 0"),
-        ("SOLVER.BASE_LR_END", lambda value: 0 <= value <= cfg.SOLVER.BASE_LR, f"0 to BASE_LR, {cfg.SOLVER.BASE_LR}"),
-        ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", lambda value: value in ("value", "norm"), "value or norm"),
-        ("SOLVER.EMA.DECAY", lambda value: 0 <= value < 1, "0 to below 1"),
-        ("DATALOADER.SAMPLER_TRAIN", lambda value: value in SAMPLERS, " or ".join(SAMPLERS)),
-        ("DATALOADER.REPEAT_THRESHOLD", lambda value: 0 <= value <= 1, "a share of the images"),
-        (
-            "DATASETS.TRAIN_REPEAT_FACTOR",
-            lambda value: not value or cfg.DATALOADER.SAMPLER_TRAIN in WEIGHTED_SAMPLERS,
-            f"empty, or DATALOADER.SAMPLER_TRAIN {' or '.join(WEIGHTED_SAMPLERS)}",
-        ),
-        ("SOLVER.CONVERGENCE.WINDOW", lambda value: value > 0, "1 or more"),
-        ("SOLVER.CONVERGENCE.PATIENCE", lambda value: value > 0, "1 or more"),
-        ("SOLVER.CONVERGENCE.TOLERANCE", lambda value: 0 <= value < 1, "a share of the loss"),
-        ("TEST.AUG.MIN_SIZES", lambda value: min(value, default=0) > 0, "one or more sizes of 1 pixel or more"),
-        ("TEST.BEST_METRIC", lambda value: "/" in value, "task/metric, as segm/AP50"),
-    ]
-    for key, is_right, expected in rules:
-        if not is_right(value := _value_of(cfg, key)):
-            raise ConfigError(key, found=str(value), expected=expected, remedy="correct the key")
-
-
 def ignores_undecided(cfg: CfgNode) -> bool:
     """Return whether the model of a config knows undecided regions (``gt_crowd``); others take them for lesions.
 
@@ -297,11 +224,7 @@ def input_settings(cfg: CfgNode) -> dict[str, Any]:
     keys = ["INPUT.CT.GREY", "INPUT.CT.CHANNELS", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.ANCHOR_GENERATOR.SIZES"]
     if cfg.INPUT.CT.GREY == "window":
         keys += ["INPUT.CT.WINDOW_CENTER", "INPUT.CT.WINDOW_WIDTH"]
-    return {key: _value_of(cfg, key) for key in keys}
-
-
-def _value_of(cfg: CfgNode, key: str) -> Any:
-    return functools.reduce(operator.getitem, key.split("."), cfg)
+    return {key: value_of(cfg, key) for key in keys}
 
 
 def _scale_learning_rate(cfg: CfgNode, given: Sequence[str]) -> None:

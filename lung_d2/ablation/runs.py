@@ -13,7 +13,8 @@ import torch
 import yaml
 
 from lung_d2.ablation.plan import Arm, Plan
-from lung_d2.config import check_config, load_config
+from lung_d2.config import load_config
+from lung_d2.config_checks import check_config
 from lung_d2.errors import ConfigError
 from lung_d2.evaluation.results import RESULTS_NAME
 

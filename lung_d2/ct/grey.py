@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.config import GREY_KINDS
+from lung_d2.config_checks import GREY_KINDS
 from lung_d2.errors import ConfigError, InputError
 
 # Contrast-limited adaptive histogram equalisation (Zuiderveld, Graphics Gems IV, 1994) with the clip limit and tiles

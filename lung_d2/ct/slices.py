@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.config import CHANNELS
+from lung_d2.config_checks import CHANNELS
 from lung_d2.ct.grey import GreyLevels
 from lung_d2.ct.headers import show_uid
 from lung_d2.errors import ConfigError, InputError
