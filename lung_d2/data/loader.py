@@ -74,9 +74,7 @@ class TrainLoader:
             yield batch
 
 
-def build_train_loader(
-    cfg: CfgNode, seed: int, mapper: Callable[[Record], Record] | None = None
-) -> TrainLoader:
+def build_train_loader(cfg: CfgNode, seed: int, mapper: Callable[[Record], Record] | None = None) -> TrainLoader:
     """Build the training loader of a config.
 
     Args:
