@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lung_d2.categories import CATEGORIES
@@ -17,6 +17,7 @@ GREY_KINDS = ("window", "minmax_clahe")
 CHANNELS = ("single", "neighbours")
 WEIGHTED_SAMPLERS = ("WeightedTrainingSampler", "WeightedCategoryTrainingSampler")
 SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", *WEIGHTED_SAMPLERS)
+CROPS_BY_SHARE, CROPS_BY_PIXELS = ("relative", "relative_range"), ("absolute", "absolute_range")
 SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
 
 Rule = tuple[str, Callable[[Any], bool], str]
@@ -49,7 +50,7 @@ def check_config(cfg: CfgNode) -> None:
     Raises:
         ConfigError: Naming the first key at fault.
     """
-    for key, is_right, expected in (*_INPUT_RULES, *_model_rules(cfg), *_training_rules(cfg)):
+    for key, is_right, expected in (*_INPUT_RULES, *_crop_rules(cfg), *_model_rules(cfg), *_training_rules(cfg)):
         if not is_right(value := value_of(cfg, key)):
             raise ConfigError(key, found=str(value), expected=expected, remedy="correct the key")
 
@@ -57,6 +58,26 @@ def check_config(cfg: CfgNode) -> None:
 def value_of(cfg: CfgNode, key: str) -> Any:
     """Return the value of a key, as ``"INPUT.CT.GREY"``."""
     return functools.reduce(operator.getitem, key.split("."), cfg)
+
+
+def _crop_rules(cfg: CfgNode) -> list[Rule]:
+    kind, kinds = cfg.INPUT.CROP.TYPE, (*CROPS_BY_SHARE, *CROPS_BY_PIXELS)
+    named = ("INPUT.CROP.TYPE", lambda value: value in kinds, " or ".join(kinds))
+    if kind in CROPS_BY_SHARE:
+        return [named, ("INPUT.CROP.SIZE", _are_shares, f"two shares above 0, at most 1, for {kind}")]
+    return [
+        named,
+        ("INPUT.CROP.SIZE", _are_pixels, f"two whole numbers of pixels, 1 or more, for {kind}"),
+        ("INPUT.CROP.SIZE", lambda value: kind == "absolute" or value[0] <= value[1], f"the smaller first for {kind}"),
+    ]
+
+
+def _are_shares(sizes: Sequence[Any]) -> bool:
+    return len(sizes) == 2 and all(isinstance(size, int | float) and 0 < size <= 1 for size in sizes)
+
+
+def _are_pixels(sizes: Sequence[Any]) -> bool:
+    return len(sizes) == 2 and all(isinstance(size, int) and size >= 1 for size in sizes)
 
 
 def _model_rules(cfg: CfgNode) -> list[Rule]:

@@ -232,6 +232,32 @@ def test_value_that_cannot_work_is_refused_at_once(key: str, value: object) -> N
 
 
 @pytest.mark.parametrize(
+    ("kind", "size", "key"),
+    [
+        ("square", [0.5, 0.5], "INPUT.CROP.TYPE"),
+        ("relative", [64, 64], "INPUT.CROP.SIZE"),
+        ("relative_range", [0.0, 0.5], "INPUT.CROP.SIZE"),
+        ("relative_range", [0.5], "INPUT.CROP.SIZE"),
+        ("absolute", [0.9, 0.9], "INPUT.CROP.SIZE"),
+        ("absolute", [0, 64], "INPUT.CROP.SIZE"),
+        ("absolute_range", [64, 32], "INPUT.CROP.SIZE"),
+    ],
+)
+def test_crop_whose_size_does_not_fit_its_type_is_refused_at_once(kind: str, size: list[float], key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        load_config(BASE, ["INPUT.CROP.TYPE", kind, "INPUT.CROP.SIZE", size])
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [("relative", [1, 0.5]), ("relative_range", [0.6, 0.6]), ("absolute", [64, 32]), ("absolute_range", [32, 64])],
+)
+def test_crop_of_each_type_is_taken(kind: str, size: list[float]) -> None:
+    cfg = load_config(BASE, ["INPUT.CROP.TYPE", kind, "INPUT.CROP.SIZE", size])
+    assert cfg.INPUT.CROP.SIZE == size
+
+
+@pytest.mark.parametrize(
     ("text", "finding"),
     [
         ("_BASE_: other.yaml", "_BASE_"),
