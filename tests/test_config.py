@@ -254,7 +254,7 @@ def test_crop_whose_size_does_not_fit_its_type_is_refused_at_once(kind: str, siz
 )
 def test_crop_of_each_type_is_taken(kind: str, size: list[float]) -> None:
     cfg = load_config(BASE, ["INPUT.CROP.TYPE", kind, "INPUT.CROP.SIZE", size])
-    assert cfg.INPUT.CROP.SIZE == size
+    assert size == cfg.INPUT.CROP.SIZE
 
 
 @pytest.mark.parametrize(
