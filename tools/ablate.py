@@ -3,7 +3,8 @@ r"""Train every arm of an ablation on every fold, the final ones on val over sev
 
 python tools/ablate.py --data SLICES --output output/ablation --reduced
 
-May be stopped at any moment and started again: runs that have ended are kept, others go on from their checkpoint.
+It prepares the data sets of the folds and makes what the arms start from. May be stopped at any moment and started
+again: runs that have ended are kept, others go on from their checkpoint.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from lung_d2.ablation.plan import Plan, read_plan
-from lung_d2.ablation.preparation import list_steps
+from lung_d2.ablation.plan import read_plan
+from lung_d2.ablation.preparation import Step, list_steps
 from lung_d2.ablation.runs import Run, build_config, list_runs, train_run
 from lung_d2.ablation.table import write_table
 from lung_d2.command_line import run_tool
+from lung_d2.data.folders import write_text
 from lung_d2.errors import LungD2Error, TrainingError
 
 if TYPE_CHECKING:
@@ -45,54 +47,69 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--reduced", action="store_true", help="the plan's smaller settings, for a CPU")
     parser.add_argument("--arms", nargs="+", default=[], metavar="ARM", help="only these (default: all)")
     parser.add_argument("--splits", nargs="+", default=[], metavar="N", help="only these folds, or final (all)")
-    parser.add_argument("--workers", type=int, default=1, help="runs at a time; each takes its share of the cores (1)")
+    parser.add_argument("--workers", type=_whole, default=1, help="runs at a time; they share the cores (1)")
     parser.add_argument("--table-only", action="store_true", help="train nothing, write the table of what has ended")
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs over every run")
     return parser
 
 
+def _whole(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give 1 or more")
+    return int(text)
+
+
 def main() -> None:
-    """Train what has not ended yet, then write the table."""
+    """Train what has not ended yet, then write the table of all that has."""
     args = build_parser().parse_args()
     plan = read_plan(args.plan)
-    runs = list(list_runs(plan, args.output, reduced=args.reduced, arms=args.arms, splits=args.splits))
+    every = list_runs(plan, args.output, reduced=args.reduced)
+    configs = [build_config(plan, run, reduced=args.reduced, opts=args.opts) for run in every]
+    wanted = list_runs(plan, args.output, reduced=args.reduced, arms=args.arms, splits=args.splits)
+    failed: list[str] = []
     if not args.table_only:
-        _prepare(plan, runs, args)
-        _train(plan, runs, args)
-    write_table(plan, list(list_runs(plan, args.output, reduced=args.reduced)), args.output)
+        for step in list_steps(plan, wanted, args.data, args.output, reduced=args.reduced):
+            if not step.is_done:  # a tool may have made two at once
+                _make(step)
+        failed = _train([(run, cfg) for run, cfg in zip(every, configs, strict=True) if run in wanted], args.workers)
+    if not failed or any(run.has_ended for run in every):
+        write_table(plan, every, args.output, _describe(configs[0], reduced=args.reduced))
+    if failed:
+        raise TrainingError("; ".join(failed), found="ended with an error", remedy="see log.txt in their folders")
 
 
-def _prepare(plan: Plan, runs: list[Run], args: argparse.Namespace) -> None:
-    for step in list_steps(plan, runs, args.data, args.output, reduced=args.reduced):
-        script, *arguments = step.command
+def _make(step: Step) -> None:
+    for script, *arguments in step.commands:
         status = subprocess.run([sys.executable, str(_PLAN.with_name(script)), *arguments], check=False).returncode
         if status:
             raise LungD2Error(f"tools/{script}", found=f"exit status {status}", remedy="see its message above")
+    if step.mark:
+        write_text(step.mark, step.result)
 
 
-def _train(plan: Plan, runs: list[Run], args: argparse.Namespace) -> None:
-    todo = [run for run in runs if not run.results(plan.dataset).is_file()]
-    threads = max(len(os.sched_getaffinity(0)) // args.workers, 1)
-    jobs = [(run, build_config(plan, run, reduced=args.reduced, opts=args.opts)) for run in todo]
+def _train(runs: list[tuple[Run, CfgNode]], workers: int) -> list[str]:
+    """Train what has not ended, so many at a time; return those that failed."""
+    todo = [(run, cfg) for run, cfg in runs if not run.has_ended]
+    threads = max(len(os.sched_getaffinity(0)) // workers, 1)
     running: dict[int, tuple[Run, BaseProcess]] = {}
+    failed = []
     with tqdm(total=len(runs), initial=len(runs) - len(todo), unit="run") as bar:
         try:
-            while jobs or running:
-                while jobs and len(running) < args.workers:
-                    run, cfg = jobs.pop(0)
+            while todo or running:
+                while todo and len(running) < workers:
+                    run, cfg = todo.pop(0)
                     process = _start(run, cfg, threads)
                     running[process.sentinel] = run, process
                 for sentinel in wait(list(running)):
                     run, process = running.pop(int(sentinel))
                     process.join()
-                    if process.exitcode:
-                        found = f"exit status {process.exitcode}"
-                        raise TrainingError(run.name, found=found, remedy=f"see {run.folder / 'log.txt'}")
-                    bar.set_postfix_str(run.name)
+                    failed += [str(run)] if process.exitcode else []
+                    bar.set_postfix_str(str(run))
                     bar.update()
         finally:
             for _, process in running.values():
                 process.terminate()
+    return failed
 
 
 def _start(run: Run, cfg: CfgNode, threads: int) -> BaseProcess:
@@ -101,6 +118,16 @@ def _start(run: Run, cfg: CfgNode, threads: int) -> BaseProcess:
     process = get_context("spawn").Process(target=train_run, args=(cfg,), kwargs=arguments)
     process.start()
     return process
+
+
+def _describe(cfg: CfgNode, *, reduced: bool) -> str:
+    kind = "Reduced: the first fold alone, each arm" if reduced else "Each arm"
+    return (
+        f"{kind} {cfg.SOLVER.MAX_ITER} iterations of {cfg.SOLVER.IMS_PER_BATCH} slices at "
+        f"{' or '.join(map(str, cfg.INPUT.MIN_SIZE_TRAIN))} px, measured at {cfg.INPUT.MIN_SIZE_TEST} px, with "
+        f"{cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE} proposals a slice learnt from and at most "
+        f"{cfg.TEST.DETECTIONS_PER_IMAGE} detections; seed {cfg.SEED} unless said.\n"
+    )
 
 
 if __name__ == "__main__":

@@ -2,133 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from lung_d2.errors import ConfigError
 
+# OmegaConf checks names and types against these classes while it merges a file into them, so that they are not frozen.
 
-@dataclass(frozen=True)
+
+@dataclass
+class Made:
+    """A file that runs need, and the tools that make it.
+
+    ``{split}`` stands for the number of the fold, or ``final``, ``{train}`` for the training slices of that split,
+    ``{data}`` for the folder of the data and ``{datasets}`` for that of prepared data sets.
+
+    Attributes:
+        path: The file; in that of a start only ``{split}`` is filled in.
+        make: Scripts in ``tools/`` with their arguments, in order.
+    """
+
+    path: str
+    make: list[list[str]] = field(default_factory=list)
+
+
+@dataclass
 class Arm:
     """One way to train.
 
     Attributes:
-        name: Short, for folders and the table.
         about: What it changes, for the table.
         parts: Config files whose own keys, without their ``_BASE_``, are laid over the base, in this order.
         start: Name of a checkpoint in the plan's ``starts``; empty: random weights.
-        datasets: Further data sets to train on, beside those of the fold.
+        datasets: Names in the plan's ``datasets``, to train on beside those of the split.
         against: The arm that it is compared with; empty: none.
         final: Trained once more on the whole training split and measured on val, for every seed.
         plain: Detectron2's own mapper instead of ours.
     """
 
-    name: str
     about: str
-    parts: tuple[Path, ...] = ()
+    parts: list[str] = field(default_factory=list)
     start: str = ""
-    datasets: tuple[str, ...] = ()
+    datasets: list[str] = field(default_factory=list)
     against: str = ""
     final: bool = False
     plain: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass
 class Plan:
     """A whole ablation.
 
     Attributes:
-        configs: Folder that the config files of the plan are named from.
+        configs: Folder of the config files, relative to the plan's file.
         base: Config file that all arms share.
-        settings: ``KEY VALUE`` pairs over it, for all arms: iterations, pixels, rates.
-        reduced: More such pairs, for a run without a GPU; it takes the first fold alone.
         dataset: Prefix of the data sets; ``DATASET_foldN_train`` and ``_val`` are a fold, ``DATASET_train`` and
             ``_val`` the split that is reported once.
         prepare: Importer and options with which ``tools/prepare_dataset.py`` makes a data set of the source.
         folds: Patients held out, a list for each fold.
-        starts: Checkpoints by name; ``{split}`` in one stands for the fold's number, or ``final``. In a reduced run
-            the first fold's serve val too: they saw less, and nothing of val.
-        backbone: ``KEY VALUE`` pairs for ``tools/make_ct_backbone.py``, which makes the starts.
+        arms: By name, in the order in which they are trained.
+        same: Patients of the source that are one: the name that stands for it, by the other.
         seeds: Of the final arms; folds use the first.
-        arms: In the order in which they are trained.
+        settings: Keys over the base, for all arms: iterations, pixels, rates.
+        reduced: More such keys, for a run without a GPU; it takes the first fold alone.
+        starts: Checkpoints by name. In a reduced run the first fold's serve val too: they saw less, and nothing of val.
+        datasets: Further training data sets by the name in ``DATASETS.TRAIN``.
     """
 
-    configs: Path
-    base: Path
+    configs: str
+    base: str
     dataset: str
-    prepare: tuple[str, ...]
-    folds: tuple[tuple[str, ...], ...]
-    arms: tuple[Arm, ...]
-    seeds: tuple[int, ...] = (1,)
-    settings: tuple[str, ...] = ()
-    reduced: tuple[str, ...] = ()
-    backbone: tuple[str, ...] = ()
-    starts: Mapping[str, str] | None = None
-
-    def arm(self, name: str) -> Arm:
-        """Return an arm by its name.
-
-        Raises:
-            ConfigError: There is none.
-        """
-        found = next((arm for arm in self.arms if arm.name == name), None)
-        if found is None:
-            names = ", ".join(arm.name for arm in self.arms)
-            raise ConfigError(f"arm {name}", found="not in the plan", expected=names, remedy="take one of these")
-        return found
+    prepare: list[str]
+    folds: list[list[str]]
+    arms: dict[str, Arm]
+    same: dict[str, str] = field(default_factory=dict)
+    seeds: list[int] = field(default_factory=lambda: [1])
+    settings: dict[str, Any] = field(default_factory=dict)
+    reduced: dict[str, Any] = field(default_factory=dict)
+    starts: dict[str, Made] = field(default_factory=dict)
+    datasets: dict[str, Made] = field(default_factory=dict)
 
 
 def read_plan(path: Path) -> Plan:
-    """Read a plan; its folder of configs is relative to its file.
+    """Read a plan.
+
+    Returns:
+        The plan; its folder of configs is absolute.
 
     Raises:
-        ConfigError: The file is missing or broken, or names a key, an arm or a start that is not there.
+        ConfigError: The file is missing or broken, or names a key, a file, an arm or a start that is not there.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        schema = OmegaConf.structured(Plan)
+        plan = OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.load(path)))
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException, TypeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(path, found=reason, expected="a plan in YAML", remedy="see tools/ablation.yaml") from error
-    content = dict(_checked(path, "plan", content, Plan, {"configs", "base", "dataset", "prepare", "folds", "arms"}))
-    arms = _checked(path, "arms", content["arms"], None, set())
-    content["configs"] = configs = path.parent / str(content["configs"])
-    content["arms"] = tuple(_read_arm(path, configs, str(name), entry) for name, entry in arms.items())
-    content["base"] = configs / str(content["base"])
-    content["prepare"] = tuple(map(str, content["prepare"]))
-    content["folds"] = tuple(tuple(map(str, fold)) for fold in content["folds"])
-    content["seeds"] = tuple(content.get("seeds", (1,)))
-    for key in ("settings", "reduced", "backbone"):
-        content[key] = tuple(_as_pairs(content.get(key) or {}))
-    plan = Plan(**content)
-    for arm in plan.arms:
-        if arm.against:
-            plan.arm(arm.against)
-        if arm.start and arm.start not in (plan.starts or {}):
-            raise ConfigError(path, found=f"start {arm.start} of arm {arm.name}", remedy="name it under starts")
+        raise ConfigError(path, found=reason, expected="a plan", remedy="see tools/ablation.yaml") from error
+    assert isinstance(plan, Plan)
+    plan.configs = str((path.parent / plan.configs).resolve())
+    _check_names(plan, path)
     return plan
 
 
-def _read_arm(path: Path, configs: Path, name: str, entry: Any) -> Arm:
-    entry = dict(_checked(path, f"arm {name}", entry, Arm, {"about"}))
-    entry["parts"] = tuple(configs / str(part) for part in entry.get("parts", ()))
-    entry["datasets"] = tuple(map(str, entry.get("datasets", ())))
-    return Arm(name=name, **entry)
-
-
-def _checked(path: Path, where: str, content: Any, kind: type | None, needed: set[str]) -> Mapping[str, Any]:
-    if not isinstance(content, dict):
-        raise ConfigError(path, found=f"{where}: {type(content).__name__}", expected="a mapping", remedy="correct it")
-    known = {field.name for field in fields(kind)} - {"name"} if kind else set(content)
-    wrong = sorted(set(map(str, content)) - known) or sorted(needed - set(content))
-    if wrong:
-        expected = ", ".join(sorted(known))
-        raise ConfigError(path, found=f"{where}: {wrong[0]} unknown or missing", expected=expected, remedy="correct it")
-    return content
-
-
-def _as_pairs(settings: Mapping[str, Any]) -> list[str]:
-    return [str(part) for pair in settings.items() for part in pair]
+def _check_names(plan: Plan, path: Path) -> None:
+    for name, arm in plan.arms.items():
+        wrong = [
+            *(f"part {part}" for part in [plan.base, *arm.parts] if not Path(plan.configs, part).is_file()),
+            *(f"start {start}" for start in [arm.start] if start and start not in plan.starts),
+            *(f"data set {one}" for one in arm.datasets if one not in plan.datasets),
+            *(f"arm {other}" for other in [arm.against] if other and other not in plan.arms),
+        ]
+        if wrong:
+            raise ConfigError(path, found=f"{wrong[0]} of arm {name}, which is not there", remedy="correct its name")
+    if len(set(plan.seeds)) < len(plan.seeds) or not plan.seeds:
+        raise ConfigError(path, found=f"seeds {plan.seeds}", expected="one or more, each once", remedy="correct them")

@@ -1,36 +1,45 @@
-"""What an ablation needs before it trains: a data set for every split, and the backbones that runs start from."""
+"""What an ablation needs before it trains: a data set for every split, and what its arms start from or add."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lung_d2.ablation.plan import Plan
-from lung_d2.ablation.runs import FINAL, Run, start_of
+from lung_d2.ablation.plan import Made, Plan
+from lung_d2.ablation.runs import FINAL, Run, dataset_of, start_split
 from lung_d2.data.dataset import DATASETS_FOLDER, datasets_root
 from lung_d2.data.folders import write_text
 from lung_d2.data.splits import read_split_file
-from lung_d2.errors import ConfigError
+from lung_d2.errors import ConfigError, DatasetError
+
+Command = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Step:
-    """A tool to run.
+    """Something to make.
 
     Attributes:
-        command: Its script in ``tools/`` and its arguments.
-        result: The file that is there once it has ended.
+        commands: Scripts in ``tools/`` with their arguments, in order.
+        result: The file that is there once they have ended.
+        mark: What to write there where no tool writes it; empty: a tool does.
     """
 
-    command: tuple[str, ...]
+    commands: tuple[Command, ...]
     result: Path
+    mark: str = ""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the file is there, and says the same."""
+        return self.result.is_file() and (not self.mark or self.result.read_text(encoding="utf-8") == self.mark)
 
 
-def list_steps(plan: Plan, runs: Sequence[Run], source: Path, output: Path, *, reduced: bool) -> Iterator[Step]:
-    """Yield the steps that runs need and that have not ended yet; the split files of folds are written.
+def list_steps(plan: Plan, runs: Sequence[Run], source: Path, output: Path, *, reduced: bool) -> list[Step]:
+    """Return the steps that runs need and that have not ended yet; the split files are written.
 
     Args:
         plan: The plan.
@@ -41,42 +50,55 @@ def list_steps(plan: Plan, runs: Sequence[Run], source: Path, output: Path, *, r
 
     Raises:
         DatasetError: The split file is broken.
-        ConfigError: A start is none that a tool makes.
+        ConfigError: A fold holds out a patient that is not trained on.
     """
-    steps = [_prepare(plan, run, source, output) for run in runs]
-    steps += [_make_backbone(plan, run, reduced=reduced) for run in runs if run.arm.start]
-    yield from (step for step in dict.fromkeys(steps) if not step.result.is_file())
+    steps = [_prepare(plan, run.split, source, output) for run in runs]
+    steps += list(_make(plan, runs, source, reduced))
+    return [step for step in dict.fromkeys(steps) if not step.is_done]
 
 
-def _prepare(plan: Plan, run: Run, source: Path, output: Path) -> Step:
-    name = run.dataset(plan.dataset)
-    split_file = source / "split.csv"
-    if run.split != FINAL:
-        split_file = output / f"{name}.csv"
-        write_fold_file(source / "split.csv", plan.folds[int(run.split)], split_file)
+def _prepare(plan: Plan, split: str, source: Path, output: Path) -> Step:
+    name = dataset_of(plan.dataset, split)
+    split_file = output / f"{name}.csv"
+    rows = write_split_file(
+        source / "split.csv", () if split == FINAL else plan.folds[int(split)], plan.same, split_file
+    )
     importer, *options = plan.prepare
-    command = ("prepare_dataset.py", importer, str(source), *options, "--split-file", str(split_file), "--name", name)
-    return Step(command, datasets_root() / DATASETS_FOLDER / name / "annotations" / "val.json")
+    target = ("--split-file", str(split_file), "--name", name, "--overwrite")
+    command = ("prepare_dataset.py", importer, str(source), *options, *target)
+    # A data set of this name may be there with another split: ours is marked by the split it was made with.
+    return Step((command,), output / f"{name}.prepared", mark=" ".join(command) + "\n" + rows)
 
 
-def _make_backbone(plan: Plan, run: Run, *, reduced: bool) -> Step:
-    path = Path(start_of(plan, run, reduced=reduced))
-    # Taught on the training slices of its own split alone: what is held out is held out of this too.
-    split = path.parent.name.removeprefix("split_")
-    if path.parent.name == split:
-        raise ConfigError(f"start {path}", found=f"folder {path.parent.name}", expected="split_N", remedy="name it so")
-    taught_on = f"{plan.dataset}_train" if split == FINAL else f"{plan.dataset}_fold{split}_train"
-    opts = (*plan.backbone, "DATASETS.TRAIN", f"('{taught_on}',)")
-    return Step(("make_ct_backbone.py", "--output", str(path.parent), *opts), path)
+def _make(plan: Plan, runs: Sequence[Run], source: Path, reduced: bool) -> Iterator[Step]:
+    for run in runs:
+        split = start_split(run, reduced)
+        names = {"split": split, "train": f"{dataset_of(plan.dataset, split)}_train", "data": str(source)}
+        names["datasets"] = str(datasets_root() / DATASETS_FOLDER)
+        needed = [plan.datasets[name] for name in run.arm.datasets]
+        if run.arm.start:
+            needed.append(plan.starts[run.arm.start])
+        yield from (_fill_in(made, names) for made in needed)
 
 
-def write_fold_file(split_file: Path, held_out: Sequence[str], path: Path) -> None:
+def _fill_in(made: Made, names: Mapping[str, str]) -> Step:
+    path = Path(made.path.format(**names))
+    if not made.make and not path.is_file():
+        raise DatasetError(path, found="not there", expected="a file that the plan says how to make", remedy="make it")
+    return Step(tuple(tuple(part.format(**names) for part in command) for command in made.make), path)
+
+
+def write_split_file(split_file: Path, held_out: Sequence[str], same: Mapping[str, str], path: Path) -> str:
     """Write the split file of a fold: of the training patients some become val, and val becomes test.
 
     Args:
         split_file: The split that the folds divide.
-        held_out: Training patients to measure on.
+        held_out: Training patients to measure on; none: the split as it is.
+        same: Patients that are one: the name that stands for it, by the other.
         path: Where to write.
+
+    Returns:
+        What was written.
 
     Raises:
         DatasetError: The split file is broken.
@@ -87,10 +109,17 @@ def write_fold_file(split_file: Path, held_out: Sequence[str], path: Path) -> No
         if named["split"].get(patient) != "train":
             found = named["split"].get(patient, "not there")
             raise ConfigError(f"fold patient {patient}", found=found, expected="train", remedy=f"see {split_file}")
-    kept = {patient: "train" if split == "train" else "test" for patient, split in named["split"].items()}
-    fold = kept | dict.fromkeys(held_out, "val")
+    split_of = dict(named["split"])
+    if held_out:
+        split_of = {patient: "train" if split == "train" else "test" for patient, split in split_of.items()}
+        split_of |= dict.fromkeys(held_out, "val")
     stream = io.StringIO()
-    rows = csv.writer(stream)
-    rows.writerow(["file", "patient", "split"])
-    rows.writerows([file, patient, fold[patient]] for file, patient in named["patient"].items())
+    rows = csv.writer(stream, lineterminator="\n")
+    if named["patient"]:
+        rows.writerow(["file", "patient", "split"])
+        rows.writerows([file, same.get(one, one), split_of[one]] for file, one in named["patient"].items())
+    else:
+        rows.writerow(["patient", "split"])
+        rows.writerows([same.get(one, one), split] for one, split in split_of.items())
     write_text(stream.getvalue(), path)
+    return stream.getvalue()

@@ -7,14 +7,14 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
 
 from lung_d2.ablation.plan import Arm, Plan
-from lung_d2.config import load_config
-from lung_d2.config_checks import check_config
+from lung_d2.config import check_config, load_config
+from lung_d2.data.folders import write_json
 from lung_d2.errors import ConfigError
 from lung_d2.evaluation.results import RESULTS_NAME
 
@@ -26,41 +26,56 @@ logger = logging.getLogger(__name__)
 FINAL = "final"
 """In place of a fold's number: the whole training split, measured on val."""
 
+_ENDED = "ended.json"
+# What may differ between a run and its continuation: neither changes what comes out.
+_PLACES = {"OUTPUT_DIR": None, "DATALOADER": "NUM_WORKERS", "MODEL": "DEVICE"}
+
 
 @dataclass(frozen=True)
 class Run:
     """One training.
 
     Attributes:
+        name: Of the arm.
         arm: What is trained.
         split: Number of the fold, or :data:`FINAL`.
         seed: ``SEED`` of the config.
         folder: Where all of it is written.
     """
 
+    name: str
     arm: Arm
     split: str
     seed: int
     folder: Path
 
-    @property
-    def name(self) -> str:
-        """What logs call it."""
-        return f"{self.arm.name}, {self.split}, seed {self.seed}"
+    def __str__(self) -> str:
+        """Return what logs call it."""
+        return f"{self.name}, {self.split}, seed {self.seed}"
 
     def dataset(self, prefix: str) -> str:
         """Return the name of the data sets of its split, without ``_train`` and ``_val``."""
-        return prefix if self.split == FINAL else f"{prefix}_fold{self.split}"
+        return dataset_of(prefix, self.split)
 
     def results(self, prefix: str) -> Path:
-        """Return the file of its detections; it is there once the run has ended."""
+        """Return the file of its detections."""
         return self.folder / "inference" / f"{self.dataset(prefix)}_val" / RESULTS_NAME
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was trained and measured to its end."""
+        return (self.folder / _ENDED).is_file()
+
+
+def dataset_of(prefix: str, split: str) -> str:
+    """Return the name of the data sets of a split, without ``_train`` and ``_val``."""
+    return prefix if split == FINAL else f"{prefix}_fold{split}"
 
 
 def list_runs(
     plan: Plan, output: Path, *, reduced: bool = False, arms: Sequence[str] = (), splits: Sequence[str] = ()
-) -> Iterator[Run]:
-    """Yield the runs of a plan: every arm on every fold, then the final arms on val for every seed.
+) -> list[Run]:
+    """Return the runs of a plan: every arm on every fold, then the final arms on val for every seed.
 
     Args:
         plan: The plan.
@@ -68,17 +83,27 @@ def list_runs(
         reduced: The first fold alone.
         arms: Names of those wanted; empty: all.
         splits: Numbers of folds, or :data:`FINAL`; empty: all.
+
+    Raises:
+        ConfigError: An arm or a split is none of the plan's.
     """
-    wanted = [plan.arm(name) for name in arms] or list(plan.arms)
-    folds = plan.folds[:1] if reduced else plan.folds
-    cases = [(str(fold), plan.seeds[:1]) for fold in range(len(folds))] + [(FINAL, plan.seeds)]
+    folds = [str(fold) for fold in range(len(plan.folds[:1] if reduced else plan.folds))]
+    for kind, wanted, known in (("arm", arms, list(plan.arms)), ("split", splits, [*folds, FINAL])):
+        for name in wanted:
+            if name not in known:
+                raise ConfigError(
+                    f"{kind} {name}", found="not in the plan", expected=", ".join(known), remedy="take one"
+                )
+    return list(_runs(plan, output, folds, arms or list(plan.arms), splits or [*folds, FINAL]))
+
+
+def _runs(plan: Plan, output: Path, folds: list[str], arms: Sequence[str], splits: Sequence[str]) -> Iterator[Run]:
+    cases = [(fold, plan.seeds[:1]) for fold in folds] + [(FINAL, plan.seeds)]
     for split, seeds in cases:
-        if splits and split not in splits:
-            continue
         for seed in seeds:
-            for arm in wanted:
-                if split != FINAL or arm.final:
-                    yield Run(arm, split, seed, output / arm.name / f"{split}_seed{seed}")
+            for name in arms:
+                if split in splits and (split != FINAL or plan.arms[name].final):
+                    yield Run(name, plan.arms[name], split, seed, output / name / f"{split}_seed{seed}")
 
 
 def build_config(plan: Plan, run: Run, *, reduced: bool = False, opts: Sequence[str] = ()) -> CfgNode:
@@ -91,13 +116,15 @@ def build_config(plan: Plan, run: Run, *, reduced: bool = False, opts: Sequence[
         opts: ``KEY VALUE`` pairs over everything.
 
     Raises:
-        ConfigError: A config is broken.
+        ConfigError: A config is broken, or the run was begun with another one.
     """
     from detectron2.config import CfgNode
 
-    cfg = load_config(plan.base, [*plan.settings, *(plan.reduced if reduced else ())])
+    settings = plan.settings | (plan.reduced if reduced else {})
+    pairs = [str(part) for pair in settings.items() for part in pair]
+    cfg = load_config(Path(plan.configs, plan.base), pairs)
     for part in run.arm.parts:
-        delta = yaml.safe_load(part.read_text(encoding="utf-8"))
+        delta = yaml.safe_load(Path(plan.configs, part).read_text(encoding="utf-8"))
         delta.pop("_BASE_", None)
         try:
             cfg.merge_from_other_cfg(CfgNode(delta))
@@ -105,16 +132,38 @@ def build_config(plan: Plan, run: Run, *, reduced: bool = False, opts: Sequence[
             raise ConfigError(part, found=str(error).strip("'\""), remedy="correct the key or its value") from error
     name = run.dataset(plan.dataset)
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (f"{name}_train", *run.arm.datasets), (f"{name}_val",)
-    cfg.MODEL.WEIGHTS = start_of(plan, run, reduced=reduced) if run.arm.start else ""
+    cfg.MODEL.WEIGHTS = plan.starts[run.arm.start].path.format(split=start_split(run, reduced)) if run.arm.start else ""
     cfg.SEED, cfg.OUTPUT_DIR = run.seed, str(run.folder)
     cfg.merge_from_list(list(opts))
     check_config(cfg)
+    _check_unchanged(cfg, run.folder / "config.yaml")
     return cfg
 
 
-def start_of(plan: Plan, run: Run, *, reduced: bool) -> str:
-    """Return the checkpoint that a run starts from."""
-    return (plan.starts or {})[run.arm.start].format(split="0" if reduced else run.split)
+def start_split(run: Run, reduced: bool) -> str:
+    """Return the split whose training slices the start of a run has seen."""
+    return "0" if reduced else run.split
+
+
+def _check_unchanged(cfg: CfgNode, path: Path) -> None:
+    """Refuse to go on with, or to measure, what was begun with another config."""
+    if not path.is_file():
+        return
+    begun, wanted = (_without_places(text) for text in (path.read_text(encoding="utf-8"), cfg.dump()))
+    if begun != wanted:
+        key = next(key for key in wanted if begun.get(key) != wanted[key])
+        found = f"a run with another {key}"
+        raise ConfigError(path, found=found, expected="that of the plan", remedy="give another --output")
+
+
+def _without_places(text: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(text)
+    for group, key in _PLACES.items():
+        if key is None:
+            content.pop(group, None)
+        else:
+            content[group].pop(key, None)
+    return content
 
 
 def train_run(cfg: CfgNode, *, plain: bool, threads: int) -> None:
@@ -138,3 +187,4 @@ def train_run(cfg: CfgNode, *, plain: bool, threads: int) -> None:
     trainer = (PlainTrainer if plain else LungTrainer)(cfg)
     trainer.resume_or_load(resume=True)
     trainer.train()
+    write_json({"iterations": trainer.iter}, Path(cfg.OUTPUT_DIR, _ENDED))
