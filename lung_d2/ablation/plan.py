@@ -101,7 +101,8 @@ def read_plan(path: Path) -> Plan:
         schema = OmegaConf.structured(Plan)
         plan = OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.load(path)))
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException, TypeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        key = getattr(error, "full_key", None)
+        reason = (f"{key}: " if key else "") + next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(path, found=reason, expected="a plan", remedy="see tools/ablation.yaml") from error
     assert isinstance(plan, Plan)
     plan.configs = str((path.parent / plan.configs).resolve())

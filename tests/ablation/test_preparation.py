@@ -2,73 +2,106 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lung_d2.ablation.plan import Arm, Plan
-from lung_d2.ablation.preparation import list_steps, write_fold_file
-from lung_d2.ablation.runs import FINAL, list_runs
+from lung_d2.ablation.plan import Arm, Made, Plan
+from lung_d2.ablation.preparation import Step, list_steps, write_split_file
+from lung_d2.ablation.runs import list_runs
 from lung_d2.data.splits import read_split_file
-from lung_d2.errors import ConfigError
+from lung_d2.errors import ConfigError, DatasetError
 
+BACKBONE = [["make_ct_backbone.py", "--output", "starts/split_{split}", "DATASETS.TRAIN", "('{train}',)"]]
 PLAN = Plan(
-    configs=Path(),
-    base=Path("base.yaml"),
+    configs="",
+    base="base.yaml",
     dataset="tiny",
-    prepare=("slices", "--images", "ct"),
-    folds=(("a",), ("b",)),
-    arms=(Arm("base", "ours", final=True), Arm("ct", "knows CT", start="ct", final=True)),
-    starts={"ct": "starts/split_{split}/net.pth"},
-    backbone=("INPUT.CT.GREY", "minmax_clahe"),
+    prepare=["slices", "--images", "ct"],
+    folds=[["a"], ["b", "e"]],
+    same={"e": "b"},
+    arms={"base": Arm("ours", final=True), "ct": Arm("knows CT", start="ct", datasets=["more_train"], final=True)},
+    starts={"ct": Made("starts/split_{split}/net.pth", BACKBONE)},
+    datasets={"more_train": Made("{datasets}/more.json", [["make_phantom.py", "--into", "{data}/series"]])},
 )
 
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    rows = ["file,volume,split", "0.png,a,train", "1.png,a,train", "2.png,b,train", "3.png,c,val"]
+    rows = ["file,volume,split", "0.png,a,train", "1.png,a,train", "2.png,b,train", "3.png,c,val", "4.png,e,train"]
     (tmp_path / "split.csv").write_text("\n".join(rows))
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def steps_of(source: Path, *, reduced: bool = False) -> list[tuple[str, ...]]:
-    runs = list(list_runs(PLAN, source / "out", reduced=reduced))
-    return [step.command for step in list_steps(PLAN, runs, source, source / "out", reduced=reduced)]
+def steps_of(source: Path, *, reduced: bool = False) -> list[Step]:
+    runs = list_runs(PLAN, source / "out", reduced=reduced)
+    return list_steps(PLAN, runs, source, source / "out", reduced=reduced)
+
+
+def scripts(steps: list[Step]) -> list[str]:
+    return [command[0] for step in steps for command in step.commands]
 
 
 def test_fold_holds_out_its_patients_and_keeps_val_away(source):
-    write_fold_file(source / "split.csv", ["a"], source / "fold.csv")
-    assert read_split_file(source / "fold.csv")["split"] == {"a": "val", "b": "train", "c": "test"}
-    assert read_split_file(source / "fold.csv")["patient"]["3.png"] == "c"
+    write_split_file(source / "split.csv", ["a"], {}, source / "fold.csv")
+    found = read_split_file(source / "fold.csv")
+    assert found["split"] == {"a": "val", "b": "train", "c": "test", "e": "train"}
+    assert found["patient"]["3.png"] == "c"
+
+
+def test_patients_that_are_one_get_one_name(source):
+    write_split_file(source / "split.csv", ["b", "e"], {"e": "b"}, source / "fold.csv")
+    found = read_split_file(source / "fold.csv")
+    assert found["split"] == {"a": "train", "b": "val", "c": "test"}
+    assert found["patient"]["4.png"] == "b"
+
+
+def test_split_without_files_keeps_its_patients(tmp_path):
+    (tmp_path / "split.csv").write_text("patient,split\na,train\nb,train\n")
+    write_split_file(tmp_path / "split.csv", ["a"], {}, tmp_path / "fold.csv")
+    assert read_split_file(tmp_path / "fold.csv")["split"] == {"a": "val", "b": "train"}
 
 
 @pytest.mark.parametrize("patient", ["c", "d"])
 def test_fold_of_patients_that_are_not_trained_on_is_refused(source, patient):
     with pytest.raises(ConfigError, match=f"fold patient {patient}"):
-        write_fold_file(source / "split.csv", [patient], source / "fold.csv")
+        write_split_file(source / "split.csv", [patient], {}, source / "fold.csv")
 
 
-def test_every_split_is_prepared_once_and_then_every_backbone(source):
-    names = [command[-1] for command in steps_of(source)]
-    assert names[:3] == ["tiny_fold0", "tiny_fold1", "tiny"]
-    assert names[3:] == ["('tiny_fold0_train',)", "('tiny_fold1_train',)", "('tiny_train',)"]
+def test_every_split_is_prepared_once_and_then_what_arms_need(source):
+    steps = steps_of(source)
+    assert scripts(steps) == ["prepare_dataset.py"] * 3 + ["make_phantom.py"] + ["make_ct_backbone.py"] * 3
+    assert [step.commands[0][-2] for step in steps[:3]] == ["tiny_fold0", "tiny_fold1", "tiny"]
+    assert steps[3].commands == (("make_phantom.py", "--into", f"{source}/series"),)
 
 
-def test_backbone_of_a_reduced_ablation_is_taught_on_the_first_fold_alone(source):
-    taught = [command for command in steps_of(source, reduced=True) if command[0] == "make_ct_backbone.py"]
-    (command,) = taught
-    assert command[1:3] == ("--output", "starts/split_0")
-    assert command[-4:] == ("INPUT.CT.GREY", "minmax_clahe", "DATASETS.TRAIN", "('tiny_fold0_train',)")
+def test_start_of_a_reduced_ablation_has_seen_the_first_fold_alone(source):
+    (step,) = [step for step in steps_of(source, reduced=True) if "make_ct_backbone.py" in step.commands[0]]
+    assert step.result == Path("starts/split_0/net.pth")
+    assert step.commands[0][1:] == ("--output", "starts/split_0", "DATASETS.TRAIN", "('tiny_fold0_train',)")
 
 
 def test_what_is_there_is_not_made_again(source):
-    done = source / "datasets" / "lung_ct" / "tiny" / "annotations" / "val.json"
-    done.parent.mkdir(parents=True)
-    done.touch()
-    (source / "starts" / f"split_{FINAL}").mkdir(parents=True)
-    (source / "starts" / f"split_{FINAL}" / "net.pth").touch()
-    commands = steps_of(source)
-    assert all(command[-1] not in ("tiny", "('tiny_train',)") for command in commands)
-    assert len(commands) == 4
+    for step in steps_of(source):
+        step.result.parent.mkdir(parents=True, exist_ok=True)
+        step.result.write_text(step.mark)
+    assert steps_of(source) == []
+
+
+def test_data_set_of_another_split_is_prepared_again(source):
+    for step in steps_of(source):
+        step.result.parent.mkdir(parents=True, exist_ok=True)
+        step.result.write_text(step.mark)
+    text = (source / "split.csv").read_text()
+    (source / "split.csv").write_text(text.replace("2.png,b", "2.png,f").replace("4.png,e", "4.png,b"))
+    (source / "split.csv").write_text((source / "split.csv").read_text() + "\n5.png,e,train")
+    assert scripts(steps_of(source)) == ["prepare_dataset.py"] * 3
+
+
+def test_file_that_nothing_makes_has_to_be_there(source):
+    plan = replace(PLAN, starts={"ct": Made("given.pth")}, datasets={"more_train": Made("given.json")})
+    with pytest.raises(DatasetError, match=r"given\.json"):
+        list_steps(plan, list_runs(plan, source / "out"), source, source / "out", reduced=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lung_d2.ablation.plan import Arm, Plan
+from lung_d2.ablation.plan import Arm, Made, Plan, read_plan
 from lung_d2.ablation.runs import FINAL, build_config, list_runs, train_run
 from lung_d2.data import register_lung_datasets
 from lung_d2.data.cases import AnnotatedSlice, Case
@@ -18,30 +18,32 @@ from lung_d2.data.dataset import write_dataset
 from lung_d2.errors import ConfigError
 from tiny import CONFIGS, TINY_OPTS, tiny_slices
 
+SHIPPED = CONFIGS.parent / "tools" / "ablation.yaml"
+
 
 def build_plan(**changes: object) -> Plan:
-    arms = (
-        Arm("plain", "Detectron2", (CONFIGS / "ablation" / "plain_detectron2.yaml",), plain=True, final=True),
-        Arm("base", "ours", against="plain"),
-        Arm("sigmoid", "one each", (CONFIGS / "variants" / "sigmoid.yaml",), start="ct", against="base"),
-    )
+    arms = {
+        "plain": Arm("Detectron2", ["ablation/plain_detectron2.yaml"], plain=True, final=True),
+        "base": Arm("ours", against="plain"),
+        "sigmoid": Arm("one each", ["variants/sigmoid.yaml"], start="ct", against="base"),
+    }
     known = {
-        "configs": CONFIGS,
-        "base": CONFIGS / "Base-LungCT-RCNN-FPN.yaml",
+        "configs": str(CONFIGS),
+        "base": "Base-LungCT-RCNN-FPN.yaml",
         "dataset": "tiny",
-        "prepare": ("slices",),
-        "folds": (("a",), ("b",)),
+        "prepare": ["slices"],
+        "folds": [["a"], ["b"]],
         "arms": arms,
-        "seeds": (1, 2),
-        "settings": tuple(map(str, TINY_OPTS)),
-        "reduced": ("SOLVER.MAX_ITER", "2"),
-        "starts": {"ct": "ct_{split}.pth"},
+        "seeds": [1, 2],
+        "settings": dict(zip(TINY_OPTS[::2], TINY_OPTS[1::2], strict=True)),
+        "reduced": {"SOLVER.MAX_ITER": 2},
+        "starts": {"ct": Made("ct_{split}.pth")},
     }
     return Plan(**(known | changes))
 
 
 def names(**options: object) -> list[str]:
-    return [run.name for run in list_runs(build_plan(), Path("out"), **options)]
+    return [str(run) for run in list_runs(build_plan(), Path("out"), **options)]
 
 
 def test_every_arm_runs_on_every_fold_and_final_arms_once_more_for_every_seed():
@@ -59,7 +61,7 @@ def test_splits_and_arms_can_be_chosen():
 
 def config_of(arm: str, split: str, *, reduced: bool = False):
     plan = build_plan()
-    run = next(run for run in list_runs(plan, Path("out"), arms=[arm], splits=[split]))
+    run = list_runs(plan, Path("out"), arms=[arm], splits=[split])[0]
     return build_config(plan, run, reduced=reduced)
 
 
@@ -83,12 +85,36 @@ def test_reduced_settings_lie_over_the_others_and_share_a_start():
     assert cfg.MODEL.WEIGHTS == "ct_0.pth"
 
 
+@pytest.mark.parametrize("options", [{"arms": ["third"]}, {"splits": ["7"]}, {"splits": ["1"], "reduced": True}])
+def test_arm_or_split_that_is_not_there_is_refused(options):
+    with pytest.raises(ConfigError, match="not in the plan"):
+        names(**options)
+
+
 def test_key_that_is_not_there_names_the_part(tmp_path):
-    part = tmp_path / "wrong.yaml"
-    part.write_text("MODEL: {ATENTION: True}")
-    plan = build_plan(arms=(Arm("wrong", "", (part,)),))
+    (tmp_path / "wrong.yaml").write_text("MODEL: {ATENTION: True}")
+    (tmp_path / "base.yaml").write_text(f"_BASE_: {CONFIGS / 'Base-LungCT-RCNN-FPN.yaml'}")
+    plan = build_plan(arms={"wrong": Arm("", ["wrong.yaml"])}, configs=str(tmp_path), base="base.yaml")
     with pytest.raises(ConfigError, match=r"wrong\.yaml"):
-        build_config(plan, next(list_runs(plan, tmp_path)))
+        build_config(plan, list_runs(plan, tmp_path)[0])
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+def test_every_run_of_the_shipped_plan_has_a_config(tmp_path, reduced):
+    plan = read_plan(SHIPPED)
+    for run in list_runs(plan, tmp_path, reduced=reduced):
+        cfg = build_config(plan, run, reduced=reduced)
+        assert (300 if reduced else 1400) == cfg.SOLVER.MAX_ITER
+
+
+def test_run_begun_with_another_config_is_not_gone_on_with(tmp_path):
+    plan = build_plan()
+    run = list_runs(plan, tmp_path, arms=["base"])[0]
+    run.folder.mkdir(parents=True)
+    (run.folder / "config.yaml").write_text(build_config(plan, run, opts=["DATALOADER.NUM_WORKERS", "1"]).dump())
+    build_config(plan, run)  # workers change nothing
+    with pytest.raises(ConfigError, match="another SOLVER"):
+        build_config(plan, run, reduced=True)
 
 
 def grey_slices(patient: int) -> Iterator[AnnotatedSlice]:
@@ -104,7 +130,8 @@ def test_run_leaves_its_detections(tmp_path, arm):
     split_of = dict(zip(patients, ["train", "train", "val"], strict=True))
     write_dataset(tmp_path / "data", "tiny_fold0", cases, split_of, allow_duplicates=True)
     register_lung_datasets(tmp_path / "data")
-    plan = build_plan(reduced=("SOLVER.MAX_ITER", "2", "INPUT.CT.GREY", "minmax_clahe"))
-    run = next(list_runs(plan, tmp_path / "out", arms=[arm], reduced=True))
+    plan = build_plan(reduced={"SOLVER.MAX_ITER": 2, "INPUT.CT.GREY": "minmax_clahe"})
+    run = list_runs(plan, tmp_path / "out", arms=[arm], splits=["0"])[0]
     train_run(build_config(plan, run, reduced=True), plain=run.arm.plain, threads=1)
     assert run.results("tiny").is_file()
+    assert run.has_ended

@@ -11,17 +11,19 @@ from lung_d2.ablation.plan import Arm, Plan
 from lung_d2.ablation.runs import Run, list_runs
 from lung_d2.ablation.table import FIGURES_NAME, TABLE_NAME, write_table
 from lung_d2.data import register_lung_datasets
+from lung_d2.errors import DatasetError
 from lung_d2.evaluation.evaluate import EvaluationSettings
 from tiny import write_tiny_dataset
 
 FAST = EvaluationSettings(draws=5)
 PLAN = Plan(
-    configs=Path(),
-    base=Path("base.yaml"),
+    configs="",
+    base="base.yaml",
     dataset="tiny",
-    prepare=("slices",),
-    folds=(("a",), ("b",)),
-    arms=(Arm("blind", "finds nothing"), Arm("seer", "finds all", against="blind", final=True)),
+    prepare=["slices"],
+    folds=[["a"], ["b"]],
+    arms={"blind": Arm("finds nothing"), "seer": Arm("finds all", against="blind", final=True)},
+    seeds=[1, 2],
 )
 
 
@@ -41,7 +43,8 @@ def write_results(root: Path, run: Run) -> None:
     lesions = [{key: lesion[key] for key in keys} | {"score": 0.9} for lesion in truth["annotations"]]
     path = run.results(PLAN.dataset)
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(lesions if run.arm.name == "seer" else []))
+    path.write_text(json.dumps(lesions if run.name == "seer" else []))
+    (run.folder / "ended.json").write_text("{}")
 
 
 def runs_of(root: Path) -> list[Run]:
@@ -49,39 +52,47 @@ def runs_of(root: Path) -> list[Run]:
 
 
 def read(root: Path) -> dict[str, list[dict]]:
-    return json.loads((root / "out" / FIGURES_NAME).read_text())
+    return json.loads((root / "out" / FIGURES_NAME).read_text())["sections"]
 
 
 def test_arms_are_measured_on_all_folds_and_compared_on_them(root):
     for run in runs_of(root):
         write_results(root, run)
-    write_table(PLAN, runs_of(root), root / "out", FAST)
+    write_table(PLAN, runs_of(root), root / "out", "how", FAST)
     blind, seer = read(root)["Folds over the training patients"]
     assert (blind["segm/AP50"]["value"], seer["segm/AP50"]["value"]) == (0, 100)
     assert seer["splits"] == ["0", "1"]
     assert seer["against"]["arm"] == "blind"
     assert seer["against"]["segm/AP50"]["difference"] == 100
-    assert "| seer | finds all | 2 |" in (root / "out" / TABLE_NAME).read_text()
+    text = (root / "out" / TABLE_NAME).read_text()
+    assert text.startswith("how\n")
+    assert "(few)" in text  # two patients
 
 
 def test_val_has_a_table_of_its_own_for_each_seed(root):
     for run in runs_of(root):
         write_results(root, run)
-    write_table(PLAN, runs_of(root), root / "out", FAST)
-    (row,) = read(root)["Val, seed 1"]
-    assert row["splits"] == ["final"]
+    write_table(PLAN, runs_of(root), root / "out", "how", FAST)
+    for seed in (1, 2):
+        (row,) = read(root)[f"Val, seed {seed}"]
+        assert row["splits"] == ["final"]
+    assert "100.0 (100.0 to 100.0)" in (root / "out" / TABLE_NAME).read_text()
 
 
 def test_arm_is_compared_on_no_fold_that_the_other_lacks(root):
     for run in runs_of(root):
-        if (run.arm.name, run.split) != ("blind", "1"):
+        if (run.name, run.split) != ("blind", "1"):
             write_results(root, run)
-    write_table(PLAN, runs_of(root), root / "out", FAST)
+    write_table(PLAN, runs_of(root), root / "out", "how", FAST)
     blind, seer = read(root)["Folds over the training patients"]
     assert blind["splits"] == ["0"]
     assert "against" not in seer
 
 
-def test_without_results_the_table_is_empty(root):
-    write_table(PLAN, runs_of(root), root / "out", FAST)
-    assert read(root) == {}
+def test_results_of_a_run_that_has_not_ended_do_not_count(root):
+    run = runs_of(root)[0]
+    write_results(root, run)
+    (run.folder / "ended.json").unlink()
+    with pytest.raises(DatasetError, match="no run that has ended"):
+        write_table(PLAN, runs_of(root), root / "out", "how", FAST)
+    assert not (root / "out" / TABLE_NAME).exists()

@@ -18,7 +18,7 @@ PLAN = {
     "configs": str(CONFIGS),
     "base": "Base-LungCT-RCNN-FPN.yaml",
     "dataset": "tiny",
-    "prepare": ["slices"],
+    "prepare": ["slices", "--images", "ct", "--masks", "mask=ground_glass_opacity"],
     "folds": [["a"]],
     "settings": {key: str(value) for key, value in zip(TINY_OPTS[::2], TINY_OPTS[1::2], strict=True)},
     "reduced": {"SOLVER.MAX_ITER": 2},
