@@ -30,7 +30,13 @@ from safetensors import SafetensorError, safe_open
 from lung_d2.categories import CATEGORIES
 from lung_d2.config import input_settings, parse_config
 from lung_d2.engine.weights_names import check_digest
-from lung_d2.engine.weights_settings import bound_settings, check_bounds
+from lung_d2.engine.weights_settings import (
+    bound_settings,
+    check_architecture,
+    check_bounds,
+    clear_places,
+    portable_config,
+)
 from lung_d2.errors import CheckpointError, ConfigError, LungD2Error
 
 if TYPE_CHECKING:
@@ -56,7 +62,7 @@ class WeightsFile:
     Attributes:
         path: Where it is.
         sha256: Of the file.
-        config_text: YAML of the whole config.
+        config_text: YAML of the whole config; whatever names a folder, a file or an address was cleared.
         settings: What a config has to share with it, see :func:`~lung_d2.engine.weights_settings.bound_settings`.
         provenance: See :mod:`lung_d2.engine.weights_provenance`.
         shapes: Of the parameters, by name.
@@ -105,12 +111,12 @@ def _read(path: Path, digest: str) -> WeightsFile:
     categories, inputs = _read_json(path, texts, "categories", list), _read_json(path, texts, "input", dict)
     if categories != describe_categories():
         raise _broken(path, f"categories {str(categories)[:200]}", f"{describe_categories()}, in this order")
-    text, provenance = texts.get(f"{PREFIX}config", ""), _read_json(path, texts, "provenance", dict)
-    cfg = _read_config(path, text)
+    provenance = _read_json(path, texts, "provenance", dict)
+    cfg = _read_config(path, texts.get(f"{PREFIX}config", ""))
     if json.loads(json.dumps(input_settings(cfg))) != inputs:
         raise _broken(path, f"{PREFIX}input that contradicts its config", "the same in both")
     _check_parameters(path, cfg, shapes)
-    return WeightsFile(path, digest, text, bound_settings(cfg), provenance, shapes)
+    return WeightsFile(path, digest, portable_config(cfg), bound_settings(cfg), provenance, shapes)
 
 
 def describe_categories() -> list[dict[str, Any]]:
@@ -136,8 +142,9 @@ def _read_config(path: Path, text: str) -> CfgNode:
     except ConfigError as error:
         place = "" if error.where == str(path) else f" {error.where}"
         raise _broken(path, f"{PREFIX}config:{place} {error.found[:200]}", error.expected) from error
+    check_architecture(cfg, path)
     check_bounds(cfg, path)
-    return cfg
+    return clear_places(cfg)
 
 
 def _check_parameters(path: Path, cfg: CfgNode, shapes: Mapping[str, tuple[int, ...]]) -> None:

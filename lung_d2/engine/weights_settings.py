@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -30,8 +29,25 @@ _BOUNDS = (
     (re.compile(r"TEST\..*"), 10_000),  # detections
     (re.compile(r"MODEL\..*"), 1 << 16),
 )
-_MACHINE_KEYS = ("OUTPUT_DIR", "MODEL.WEIGHTS", "MODEL.DEVICE")
-_ABSOLUTE = re.compile(r"(?<![\w.:/\\-])/[\w.~-]|(?<!\w)[A-Za-z]:[\\/]\w|\\\\\w|(?<!\w)~[\w.-]*/|\bfile:", re.ASCII)
+_MACHINE_KEYS = (
+    *("OUTPUT_DIR", "MODEL.WEIGHTS", "MODEL.DEVICE", "MODEL.CT_BACKBONE.TEACHER"),
+    *("DATASETS.PROPOSAL_FILES_TRAIN", "DATASETS.PROPOSAL_FILES_TEST"),
+)
+ARCHITECTURE = "GeneralizedRCNN"
+"""What a weights file holds; others of the registry may open files as they are built, as ``BackboneDistiller`` does."""
+
+_ADDRESS = re.compile(
+    r"(?<!\w)(?:https?|detectron2)://[\w.-]+(?::\d+)?(?:[/?#][^\s@\\,;\"'<>()\[\]]*)?(?![^\s,;\"'<>()\[\]])",
+    re.ASCII | re.IGNORECASE,
+)
+"""A public address: its host has no user before it."""
+_NO_PLACE = re.compile(
+    r"\band/or\b|(?<![\w./])\d[\d.]*(?:/\d[\d.]*)+(?![\w/])|(?<=\s)/(?=\s)|\b(?:segm|bbox)/AP", re.ASCII | re.IGNORECASE
+)
+"""Slashes between words, numbers, and in the names of Detectron2's figures."""
+_PLACE = re.compile(r"\band/or\b|(?<=\d)/(?=\d)|(?<=\s)/(?=\s)|\b(?:segm|bbox)/AP", re.ASCII | re.I)
+"""Slashes between words, numbers, and in the names of Detectron2's figures."""
+_PLACE = re.compile(r"[/\\]|\w@[\w.-]+:\S", re.ASCII)
 
 
 def bound_settings(cfg: CfgNode) -> dict[str, Any]:
@@ -50,8 +66,13 @@ def bound_settings(cfg: CfgNode) -> dict[str, Any]:
 def portable_config(cfg: CfgNode) -> str:
     """Return the whole config as YAML that fits any machine.
 
-    Keys that are folders, files or devices, or that hold an absolute path or the path of a file, get their default.
+    Keys that are folders, files or devices, or that name a place, get their default.
     """
+    return yaml.dump(yaml.safe_load(clear_places(cfg).dump()), Dumper=_PlainDumper)
+
+
+def clear_places(cfg: CfgNode) -> CfgNode:
+    """Return a copy of a config in which no key names a folder, a file, a device or what to fetch."""
     from detectron2.config import get_cfg
 
     from lung_d2.config import add_lung_config
@@ -68,12 +89,31 @@ def portable_config(cfg: CfgNode) -> str:
                 node = node[part]
             node[leaf] = known[key]
     plain.MODEL.WEIGHTS = ""
-    return yaml.dump(yaml.safe_load(plain.dump()), Dumper=_PlainDumper)
+    return plain
 
 
 def names_place(text: str) -> bool:
-    """Return whether a text holds an absolute path, or is the path of a file in a folder."""
-    return bool(_ABSOLUTE.search(text)) or ("/" in text and bool(PurePath(text).suffix) and " " not in text)
+    """Return whether a text may hold a path, or an address with a user.
+
+    Any slash but that of a public address, of a number, of ``and/or`` or of a figure's name counts, and any backslash;
+    a name of a user or a machine that stands alone cannot be told from other words.
+    """
+    return bool(_PLACE.search(_NO_PLACE.sub(" ", _ADDRESS.sub(" ", text))))
+
+
+def check_architecture(cfg: CfgNode, where: object) -> None:
+    """Refuse a config of anything but a detector, before it is built.
+
+    Raises:
+        CheckpointError: Naming the key.
+    """
+    if (found := cfg.MODEL.META_ARCHITECTURE) != ARCHITECTURE:
+        raise CheckpointError(
+            str(where),
+            found=f"MODEL.META_ARCHITECTURE {str(found)[:80]!r}",
+            expected=ARCHITECTURE,
+            remedy="use weights of a whole detector",
+        )
 
 
 def check_bounds(cfg: CfgNode, where: object) -> None:

@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+import yaml
 from detectron2.utils.file_io import PathManager
 
 from engine.weights_samples import PROVENANCE, read_texts, rewrite, write_weights
@@ -186,6 +187,57 @@ def test_config_of_a_model_that_is_not_in_the_file_is_refused(weights, tmp_path,
     start = time.perf_counter()
     refuse(rewrite(weights, tmp_path / "odd.safetensors", change), match)
     assert time.perf_counter() - start < 20
+
+
+def with_config(path, copy, **keys):
+    """Write a copy of a weights file in which keys under MODEL differ."""
+
+    def change(texts, _):
+        content = yaml.safe_load(texts["lung_d2.config"])
+        for key, value in keys.items():
+            node, leaf = content, key
+            while "__" in leaf:
+                above, leaf = leaf.split("__", 1)
+                node = node[above]
+            assert leaf in node
+            node[leaf] = value
+        texts["lung_d2.config"] = yaml.safe_dump(content)
+
+    return rewrite(path, copy, change)
+
+
+@pytest.mark.parametrize("teacher", ["README.md", "gone/deep.pth", "", "https://127.0.0.1:9/deep.pth"])
+def test_config_that_would_open_a_file_is_refused_unopened(weights, tmp_path, teacher, monkeypatch):
+    keys = {"MODEL__META_ARCHITECTURE": "BackboneDistiller", "MODEL__CT_BACKBONE__TEACHER": teacher}
+    path = with_config(weights, tmp_path / "odd.safetensors", **keys)
+    (tmp_path / "README.md").write_text("no checkpoint")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("opened"))
+    refuse(path, "META_ARCHITECTURE 'BackboneDistiller'; expected GeneralizedRCNN")
+
+
+@pytest.mark.parametrize("name", ["RetinaNet", "SemanticSegmentor", "NoSuchNet"])
+def test_other_architecture_is_refused(weights, tmp_path, name):
+    path = with_config(weights, tmp_path / "odd.safetensors", MODEL__META_ARCHITECTURE=name)
+    refuse(path, "META_ARCHITECTURE")
+
+
+def test_places_of_the_config_are_cleared(weights, tmp_path):
+    (tmp_path / "start.pth").write_text("no checkpoint")
+    keys = {
+        "MODEL__WEIGHTS": str(tmp_path / "start.pth"),
+        "MODEL__CT_BACKBONE__TEACHER": "README.md",
+        "DATASETS__PROPOSAL_FILES_TEST": ["https://127.0.0.1:9/boxes.pkl"],
+        "OUTPUT_DIR": str(tmp_path / "elsewhere"),
+    }
+    path = with_config(weights, tmp_path / "odd.safetensors", **keys)
+    cfg = config_of(path)
+    assert f"lung_d2://{path}" == cfg.MODEL.WEIGHTS
+    assert (cfg.MODEL.CT_BACKBONE.TEACHER, cfg.OUTPUT_DIR) == ("", "./output")
+    assert cfg.DATASETS.PROPOSAL_FILES_TEST == ()
+    text = read_weights_file(path).config_text
+    assert not [word for word in (str(tmp_path), "README", "127.0.0.1") if word in text]
+    assert config_of(path, ["OUTPUT_DIR", "mine"]).OUTPUT_DIR == "mine"
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,14 @@ def test_keys_of_the_network_are_bound_and_those_of_the_training_are_not(tmp_pat
 
 def test_portable_config_names_no_place(tmp_path):
     opts = ["MODEL.WEIGHTS", "/home/jane/start.pth", "DATASETS.PROPOSAL_FILES_TRAIN", ("~/boxes.pkl",)]
-    opts += ["MODEL.CT_BACKBONE.TEACHER", "teachers/of/jane/deep.pth"]
+    opts += ["MODEL.CT_BACKBONE.TEACHER", "teachers/of/jane/deep.pth", "TEST.BEST_METRIC", "bbox/AP50"]
     cfg = tiny_config(tmp_path, tmp_path, *opts)
     text = portable_config(cfg)
     for word in ("home", "jane", str(tmp_path), "boxes", "deep"):
         assert word not in text
     assert yaml.safe_load(text)["DATASETS"]["TRAIN"] == ["tiny_train"]
     assert yaml.safe_load(text)["MODEL"]["DEVICE"] == "cuda"
+    assert yaml.safe_load(text)["TEST"]["BEST_METRIC"] == "bbox/AP50"
     assert cfg.MODEL.WEIGHTS == "/home/jane/start.pth"
 
 
@@ -50,6 +51,9 @@ def test_lists_that_stand_twice_are_written_twice(tmp_path):
     [
         *("/home/jane", "see /data/x", "(/work)", "~/x", "~jane/x", "C:\\Users\\jane", "C:/x", "\\\\host\\share"),
         *("file:///home/x", "runs/jane/model.pth", "../model.pth", "x='/tmp'"),
+        *("host:/home/alice", "nfs:/export/home/alice", "nfs://host/home/alice", "alice@host:scans", "$HOME/a/b"),
+        *("http://user:pw@host/x", "https://alice@host", "see https://host/a,/home/alice", "HTTP://alice@host/a b"),
+        *("file in alice/scans", "alice/run 1.pth", "run1/2020", "%USERPROFILE%\\run", "and/or /home/alice"),
     ],
 )
 def test_place_is_seen(text):
@@ -61,6 +65,16 @@ def test_place_is_seen(text):
     [
         *("", "segm/AP50", "CC BY 4.0", "GGO and/or bronchiectasis", "1 / 2", "AP 0.5/0.75 of 3", "model.pth"),
         *("Astra (MIT), https://example.org/astra.", "about ~5 %", "https://example.org/a", "10/12/2026", "Mask AP, %"),
+        *(
+            "(https://creativecommons.org/licenses/by/4.0/legalcode#s3), CC BY 4.0",
+            "<http://a.b:8080/c?d=e>",
+            "http://a.b",
+        ),
+        *(
+            "detectron2://ImageNetPretrained/torchvision/R-50.pkl",
+            "sublicense, and/or sell",
+            "(c) 2024 Jane <jane@a.org>",
+        ),
     ],
 )
 def test_what_only_looks_like_a_place_is_not(text):
