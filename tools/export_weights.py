@@ -4,9 +4,9 @@ r"""Export a trained model as one small file: fp16 weights with config, categori
 python tools/export_weights.py --config-file output/config.yaml --weights output/model_final.pth \
         --output NAME.safetensors --evaluation output/inference/DATASET/evaluation.json --licence Apache-2.0
 
-The file is all that tools/recognize.py --weights NAME.safetensors needs. Its SHA-256 is written beside it. It names no
-path, user or machine. Where the data sets of the training are prepared here (DETECTRON2_DATASETS), it tells what they
-hold.
+The file is all that tools/recognize.py --weights NAME.safetensors needs. Its SHA-256 is written beside it. Keys of the
+config that hold a path get their default, and a note, licence or name that holds one, or an address with a user, is
+refused. Where the data sets of the training are prepared here (DETECTRON2_DATASETS), it tells what they hold.
 """
 
 from __future__ import annotations
@@ -48,11 +48,12 @@ def main() -> None:
     from lung_d2.engine import LungCheckpointer
     from lung_d2.engine.weights_export import check_output, export_weights
     from lung_d2.engine.weights_provenance import Remarks, build_provenance
-    from lung_d2.engine.weights_settings import bound_settings
+    from lung_d2.engine.weights_settings import bound_settings, check_architecture
     from lung_d2.report.manifest import list_versions
 
     check_output(args.output, overwrite=args.overwrite)
     cfg = load_config(args.config_file, ["MODEL.DEVICE", "cpu"])
+    check_architecture(cfg, args.config_file)
     model = build_model(cfg).eval()
     checkpoint = LungCheckpointer(model, settings=bound_settings(cfg)).load(str(args.weights))
     register_lung_datasets()

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import re
+import shlex
 from pathlib import Path
 
 from lung_d2.errors import CheckpointError
@@ -17,7 +18,7 @@ FOLDER_VARIABLE = "LUNG_D2_WEIGHTS"
 SHIPPED_FOLDER = Path(__file__).resolve().parents[1] / "weights"
 SUMS_NAME = "SHA256SUMS"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
-_SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](\S+)")
+_SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 
 def user_folder() -> Path:
@@ -81,7 +82,7 @@ def check_digest(path: Path) -> str:
 
     Raises:
         CheckpointError: It is not the one that is pinned, for a file that comes with the package, or that stands
-            beside it as ``NAME.safetensors.sha256``; or the file cannot be read.
+            beside it as ``NAME.safetensors.sha256``; that one has no line of this name; or the file cannot be read.
     """
     shipped = path.resolve().parent == SHIPPED_FOLDER.resolve()
     sums = SHIPPED_FOLDER / SUMS_NAME if shipped else path.with_name(f"{path.name}.sha256")
@@ -93,6 +94,14 @@ def check_digest(path: Path) -> str:
         raise CheckpointError(
             path, found=f"cannot be read ({type(error).__name__})", remedy=f"check it and {sums}"
         ) from error
+    if pinned is None and not shipped:
+        raise CheckpointError(
+            path,
+            found=f"not named in {sums.name}: was the file renamed?",
+            expected=f"a line of sha256sum with the name {path.name}",
+            remedy=f"compare it with the SHA-256 of its source ({found}), and write the line anew by: "
+            f"sha256sum {shlex.quote(path.name)} > {shlex.quote(sums.name)}, in its folder",
+        )
     if found != pinned:
         raise CheckpointError(
             path,

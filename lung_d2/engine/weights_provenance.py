@@ -15,7 +15,7 @@
                   (95 % over patients), patients
     licence, notes
 
-Nothing of it names a folder, a user or a machine.
+A text with a path, or with an address that has a user, is refused: see :func:`names_place`.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def build_provenance(
         remarks: What the user adds.
 
     Raises:
-        ConfigError: A remark names a folder.
+        ConfigError: A remark, or another text, names a place.
         DatasetError: An evaluation, or a data set that is there, is broken.
     """
     iteration = checkpoint.get("iteration")
@@ -96,8 +96,10 @@ def build_provenance(
         "notes": list(remarks.notes),
     }
     for text in _texts(content):
-        if names_place(text) and not text.startswith(_PUBLIC_SCHEME):
-            raise ConfigError(repr(text[:80]), found="a path of this machine", remedy="leave it out of the weights")
+        if names_place(text):
+            raise ConfigError(
+                repr(text[:80]), found="a path, or an address with a user", remedy="leave it out of the weights"
+            )
     return content
 
 

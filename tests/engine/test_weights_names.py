@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 
 import pytest
 
@@ -109,6 +110,20 @@ def test_digest_is_compared_with_the_one_beside(folders):
     os.utime(path, ns=(1, 1))
     with pytest.raises(CheckpointError, match=r"mine\.safetensors: SHA-256 .* as mine\.safetensors\.sha256 says"):
         check_digest(path)
+
+
+def test_renamed_pair_is_told_from_a_changed_file(folders):
+    path = put(folders[1], "new name")
+    sums = path.with_name("new name.safetensors.sha256")
+    sums.write_text(f"{DIGEST}  old.safetensors\n")
+    with pytest.raises(
+        CheckpointError, match=r"not named in new name\.safetensors\.sha256: was the file renamed"
+    ) as told:
+        check_digest(path)
+    assert DIGEST in str(told.value)
+    command = str(told.value).split("anew by: ")[1].removesuffix(", in its folder")
+    subprocess.run(command, shell=True, cwd=folders[1], check=True)
+    assert check_digest(path) == DIGEST
 
 
 def test_shipped_file_has_to_be_pinned(folders):

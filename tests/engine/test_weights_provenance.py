@@ -98,7 +98,7 @@ def test_other_file_is_no_evaluation(folder, content):
 def test_remarks_are_kept_and_hold_no_place(folder):
     told = build(folder, remarks=Remarks(licence="CC BY 4.0", notes=("Astra, MIT: https://example.org/astra",)))
     assert (told["licence"], told["notes"]) == ("CC BY 4.0", ["Astra, MIT: https://example.org/astra"])
-    with pytest.raises(ConfigError, match="a path of this machine; leave it out"):
+    with pytest.raises(ConfigError, match="a path, or an address with a user; leave it out"):
         build(folder, remarks=Remarks(notes=("trained in /home/jane/runs",)))
 
 
