@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 _STAGING = ".saving"
 _FETCH_TIMEOUT_S = 30.0
+# What a start must share to know its images again; window and anchors it may learn anew.
+_NORMALISATION = ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
 
 # What a pickle of numpy arrays alone needs; numpy 2 renamed numpy.core.
 _ARRAY_GLOBALS = {
@@ -130,13 +132,17 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
 
     def _check_settings(self, settings: Mapping[str, Any]) -> None:
         for key in sorted(settings.keys() & self.settings.keys()):
-            if settings[key] != self.settings[key] and not self._partial_is_fine:
+            if settings[key] == self.settings[key]:
+                continue
+            if not self._partial_is_fine:
                 raise CheckpointError(
                     self._source,
                     found=f"trained with {key} {settings[key]}",
                     expected=f"{self.settings[key]}, as the config says",
                     remedy="give the config that they were trained with",
                 )
+            if key in _NORMALISATION:
+                logger.warning("%s: saw %s %s, not %s", self._source, key, settings[key], self.settings[key])
 
     def _missing(self, path: str, error: OSError) -> CheckpointError:
         if "://" not in path:
@@ -168,6 +174,19 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
 
     def _torch_load(self, f: str) -> Any:
         return torch.load(f, map_location="cpu", weights_only=True)
+
+
+def read_remarks(path: Path) -> dict[str, str]:
+    """Return the texts that a checkpoint holds beside its model, by key, as those of its licence.
+
+    Raises:
+        CheckpointError: It cannot be read, or holds more than tensors and plain values.
+    """
+    try:
+        content = LungCheckpointer(torch.nn.Module())._load_file(str(path))
+    except OSError as error:
+        raise CheckpointError(path, found=type(error).__name__, remedy="check its path and permissions") from error
+    return {key: value for key, value in content.items() if type(value) is str}
 
 
 def _as_plain(value: Any) -> Any:

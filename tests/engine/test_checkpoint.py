@@ -95,6 +95,21 @@ def test_weights_for_other_images_are_refused(tmp_path: Path) -> None:
         other.load(str(tmp_path / "window.pth"))
 
 
+@pytest.mark.parametrize(("mean", "warned"), [(0.0, False), (90.0, True)])
+def test_start_that_saw_other_grey_levels_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mean: float, warned: bool
+) -> None:
+    settings = {"MODEL.PIXEL_MEAN": [0.0], "INPUT.CT.GREY": "window"}
+    torch.save({"model": {"weight": torch.ones(2, 2)}, "settings": settings, "licence": "MIT"}, tmp_path / "part.pth")
+    now = {"MODEL.PIXEL_MEAN": [mean], "INPUT.CT.GREY": "minmax_clahe"}
+    linear = model()
+    LungCheckpointer(linear, allow_partial=True, settings=now).load(str(tmp_path / "part.pth"), checkpointables=[])
+    assert linear.weight.tolist() == [[1, 1], [1, 1]]
+    assert [record.getMessage() for record in caplog.records if "MODEL.PIXEL_MEAN" in record.getMessage()] == (
+        [f"{tmp_path / 'part.pth'}: saw MODEL.PIXEL_MEAN [0.0], not [90.0]"] if warned else []
+    )
+
+
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x04]"])
 @pytest.mark.parametrize("name", ["weights.pth", "weights.pkl"])
 def test_broken_file_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
