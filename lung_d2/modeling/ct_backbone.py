@@ -7,10 +7,15 @@ channels.
 
 from __future__ import annotations
 
+import pickle
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
+
+from lung_d2.errors import CheckpointError
 
 State = dict[str, torch.Tensor]
 
@@ -21,6 +26,10 @@ TARGET_BLOCKS = (3, 4, 6, 3)
 PREFIX = "backbone.bottom_up."
 """Where the ResNet stands in a Detectron2 model with a feature pyramid."""
 
+COUNTER = "num_batches_tracked"
+"""How the names of batch norm's counters end, which are no weights."""
+
+_REMEDY = "make it again by tools/make_ct_backbone.py"
 _BLOCK = re.compile(r"layer(?P<layer>[1-4])\.(?P<block>\d+)\.(?P<part>.+)")
 _PARTS = [(r"downsample\.0\.", "shortcut."), (r"downsample\.1\.", "shortcut.norm."), (r"bn([123])\.", r"conv\1.norm.")]
 
@@ -38,7 +47,7 @@ def flatten_kernels(state: Mapping[str, torch.Tensor]) -> State:
         float32 weights of the same names; kernels ``(out, in, rows, columns)``, rows to the back, columns to the left,
         as in a slice. Counters of batches are left out.
     """
-    kept = {name: value.float() for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    kept = {name: value.float() for name, value in state.items() if not name.endswith(COUNTER)}
     return {
         name: value.sum(dim=2).transpose(2, 3).flip(2, 3).contiguous() if value.dim() == 5 else value
         for name, value in kept.items()
@@ -94,3 +103,38 @@ def sampled_weights(state: Mapping[str, torch.Tensor]) -> State:
     """
     kept = [choose_blocks(*pair) for pair in zip(SOURCE_BLOCKS, TARGET_BLOCKS, strict=True)]
     return to_detectron2(flatten_kernels(state), kept)
+
+
+def read_backbone(path: str | Path) -> State:
+    """Read the weights of a checkpoint of a backbone; nothing in it runs.
+
+    Raises:
+        CheckpointError: The file is missing, broken, or holds something else.
+    """
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)["model"]
+    except OSError as error:
+        raise CheckpointError(path, found=type(error).__name__, remedy=_REMEDY) from error
+    except (pickle.UnpicklingError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+        raise CheckpointError(path, found="broken, or more than tensors", remedy=_REMEDY) from error
+    except (KeyError, IndexError, TypeError) as error:
+        raise CheckpointError(path, found="no weights under 'model'", remedy=_REMEDY) from error
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise CheckpointError(path, found="no weights under 'model'", remedy=_REMEDY)
+    return weights
+
+
+def load_backbone(network: torch.nn.Module, path: str | Path) -> None:
+    """Load a checkpoint of a backbone into a bottom-up network, in place.
+
+    Raises:
+        CheckpointError: It cannot be read, or has not the network's weights; counters of batches may be missing.
+    """
+    weights = {name.removeprefix(PREFIX): value for name, value in read_backbone(path).items()}
+    wanted = {name: value.shape for name, value in network.state_dict().items() if not name.endswith(COUNTER)}
+    given = {name: value.shape for name, value in weights.items() if not name.endswith(COUNTER)}
+    wrong = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
+    if wrong:
+        found = f"{len(wrong)} weights that are missing, too many or of another shape, {wrong[0]} first"
+        raise CheckpointError(path, found=found, expected="those of MODEL.RESNETS", remedy=_REMEDY)
+    network.load_state_dict(weights, strict=False)  # what may be missing are counters

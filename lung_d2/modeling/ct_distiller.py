@@ -11,7 +11,8 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_resnet_backbone
 from detectron2.structures import ImageList
 from torch import nn
 
-from lung_d2.modeling.ct_backbone import PREFIX
+from lung_d2.errors import ConfigError
+from lung_d2.modeling.ct_backbone import load_backbone
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -62,15 +63,26 @@ class BackboneDistiller(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Read the backbone, its normalisation and ``MODEL.CT_BACKBONE``."""
+        """Read the backbone, its normalisation and ``MODEL.CT_BACKBONE``.
+
+        Raises:
+            ConfigError: No teacher is named.
+            CheckpointError: The teacher's file is missing, broken, or of another network.
+        """
+        if not cfg.MODEL.CT_BACKBONE.TEACHER:
+            raise ConfigError(
+                "MODEL.CT_BACKBONE.TEACHER",
+                found="empty",
+                expected="the checkpoint of a deep network",
+                remedy="run tools/make_ct_backbone.py, which makes and names it, in place of tools/train_net.py",
+            )
         shape = ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN))
         deep = cfg.clone()
         deep.defrost()
         deep.MODEL.RESNETS.DEPTH = cfg.MODEL.CT_BACKBONE.TEACHER_DEPTH
         deep.MODEL.RESNETS.NORM = "FrozenBN"
         teacher = build_resnet_backbone(deep, shape)
-        state = torch.load(cfg.MODEL.CT_BACKBONE.TEACHER, map_location="cpu", weights_only=True)["model"]
-        teacher.load_state_dict({name.removeprefix(PREFIX): value for name, value in state.items()})
+        load_backbone(teacher, cfg.MODEL.CT_BACKBONE.TEACHER)
         return {
             "student": build_resnet_backbone(cfg, shape),
             "teacher": teacher.to(cfg.MODEL.DEVICE),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torchvision
@@ -11,10 +13,13 @@ from detectron2.modeling import build_resnet_backbone
 from torch.nn import functional
 
 from ct_networks import as_source, build_narrow
+from lung_d2.errors import CheckpointError
 from lung_d2.modeling.ct_backbone import (
     PREFIX,
     choose_blocks,
     flatten_kernels,
+    load_backbone,
+    read_backbone,
     sampled_weights,
     teacher_weights,
     to_detectron2,
@@ -79,3 +84,50 @@ def test_sampled_network_is_a_resnet_50_of_the_same_first_stage():
     small.load_state_dict({name.removeprefix(PREFIX): value for name, value in found.items()})
     torch.testing.assert_close(small.res2.state_dict(), network.res2.state_dict())
     torch.testing.assert_close(small.res4[5].state_dict(), network.res4[35].state_dict())
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 no archive", None])
+def test_file_that_holds_no_checkpoint_is_one_line(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "weights.pth"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"weights\.pth.*make_ct_backbone") as caught:
+        read_backbone(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [[1], {"weights": {}}, {"model": 3}, {"model": {"stem": "text"}}, {"model": Path()}]
+)
+def test_checkpoint_of_something_else_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=r"weights\.pth"):
+        read_backbone(tmp_path / "weights.pth")
+
+
+def save_without(ending: str, path: Path) -> torch.nn.Module:
+    network = build_narrow(50, norm="BN")
+    kept = {f"{PREFIX}{name}": value for name, value in network.state_dict().items() if not name.endswith(ending)}
+    torch.save({"model": kept}, path)
+    return network
+
+
+def test_counters_may_be_missing(tmp_path: Path) -> None:
+    network = save_without("num_batches_tracked", tmp_path / "weights.pth")
+    other = build_narrow(50, norm="BN")
+    load_backbone(other, tmp_path / "weights.pth")
+    torch.testing.assert_close(other.res5[2].conv3.weight, network.res5[2].conv3.weight)
+
+
+@pytest.mark.parametrize("ending", ["res4.5.conv2.weight", "res3.0.conv1.norm.running_var"])
+def test_weight_that_is_missing_is_named(tmp_path: Path, ending: str) -> None:
+    save_without(ending, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=rf"1 weights.*{ending}"):
+        load_backbone(build_narrow(50), tmp_path / "weights.pth")
+
+
+def test_weights_of_a_deeper_network_are_refused(tmp_path: Path) -> None:
+    weights = build_narrow(101).state_dict()
+    torch.save({"model": {f"{PREFIX}{name}": value for name, value in weights.items()}}, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=r"res4\.10\."):
+        load_backbone(build_narrow(50), tmp_path / "weights.pth")

@@ -9,6 +9,7 @@ import torch
 
 from ct_networks import NARROW, build_narrow
 from lung_d2.config import load_config
+from lung_d2.errors import CheckpointError, ConfigError
 from lung_d2.modeling.ct_backbone import PREFIX
 from lung_d2.modeling.ct_distiller import BackboneDistiller, feature_correlation, feature_loss
 from tiny import CONFIGS
@@ -66,3 +67,16 @@ def test_outside_of_training_stages_are_correlated(model):
         found = model.eval()(batch())
     assert set(found) == {f"correlation_res{stage}" for stage in (2, 3, 4, 5)}
     assert all(-1 <= float(value) <= 1 for value in found.values())
+
+
+def test_teacher_that_is_not_named_is_one_line_with_the_tool():
+    with pytest.raises(ConfigError, match=r"MODEL\.CT_BACKBONE\.TEACHER: empty.*make_ct_backbone"):
+        BackboneDistiller(load_config(CONFIGS / "ct_backbone.yaml", NARROW))
+
+
+def test_broken_teacher_is_named(tmp_path):
+    path = tmp_path / "broken.pth"
+    path.write_bytes(b"no checkpoint")
+    opts = ["MODEL.CT_BACKBONE.TEACHER", str(path), "MODEL.CT_BACKBONE.TEACHER_DEPTH", 50]
+    with pytest.raises(CheckpointError, match=r"broken\.pth"):
+        BackboneDistiller(load_config(CONFIGS / "ct_backbone.yaml", [*NARROW, *opts]))
