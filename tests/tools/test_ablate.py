@@ -8,20 +8,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import yaml
 
-from tiny import CONFIGS, TINY_OPTS, write_tiny_dataset
+from lung_d2.categories import GROUND_GLASS_OPACITY
+from tiny import CONFIGS, TINY_OPTS, tiny_slices
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "ablate.py"
 PLAN = {
     "configs": str(CONFIGS),
     "base": "Base-LungCT-RCNN-FPN.yaml",
     "dataset": "tiny",
-    "prepare": ["slices", "--images", "ct", "--masks", "mask=ground_glass_opacity"],
+    "prepare": ["slices", "--images", "ct", "--masks", "mask=ground_glass_opacity", "--allow-duplicates"],
     "folds": [["a"]],
     "settings": {key: str(value) for key, value in zip(TINY_OPTS[::2], TINY_OPTS[1::2], strict=True)},
-    "reduced": {"SOLVER.MAX_ITER": 2},
+    "reduced": {"SOLVER.MAX_ITER": 2, "INPUT.CT.GREY": "minmax_clahe"},
     "arms": {
         "base": {"about": "ours"},
         "sigmoid": {"about": "one each", "parts": ["variants/sigmoid.yaml"], "against": "base"},
@@ -32,9 +35,19 @@ PLAN = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ablation")
-    write_tiny_dataset(folder / "datasets", name="tiny_fold0")
     (folder / "plan.yaml").write_text(yaml.safe_dump(PLAN))
-    (folder / "split.csv").write_text("patient,split\na,train\n")
+    rows = ["file,patient,split"]
+    for kind in ("ct", "mask"):
+        (folder / kind).mkdir()
+    for number, patient in enumerate("abc"):
+        for item in tiny_slices(number, slices=3, size=64, seed=0):
+            name = f"{patient}{item.slice_index}.png"
+            grey = np.clip((item.plane.astype(np.float64) + 1000) / 5, 0, 255).astype(np.uint8)
+            opacity = next((mask for category, mask in item.instances if category == GROUND_GLASS_OPACITY), grey < 0)
+            cv2.imwrite(str(folder / "ct" / name), grey)
+            cv2.imwrite(str(folder / "mask" / name), np.uint8(255) * opacity)
+            rows.append(f"{name},{patient},train")
+    (folder / "split.csv").write_text("\n".join(rows))
     return folder
 
 
@@ -48,7 +61,7 @@ def test_runs_end_in_a_table_and_are_not_run_again(folder):
     plan = ("--plan", str(folder / "plan.yaml"), "--reduced", "--workers", "2")
     done = run(folder, *plan)
     assert done.returncode == 0, done.stderr
-    rows = json.loads((folder / "out" / "ablation.json").read_text())["Folds over the training patients"]
+    rows = json.loads((folder / "out" / "ablation.json").read_text())["sections"]["Folds over the training patients"]
     assert [row["arm"] for row in rows] == ["base", "sigmoid"]
     assert rows[1]["against"]["arm"] == "base"
     results = sorted((folder / "out").rglob("coco_instances_results.json"))
