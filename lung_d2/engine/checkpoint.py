@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import socket
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,12 @@ _STAGING = ".saving"
 _FETCH_TIMEOUT_S = 30.0
 # What a start must share to know its images again; window and anchors it may learn anew.
 _NORMALISATION = ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
+
+_BROKEN_PICKLE = (
+    *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error),
+    *(EOFError, IndexError, RuntimeError, ValueError),
+)
+"""What PyTorch's reading of a pickle without code raises at random bytes."""
 
 # What a pickle of numpy arrays alone needs; numpy 2 renamed numpy.core.
 _ARRAY_GLOBALS = {
@@ -164,13 +171,8 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
             return {"model": file.read_tensors(), "settings": file.settings}
         if filename.endswith(".pkl"):
             _check_arrays_alone(filename)
-        try:
+        with _named_errors(filename):
             return super()._load_file(filename)  # type: ignore[no-any-return]
-        except (pickle.UnpicklingError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
-            reason = "holds more than tensors" if "Weights only" in str(error) else "is broken or no checkpoint"
-            raise _untrusted(filename, reason) from error
-        except (TypeError, AttributeError, KeyError, AssertionError) as error:
-            raise _untrusted(filename, "holds no state dict") from error
 
     def _torch_load(self, f: str) -> Any:
         return torch.load(f, map_location="cpu", weights_only=True)
@@ -182,11 +184,14 @@ def read_remarks(path: Path) -> dict[str, str]:
     Raises:
         CheckpointError: It cannot be read, or holds more than tensors and plain values.
     """
+    if path.suffix == ".pkl":
+        return {}  # Detectron2's own, of arrays alone
     try:
-        content = LungCheckpointer(torch.nn.Module())._load_file(str(path))
+        with _named_errors(str(path)):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            return {key: value for key, value in content.items() if type(key) is type(value) is str}
     except OSError as error:
         raise CheckpointError(path, found=type(error).__name__, remedy="check its path and permissions") from error
-    return {key: value for key, value in content.items() if type(value) is str}
 
 
 def _as_plain(value: Any) -> Any:
@@ -194,6 +199,17 @@ def _as_plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _as_plain(item) for key, item in value.items()}
     return [_as_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@contextmanager
+def _named_errors(filename: str) -> Iterator[None]:
+    try:
+        yield
+    except _BROKEN_PICKLE as error:
+        reason = "holds more than tensors" if "Weights only" in str(error) else "is broken or no checkpoint"
+        raise _untrusted(filename, reason) from error
+    except (TypeError, AttributeError, KeyError, AssertionError) as error:
+        raise _untrusted(filename, "holds no state dict") from error
 
 
 def _check_arrays_alone(filename: str) -> None:

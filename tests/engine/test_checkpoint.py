@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from lung_d2.engine import LungCheckpointer
+from lung_d2.engine.checkpoint import read_remarks
 from lung_d2.errors import CheckpointError
 
 
@@ -110,7 +111,9 @@ def test_start_that_saw_other_grey_levels_is_warned_of(
     )
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x04]"])
+@pytest.mark.parametrize(
+    "content", [b"", b"not a checkpoint", b"\x80\x04]", b"\x80\x02u.", b"\x80\x02X\x01\0\0\0\xff."]
+)
 @pytest.mark.parametrize("name", ["weights.pth", "weights.pkl"])
 def test_broken_file_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
@@ -169,3 +172,21 @@ def test_best_checkpoint_is_not_what_resume_takes_up(tmp_path: Path) -> None:
     LungCheckpointer(model(), str(tmp_path), tag_last=False).save("model_best")
     assert (tmp_path / "model_best.pth").is_file()
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
+
+
+def test_texts_beside_the_model_are_read(tmp_path: Path) -> None:
+    texts = {"licence": "MIT", "source": "ab12"}
+    torch.save({"model": model().state_dict(), "iteration": 3, "lines": ["x"], **texts}, tmp_path / "start.pth")
+    assert read_remarks(tmp_path / "start.pth") == texts
+    (tmp_path / "R-50.pkl").write_bytes(pickle.dumps({"model": {}, "__author__": "x"}))
+    assert read_remarks(tmp_path / "R-50.pkl") == {}
+
+
+def test_texts_of_a_payload_are_not_read(tmp_path: Path) -> None:
+    torch.save({"licence": Payload(tmp_path / "ran")}, tmp_path / "bad.pth")
+    with pytest.raises(CheckpointError, match=r"bad\.pth: holds more than tensors"):
+        read_remarks(tmp_path / "bad.pth")
+    torch.save([1], tmp_path / "list.pth")
+    with pytest.raises(CheckpointError, match=r"list\.pth: holds no state dict"):
+        read_remarks(tmp_path / "list.pth")
+    assert not (tmp_path / "ran").exists()
