@@ -92,3 +92,12 @@ def test_config_of_another_model_is_refused(folder, tmp_path):
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: ")
     assert "trained with INPUT.CT.WINDOW_WIDTH 1500" in last
+
+
+def test_config_of_no_detector_is_refused_before_it_is_built(tmp_path):
+    config = TOOLS.parent / "configs" / "ct_backbone.yaml"
+    words = ["--config-file", config, "--weights", "none.pth", "--output", "ours.safetensors"]
+    done = run("export_weights.py", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "MODEL.META_ARCHITECTURE 'BackboneDistiller'; expected GeneralizedRCNN" in done.stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
