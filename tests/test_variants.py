@@ -91,6 +91,7 @@ def stir(model: torch.nn.Module) -> torch.nn.Module:
 def test_there_is_a_variant_for_each_question():
     expected = {"sigmoid", "attention", "attention_channel", "neighbours", "window_wide", "window_narrow"}
     expected |= {"anchors_coco", "anchors_dense", "mask_14", "mask_56", "loss_mask_2", "loss_cls_2"}
+    expected |= {"loss_box_2", "box_giou"}
     assert {path.stem for path in VARIANTS} == expected
 
 
