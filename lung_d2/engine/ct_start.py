@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import defaultdict
 from itertools import islice
 from pathlib import Path
@@ -15,7 +14,7 @@ from fvcore.nn.precise_bn import update_bn_stats
 
 from lung_d2.config import input_settings, load_config
 from lung_d2.config_checks import value_of
-from lung_d2.data.folders import create_folder, write_text
+from lung_d2.data.folders import create_folder, replace_file, write_text
 from lung_d2.data.loader import build_train_loader
 from lung_d2.engine.ct_source import SHA256
 from lung_d2.engine.trainer import LungTrainer
@@ -159,9 +158,8 @@ def _save(weights: State, path: Path, settings: Mapping[str, Any] | None = None)
     about: dict[str, Any] = {"licence": _read_notice(path.parent), "source": f"sha256:{SHA256}"}
     if settings is not None:  # a backbone has no anchors
         about["settings"] = {key: value for key, value in settings.items() if "ANCHOR" not in key}
-    temporary = path.with_name(f".{path.name}.tmp")
-    torch.save({"model": weights, **about}, temporary)
-    os.replace(temporary, path)
+    with replace_file(path) as temporary:
+        torch.save({"model": weights, **about}, temporary)
 
 
 def _read_notice(folder: Path) -> str:
