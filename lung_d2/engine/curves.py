@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from lung_d2.data.folders import replace_file
 
 METRICS_FILE = "metrics.json"
 PICTURE_FILE = "training_curves.png"
@@ -67,9 +68,8 @@ def draw_training_curves(output_dir: Path) -> Path | None:
         rate.set_ylabel("learning rate (dotted)", color="0.5")
         rate.set_ylim(0, None)
     path = output_dir / PICTURE_FILE
-    partial = path.with_suffix(".tmp")
-    figure.savefig(partial, dpi=110, format="png")
-    os.replace(partial, path)
+    with replace_file(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
     return path
 
 
