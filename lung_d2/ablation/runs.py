@@ -7,13 +7,14 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import yaml
 
 from lung_d2.ablation.plan import Arm, Plan
 from lung_d2.config import check_config, load_config
+from lung_d2.config_checks import differences
 from lung_d2.data.folders import write_json
 from lung_d2.errors import ConfigError
 from lung_d2.evaluation.results import RESULTS_NAME
@@ -28,7 +29,7 @@ FINAL = "final"
 
 _ENDED = "ended.json"
 # What may differ between a run and its continuation: neither changes what comes out.
-_PLACES = {"OUTPUT_DIR": None, "DATALOADER": "NUM_WORKERS", "MODEL": "DEVICE"}
+_MAY_DIFFER = ("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "MODEL.DEVICE")
 
 
 @dataclass(frozen=True)
@@ -149,21 +150,10 @@ def _check_unchanged(cfg: CfgNode, path: Path) -> None:
     """Refuse to go on with, or to measure, what was begun with another config."""
     if not path.is_file():
         return
-    begun, wanted = (_without_places(text) for text in (path.read_text(encoding="utf-8"), cfg.dump()))
-    if begun != wanted:
-        key = next(key for key in wanted if begun.get(key) != wanted[key])
-        found = f"a run with another {key}"
-        raise ConfigError(path, found=found, expected="that of the plan", remedy="give another --output")
-
-
-def _without_places(text: str) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load(text)
-    for group, key in _PLACES.items():
-        if key is None:
-            content.pop(group, None)
-        else:
-            content[group].pop(key, None)
-    return content
+    for key, _, _ in differences(load_config(path), cfg):
+        if key not in _MAY_DIFFER:
+            found = f"a run with another {key}"
+            raise ConfigError(path, found=found, expected="that of the plan", remedy="give another --output")
 
 
 def train_run(cfg: CfgNode, *, plain: bool, threads: int) -> None:

@@ -13,7 +13,7 @@ import torch
 from fvcore.nn.precise_bn import update_bn_stats
 
 from lung_d2.config import input_settings, load_config
-from lung_d2.config_checks import value_of
+from lung_d2.config_checks import differences, value_of
 from lung_d2.data.folders import create_folder, replace_file, write_text
 from lung_d2.data.loader import build_train_loader
 from lung_d2.engine.ct_source import SHA256
@@ -23,7 +23,7 @@ from lung_d2.modeling.ct_backbone import COUNTER, PREFIX, State, load_backbone, 
 from lung_d2.modeling.ct_distiller import BackboneDistiller
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from detectron2.config import CfgNode
 
@@ -70,20 +70,10 @@ def is_begun(cfg: CfgNode) -> bool:
         return False
     before = load_config(noted)
     for key in COMPARED:
-        for name, old, new in _differences(key, value_of(before, key), value_of(cfg, key)):
+        for name, old, new in differences(value_of(before, key), value_of(cfg, key), key):
             remedy = "give the options that it began with, or another --output"
             raise ConfigError(run, found=f"a run with {name} {old}", expected=f"{new}, as now", remedy=remedy)
     return True
-
-
-def _differences(key: str, before: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yield key, value before and value now wherever two parts of configs differ."""
-    if not isinstance(now, dict):
-        if before != now:
-            yield key, before, now
-        return
-    for name in now:
-        yield from _differences(f"{key}.{name}", before[name], now[name])
 
 
 def write_sources(state: State, notice: str, folder: Path) -> None:
