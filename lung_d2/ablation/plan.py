@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,13 @@ class Arm:
     Attributes:
         about: What it changes, for the table.
         parts: Config files whose own keys, without their ``_BASE_``, are laid over the base, in this order.
-        start: Name of a checkpoint in the plan's ``starts``; empty: random weights.
+        start: Name of a checkpoint in the plan's ``starts``; empty: that of ``over``, or random weights.
         datasets: Names in the plan's ``datasets``, to train on beside those of the split.
         against: The arm that it is compared with; empty: none.
         final: Trained once more on the whole training split and measured on val, for every seed.
         plain: Detectron2's own mapper instead of ours.
+        over: An arm above it, whose parts, start and data sets this one takes on and which, unless another is named,
+            it is compared with; empty: none.
     """
 
     about: str
@@ -52,6 +54,7 @@ class Arm:
     against: str = ""
     final: bool = False
     plain: bool = False
+    over: str = ""
 
 
 @dataclass
@@ -107,18 +110,35 @@ def read_plan(path: Path) -> Plan:
     assert isinstance(plan, Plan)
     plan.configs = str((path.parent / plan.configs).resolve())
     _check_names(plan, path)
+    for name, arm in plan.arms.items():
+        if arm.over:
+            plan.arms[name] = _lay_over(plan.arms[arm.over], arm)
     return plan
 
 
+def _lay_over(lower: Arm, arm: Arm) -> Arm:
+    return replace(
+        arm,
+        parts=[*lower.parts, *arm.parts],
+        start=arm.start or lower.start,
+        datasets=[*lower.datasets, *arm.datasets],
+        against=arm.against or arm.over,
+        plain=arm.plain or lower.plain,
+    )
+
+
 def _check_names(plan: Plan, path: Path) -> None:
+    above: list[str] = []
     for name, arm in plan.arms.items():
         wrong = [
+            *(f"arm {other} above it" for other in [arm.over] if other and other not in above),
             *(f"part {part}" for part in [plan.base, *arm.parts] if not Path(plan.configs, part).is_file()),
             *(f"start {start}" for start in [arm.start] if start and start not in plan.starts),
             *(f"data set {one}" for one in arm.datasets if one not in plan.datasets),
             *(f"arm {other}" for other in [arm.against] if other and other not in plan.arms),
         ]
         if wrong:
-            raise ConfigError(path, found=f"{wrong[0]} of arm {name}, which is not there", remedy="correct its name")
+            raise ConfigError(path, found=f"{wrong[0]} for arm {name}, which is not there", remedy="correct its name")
+        above.append(name)
     if len(set(plan.seeds)) < len(plan.seeds) or not plan.seeds:
         raise ConfigError(path, found=f"seeds {plan.seeds}", expected="one or more, each once", remedy="correct them")

@@ -48,6 +48,16 @@ def test_patients_that_are_one_are_held_out_together():
     assert all(fold_of[one] == fold_of[other] for one, other in plan.same.items())
 
 
+def test_arm_over_another_adds_to_it(tmp_path):
+    part, second = "variants/sigmoid.yaml", "variants/mask_14.yaml"
+    lower = {"about": "a start", "start": "ct", "parts": [part], "against": "base"}
+    arms = {"ct": lower, "mask": {"about": "more", "over": "ct", "parts": [second]}}
+    arms["top"] = {"about": "", "over": "mask", "against": "base"}
+    plan = read_plan(write(tmp_path, arms=SMALL["arms"] | arms))
+    assert (plan.arms["mask"].parts, plan.arms["mask"].start, plan.arms["mask"].against) == ([part, second], "ct", "ct")
+    assert (plan.arms["top"].parts, plan.arms["top"].against) == ([part, second], "base")
+
+
 def test_configs_are_relative_to_the_plan(tmp_path):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "base.yaml").touch()
@@ -62,6 +72,7 @@ def test_configs_are_relative_to_the_plan(tmp_path):
         ({"arms": {"base": {"abut": "a word wrong"}}}, "abut"),
         ({"arms": {"base": {"about": None}}}, "about"),
         ({"arms": {"base": {"about": "", "against": "none"}}}, "arm none"),
+        ({"arms": {"base": {"about": "", "over": "later"}, "later": {"about": ""}}}, "arm later above it"),
         ({"arms": {"base": {"about": "", "start": "imagenet"}}}, "start imagenet"),
         ({"arms": {"base": {"about": "", "parts": ["no.yaml"]}}}, r"part no\.yaml"),
         ({"arms": {"base": {"about": "", "datasets": ["more"]}}}, "data set more"),
