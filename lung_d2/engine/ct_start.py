@@ -132,7 +132,7 @@ def measure_likeness(cfg: CfgNode, weights: Path) -> dict[str, float]:
 
 
 def _load(cfg: CfgNode, weights: Path) -> BackboneDistiller:
-    model: BackboneDistiller = LungTrainer.build_model(cfg)
+    model = cast(BackboneDistiller, LungTrainer.build_model(cfg))
     load_backbone(model.backbone.bottom_up, weights)
     return model
 
