@@ -28,6 +28,8 @@ _FETCH_TIMEOUT_S = 30.0
 # What a start must share to know its images again; window and anchors it may learn anew.
 _NORMALISATION = ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
 
+_NOTICE_LETTERS = {"licence": 50_000, "source": 500}  # at most; the text of Apache-2.0 has 11 000
+
 _BROKEN_PICKLE = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error),
     *(EOFError, IndexError, RuntimeError, ValueError),
@@ -67,6 +69,10 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
         settings: What the model is trained to see, :func:`lung_d2.config.input_settings`; saved with the weights, and
             compared with those of a file that is loaded whole. A weights file is compared in all that belongs to the
             weights, where :func:`~lung_d2.engine.weights_settings.bound_settings` are given.
+
+    Attributes:
+        notice: ``licence`` and ``source`` of the weights that were loaded, where they told: texts that their licence
+            asks to keep with all that is made of them, and that are therefore saved again.
     """
 
     save_dir: str
@@ -85,6 +91,7 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
         self.tag_last = tag_last
         self.allow_partial = allow_partial
         self.settings = _as_plain(settings or {})
+        self.notice: dict[str, str] = {}
         self._partial_is_fine, self._source = False, ""
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -97,7 +104,7 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
         staging.mkdir(parents=True)
         self.save_dir = str(staging)
         try:
-            super().save(name, settings=self.settings, **kwargs)
+            super().save(name, settings=self.settings, **self.notice, **kwargs)
         finally:
             self.save_dir = str(final)
         os.replace(staging / f"{name}.pth", final / f"{name}.pth")
@@ -126,6 +133,7 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         self._check_settings(_as_plain(checkpoint.pop("settings", {})))
+        self._keep_notice(checkpoint)
         incompatible = super()._load_model(checkpoint)
         missing, total = len(incompatible.missing_keys), len(self.model.state_dict())
         if missing == total or (missing and not self._partial_is_fine):
@@ -151,6 +159,16 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
             if key in _NORMALISATION:
                 logger.warning("%s: saw %s %s, not %s", self._source, key, settings[key], self.settings[key])
 
+    def _keep_notice(self, checkpoint: dict[str, Any]) -> None:
+        self.notice.clear()
+        for key, most in _NOTICE_LETTERS.items():
+            text = checkpoint.pop(key, "")
+            if isinstance(text, str) and 0 < len(text) <= most:
+                self.notice[key] = text
+            elif text:
+                logger.warning("%s: its %s is no text of at most %d letters, and left out", self._source, key, most)
+        checkpoint.update(self.notice)
+
     def _missing(self, path: str, error: OSError) -> CheckpointError:
         if "://" not in path:
             return CheckpointError(path, found=type(error).__name__, remedy="check MODEL.WEIGHTS and its permissions")
@@ -168,7 +186,8 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
     def _load_file(self, filename: str) -> dict[str, Any]:
         if filename.endswith(SUFFIX):
             file = read_weights_file(Path(filename))
-            return {"model": file.read_tensors(), "settings": file.settings}
+            notice = {key: file.provenance.get(f"start_{key}", "") for key in _NOTICE_LETTERS}
+            return {"model": file.read_tensors(), "settings": file.settings, **notice}
         if filename.endswith(".pkl"):
             _check_arrays_alone(filename)
         with _named_errors(filename):
@@ -176,22 +195,6 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
 
     def _torch_load(self, f: str) -> Any:
         return torch.load(f, map_location="cpu", weights_only=True)
-
-
-def read_remarks(path: Path) -> dict[str, str]:
-    """Return the texts that a checkpoint holds beside its model, by key, as those of its licence.
-
-    Raises:
-        CheckpointError: It cannot be read, or holds more than tensors and plain values.
-    """
-    if path.suffix == ".pkl":
-        return {}  # Detectron2's own, of arrays alone
-    try:
-        with _named_errors(str(path)):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            return {key: value for key, value in content.items() if type(key) is type(value) is str}
-    except OSError as error:
-        raise CheckpointError(path, found=type(error).__name__, remedy="check its path and permissions") from error
 
 
 def _as_plain(value: Any) -> Any:

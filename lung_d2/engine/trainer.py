@@ -102,7 +102,9 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
 
     def _weights_alone(self, model: torch.nn.Module) -> LungCheckpointer:
         settings = self.checkpointer.settings
-        return LungCheckpointer(model, self.cfg.OUTPUT_DIR, tag_last=False, settings=settings)
+        alone = LungCheckpointer(model, self.cfg.OUTPUT_DIR, tag_last=False, settings=settings)
+        alone.notice = self.checkpointer.notice  # which is read later, with the weights
+        return alone
 
     def evaluate(self) -> Mapping[str, Any]:
         """Evaluate on ``DATASETS.TEST``, by the average of the weights where there is one; remember the results."""

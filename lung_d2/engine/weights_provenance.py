@@ -10,8 +10,7 @@
     iterations    of the training; null where the checkpoint does not say
     start         what the training started from: an address, a file name, or "random"
     start_licence, start_source
-                  notice and origin that the file of the start holds, as the chest CT backbone does; "" where it has
-                  none, or is not there at the export
+                  notice and origin that the weights carry from a start, as from the chest CT backbone; "" where none
     seed          null where it was drawn and is not known
     versions      of lung_d2, Python and what it stands on, at the export
     evaluations   a list: data (as above, names for name), results_sha256, figures: figure, category, value, low, high
@@ -27,16 +26,12 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from lung_d2.engine.checkpoint import read_remarks
-from lung_d2.engine.weights_file import read_weights_file
-from lung_d2.engine.weights_names import SUFFIX, find_weights
 from lung_d2.engine.weights_settings import names_place
 from lung_d2.errors import CheckpointError, ConfigError, DatasetError
 from lung_d2.evaluation.description import describe_truth
@@ -47,10 +42,8 @@ from lung_d2.evaluation.truth import read_truth
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-logger = logging.getLogger(__name__)
 
 RANDOM = "random"
-_MAX_LETTERS = {"start_licence": 50_000, "start_source": 500}  # the text of Apache-2.0 has 11 000
 _PUBLIC_SCHEME = "detectron2://"
 
 
@@ -83,7 +76,7 @@ def build_provenance(
         name: Of the weights.
         cfg: Config of the training; its ``MODEL.WEIGHTS`` is what the training started from.
         weights: The checkpoint.
-        checkpoint: What it holds beside the model.
+        checkpoint: What it holds beside the model, as ``LungCheckpointer.load`` returns it.
         versions: By package.
         remarks: What the user adds.
 
@@ -93,7 +86,6 @@ def build_provenance(
     """
     iteration = checkpoint.get("iteration")
     seed = checkpoint.get("trainer", {}).get("seed", cfg.SEED)
-    told = _read_start(cfg.MODEL.WEIGHTS)
     content = {
         "name": name,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -101,7 +93,7 @@ def build_provenance(
         "data": [_describe_data(name) for name in cfg.DATASETS.TRAIN],
         "iterations": None if iteration is None else iteration + 1,
         "start": _describe_start(cfg.MODEL.WEIGHTS),
-        "start_source": told.get("start_source", ""),
+        "start_source": checkpoint.get("source", ""),
         "seed": seed if seed >= 0 else None,
         "versions": dict(versions),
         "evaluations": [_read_evaluation(path) for path in remarks.evaluations],
@@ -113,28 +105,7 @@ def build_provenance(
             raise ConfigError(
                 repr(text[:80]), found="a path, or an address with a user", remedy="leave it out of the weights"
             )
-    return {**content, "start_licence": told.get("start_licence", "")}
-
-
-def _read_start(weights: str) -> dict[str, str]:
-    """Return the notice and the origin that the start brings along, be it a checkpoint or an exported file."""
-    try:
-        path = find_weights(weights) or Path(weights)
-        if not weights or not path.is_file():
-            return {}
-        if path.suffix == SUFFIX:
-            found = {key: read_weights_file(path).provenance.get(key) for key in ("start_licence", "start_source")}
-        else:
-            remarks = read_remarks(path)
-            found = {"start_licence": remarks.get("licence"), "start_source": remarks.get("source")}
-    except CheckpointError as error:
-        logger.warning("the notice of what the training started from is not known: %s", error)
-        return {}
-    texts = {key: text for key, text in found.items() if isinstance(text, str)}
-    long = {key: len(text) for key, text in texts.items() if len(text) > _MAX_LETTERS[key]}
-    if long:
-        logger.warning("left out, give it by --note: %s", ", ".join(f"{key} of {long[key]} letters" for key in long))
-    return {key: text for key, text in texts.items() if key not in long}
+    return {**content, "start_licence": checkpoint.get("licence", "")}
 
 
 def _describe_start(weights: str) -> str:

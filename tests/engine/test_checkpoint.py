@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from lung_d2.engine import LungCheckpointer
-from lung_d2.engine.checkpoint import read_remarks
 from lung_d2.errors import CheckpointError
 
 
@@ -174,19 +173,30 @@ def test_best_checkpoint_is_not_what_resume_takes_up(tmp_path: Path) -> None:
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
 
 
-def test_texts_beside_the_model_are_read(tmp_path: Path) -> None:
-    texts = {"licence": "MIT", "source": "ab12"}
-    torch.save({"model": model().state_dict(), "iteration": 3, "lines": ["x"], **texts}, tmp_path / "start.pth")
-    assert read_remarks(tmp_path / "start.pth") == texts
-    (tmp_path / "R-50.pkl").write_bytes(pickle.dumps({"model": {}, "__author__": "x"}))
-    assert read_remarks(tmp_path / "R-50.pkl") == {}
+NOTICE = {"licence": "MIT\n(c) A/B Lab", "source": "ab12"}
 
 
-def test_texts_of_a_payload_are_not_read(tmp_path: Path) -> None:
-    torch.save({"licence": Payload(tmp_path / "ran")}, tmp_path / "bad.pth")
-    with pytest.raises(CheckpointError, match=r"bad\.pth: holds more than tensors"):
-        read_remarks(tmp_path / "bad.pth")
-    torch.save([1], tmp_path / "list.pth")
-    with pytest.raises(CheckpointError, match=r"list\.pth: holds no state dict"):
-        read_remarks(tmp_path / "list.pth")
-    assert not (tmp_path / "ran").exists()
+def test_notice_of_a_start_goes_on_from_save_to_save(tmp_path: Path) -> None:
+    torch.save({"model": model().state_dict(), **NOTICE}, tmp_path / "start.pth")
+    first = LungCheckpointer(model(), str(tmp_path))
+    assert first.load(str(tmp_path / "start.pth")).items() >= NOTICE.items()
+    first.save("first")
+    second = LungCheckpointer(model(), str(tmp_path))
+    second.load(str(tmp_path / "first.pth"))
+    assert second.notice == NOTICE
+    torch.save({"model": model().state_dict()}, tmp_path / "plain.pth")
+    second.load(str(tmp_path / "plain.pth"))
+    assert second.notice == {}
+
+
+@pytest.mark.parametrize(
+    "held", [{"licence": ["MIT"]}, {"source": 7}, {"licence": "x" * 60_000}, {"source": "x" * 600}]
+)
+def test_notice_that_is_none_is_left_out(
+    tmp_path: Path, held: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save({"model": model().state_dict(), **held}, tmp_path / "start.pth")
+    checkpointer = LungCheckpointer(model())
+    assert not checkpointer.load(str(tmp_path / "start.pth")).keys() & held.keys()
+    assert checkpointer.notice == {}
+    assert f"start.pth: its {next(iter(held))} is no text" in caplog.text

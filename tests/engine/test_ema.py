@@ -121,6 +121,15 @@ def test_final_weights_are_the_average_and_the_raw_ones_have_a_name(run: Run, ro
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
 
 
+def test_notice_of_the_start_is_in_all_that_is_saved(run: Run, tmp_path: Path) -> None:
+    run(tmp_path / "first", "SOLVER.MAX_ITER", 1)
+    start = load(tmp_path / "first" / "model_final.pth")
+    torch.save({"model": start["model"], "licence": "MIT"}, tmp_path / "start.pth")
+    run(tmp_path / "second", "SOLVER.MAX_ITER", 1, "MODEL.WEIGHTS", str(tmp_path / "start.pth"))
+    saved = [load(tmp_path / "second" / f"{name}.pth") for name in ("model_final", "model_final_raw")]
+    assert [one["licence"] for one in saved] == ["MIT", "MIT"]
+
+
 def test_average_is_what_is_evaluated_and_best(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 
-from engine.weights_samples import write_weights
+from engine.weights_samples import rewrite, write_weights
 from lung_d2.config import input_settings
 from lung_d2.engine import CTPredictor, LungCheckpointer
 from lung_d2.engine.weights import config_of
 from lung_d2.engine.weights_settings import bound_settings
 from lung_d2.errors import CheckpointError, ConfigError, OutputError
 from tiny import tiny_config
+
+KEY = "lung_d2.provenance"
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +114,15 @@ def test_training_starts_from_a_weights_file(weights, tmp_path):
     LungCheckpointer(kept, settings=bound_settings(config_of(weights))).load(str(weights))
     name = "backbone.bottom_up.res2.0.conv1.weight"
     assert torch.equal(model.state_dict()[name], kept.state_dict()[name])
+
+
+def test_start_hands_its_notice_on(weights, tmp_path):
+    told = {"name": "tiny", "data": [], "start_licence": "MIT", "start_source": "ab12"}
+    start = rewrite(weights, tmp_path / "on.safetensors", lambda texts, _: texts.update({KEY: json.dumps(told)}))
+    cfg = tiny_config(tmp_path, tmp_path)
+    checkpointer = LungCheckpointer(build_model(cfg), allow_partial=True, settings=input_settings(cfg))
+    checkpointer.load(str(start), checkpointables=[])
+    assert checkpointer.notice == {"licence": "MIT", "source": "ab12"}
 
 
 def test_weights_are_loaded_by_name(weights, tmp_path, monkeypatch):

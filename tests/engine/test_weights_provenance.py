@@ -7,9 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
-from engine.weights_samples import rewrite, write_weights
 from lung_d2.engine.weights_provenance import Remarks, build_provenance
 from lung_d2.errors import CheckpointError, ConfigError, DatasetError
 from lung_d2.evaluation.evaluate import EvaluationSettings, evaluate
@@ -17,7 +15,6 @@ from lung_d2.evaluation.results import read_results
 from lung_d2.evaluation.truth import read_truth
 from tiny import tiny_config, write_tiny_dataset
 
-KEY = "lung_d2.provenance"
 VERSIONS = {"lung_d2": "0.1.0", "torch": "2.6.0"}
 
 
@@ -81,39 +78,15 @@ def test_start_is_told_without_its_place(folder, weights, told):
     assert build(folder, "MODEL.WEIGHTS", weights)["start"] == told
 
 
-@pytest.mark.parametrize(
-    ("held", "licence", "source"),
-    [
-        ({"licence": "MIT\n(c) A/B Lab", "source": "ab12"}, "MIT\n(c) A/B Lab", "ab12"),
-        ({"licence": ["MIT"], "source": 7}, "", ""),
-        ({"licence": "x" * 60_000, "source": "x" * 600}, "", ""),
-        ({}, "", ""),
-    ],
-)
-def test_notice_of_the_start_is_kept(folder, tmp_path, held, licence, source):
-    torch.save({"model": {"w": torch.ones(1)}, **held}, tmp_path / "ct.pth")
-    told = build(folder, "MODEL.WEIGHTS", str(tmp_path / "ct.pth"))
-    assert (told["start"], told["start_licence"], told["start_source"]) == ("ct.pth", licence, source)
+def test_notice_that_the_weights_carry_is_kept(folder):
+    told = build(folder, checkpoint={"licence": "MIT\n(c) A/B Lab", "source": "ab12"})
+    assert (told["start_licence"], told["start_source"]) == ("MIT\n(c) A/B Lab", "ab12")
+    assert build(folder)["start_licence"] == ""
 
 
-def test_notice_is_handed_on_by_an_exported_start(folder, tmp_path):
-    path = write_weights(tmp_path)
-    told = {"name": "tiny", "data": [], "start_licence": "MIT", "start_source": "ab12"}
-    start = rewrite(path, tmp_path / "on.safetensors", lambda texts, _: texts.update({KEY: json.dumps(told)}))
-    found = build(folder, "MODEL.WEIGHTS", str(start))
-    assert (found["start_licence"], found["start_source"]) == ("MIT", "ab12")
-
-
-def test_start_that_cannot_be_read_stops_no_export(folder, tmp_path, caplog):
-    (tmp_path / "bad.pth").write_text("no checkpoint")
-    assert build(folder, "MODEL.WEIGHTS", str(tmp_path / "bad.pth"))["start_licence"] == ""
-    assert "bad.pth" in caplog.text
-
-
-def test_origin_of_the_start_names_no_place(folder, tmp_path):
-    torch.save({"model": {"w": torch.ones(1)}, "source": "/home/jane/astra.pt"}, tmp_path / "ct.pth")
+def test_origin_of_the_start_names_no_place(folder):
     with pytest.raises(ConfigError, match="a path, or an address with a user"):
-        build(folder, "MODEL.WEIGHTS", str(tmp_path / "ct.pth"))
+        build(folder, checkpoint={"source": "/home/jane/astra.pt"})
 
 
 def test_evaluation_is_told_with_intervals_and_patients(folder):
