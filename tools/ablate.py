@@ -124,9 +124,9 @@ def _describe(cfg: CfgNode, *, reduced: bool) -> str:
     kind = "Reduced: the first fold alone, each arm" if reduced else "Each arm"
     return (
         f"{kind} {cfg.SOLVER.MAX_ITER} iterations of {cfg.SOLVER.IMS_PER_BATCH} slices at "
-        f"{' or '.join(map(str, cfg.INPUT.MIN_SIZE_TRAIN))} px, measured at {cfg.INPUT.MIN_SIZE_TEST} px, with a pyramid "
-        f"of {cfg.MODEL.FPN.OUT_CHANNELS} channels, {cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE} proposals a slice learnt "
-        f"from and at most {cfg.TEST.DETECTIONS_PER_IMAGE} detections; seed {cfg.SEED} unless said.\n"
+        f"{' or '.join(map(str, cfg.INPUT.MIN_SIZE_TRAIN))} px, measured at {cfg.INPUT.MIN_SIZE_TEST} px, with "
+        f"{cfg.MODEL.FPN.OUT_CHANNELS} channels in the pyramid, {cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE} proposals a "
+        f"slice learnt from and at most {cfg.TEST.DETECTIONS_PER_IMAGE} detections; seed {cfg.SEED} unless said.\n"
     )
 
 
