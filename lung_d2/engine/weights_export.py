@@ -104,6 +104,7 @@ def export_weights(model: torch.nn.Module, cfg: CfgNode, provenance: Mapping[str
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     write_text(f"{digest}  {path.name}\n", sums)
+    path.chmod(sums.stat().st_mode)  # safetensors writes what the owner alone may read
     return Exported(digest, difference)
 
 

@@ -69,6 +69,10 @@ def test_digest_beside_is_what_sha256sum_reads(exported):
     assert done.stdout.strip() == "tiny.safetensors: OK", done.stderr
 
 
+def test_whoever_may_read_the_digest_may_read_the_weights(exported):
+    assert exported.stat().st_mode == exported.with_name(f"{exported.name}.sha256").stat().st_mode
+
+
 def test_metadata_names_no_place(exported):
     texts = read_texts(exported)
     keys = ("format_version", "config", "categories", "input", "provenance")
