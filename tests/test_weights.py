@@ -14,7 +14,7 @@ from lung_d2.engine.weights import config_of
 from lung_d2.engine.weights_file import read_weights_file
 from lung_d2.engine.weights_names import SHIPPED_FOLDER, SUFFIX, check_digest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(path.stem for path in SHIPPED_FOLDER.glob(f"*{SUFFIX}"))
 MOST_BYTES = 90_000_000
 
