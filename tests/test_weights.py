@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lung_d2 import read_volume, slice_image
-from lung_d2.categories import CATEGORIES
+from lung_d2.categories import CATEGORIES, GROUND_GLASS_OPACITY
 from lung_d2.ct.volume import CTVolume
 from lung_d2.engine import CTPredictor
 from lung_d2.engine.weights import config_of
@@ -33,21 +34,36 @@ class TestShipped:
     def test_readme_and_file_say_where_it_is_from(self, name):
         assert f"`{name}`" in (ROOT / "README.md").read_text(encoding="utf-8")
         provenance = read_weights_file(SHIPPED_FOLDER / f"{name}{SUFFIX}").provenance
-        assert {"licence", "notes", "data", "iterations", "start_licence"} <= provenance.keys()
+        assert all(
+            provenance[key] for key in ("licence", "notes", "data", "iterations", "start_licence", "evaluations")
+        )
+
+    def test_readme_tells_what_was_measured(self, name):
+        provenance = read_weights_file(SHIPPED_FOLDER / f"{name}{SUFFIX}").provenance
+        row = next(
+            line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if line.startswith(f"| `{name}`")
+        )
+        found = [
+            one for told in provenance["evaluations"] for one in told["figures"] if one["figure"] == "Mask AP50, %"
+        ]
+        assert any(f"{one['value']:.1f} [{one['low']:.1f}, {one['high']:.1f}]" in row for one in found)
+        assert f"{next(one['patients'] for one in provenance['data'])} patients" in row
 
     def test_categories_are_ours(self, name):
         assert len(CATEGORIES) == config_of(name).MODEL.ROI_HEADS.NUM_CLASSES
 
     def test_evident_opacities_are_told_from_a_clean_lung(self, name, data_root):
-        """Seven slices with evident opacities, and every eleventh slice of a CT without lesions."""
+        """Seven slices with evident opacities against every eleventh slice of a CT without lesions, table and all."""
         predictor = CTPredictor.from_weights(name, ["MODEL.DEVICE", "cpu"])
         sick, clean = (read_volume(data_root / "ct_series" / case) for case in ("ggo_case", "normal_case"))
-        found = [_is_found(predictor, sick, index) for index in (47, 53, 59, 74, 87, 99, 111)]
-        false = [_is_found(predictor, clean, index) for index in range(0, len(clean.hu), 11)]
-        assert all(found)
-        assert sum(false) <= len(false) // 5
+        found = [_highest(predictor, sick, index) for index in (47, 53, 59, 74, 87, 99, 111)]
+        false = [_highest(predictor, clean, index) for index in range(0, len(clean.hu), 11)]
+        assert min(found) >= 0.5
+        assert np.mean([one > other for one in found for other in false]) >= 0.9  # the area under the ROC curve
 
 
-def _is_found(predictor: CTPredictor, volume: CTVolume, index: int) -> bool:
+def _highest(predictor: CTPredictor, volume: CTVolume, index: int) -> float:
+    """Return the highest score of an opacity on a slice."""
     image = slice_image(volume, index, grey=predictor.grey, channels=predictor.channels)
-    return bool(len(predictor.predict_image(image, index).above(0.85)))
+    found = predictor.predict_image(image, index)
+    return max(found.scores[found.category_ids == GROUND_GLASS_OPACITY.coco_id], default=0.0)

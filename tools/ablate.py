@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from lung_d2.ablation.plan import read_plan
+from lung_d2.ablation.plan import Plan, read_plan
 from lung_d2.ablation.preparation import Step, list_steps
 from lung_d2.ablation.runs import Run, build_config, list_runs, train_run
 from lung_d2.ablation.table import write_table
@@ -73,7 +73,7 @@ def main() -> None:
                 _make(step)
         failed = _train([(run, cfg) for run, cfg in zip(every, configs, strict=True) if run in wanted], args.workers)
     if not failed or any(run.has_ended for run in every):
-        write_table(plan, every, args.output, _describe(configs[0], reduced=args.reduced))
+        write_table(plan, every, args.output, _describe(plan, configs[0], reduced=args.reduced))
     if failed:
         raise TrainingError("; ".join(failed), found="ended with an error", remedy="see log.txt in their folders")
 
@@ -120,10 +120,11 @@ def _start(run: Run, cfg: CfgNode, threads: int) -> BaseProcess:
     return process
 
 
-def _describe(cfg: CfgNode, *, reduced: bool) -> str:
-    kind = "Reduced: the first fold alone, each arm" if reduced else "Each arm"
+def _describe(plan: Plan, cfg: CfgNode, *, reduced: bool) -> str:
+    keys = ", ".join(f"{key} {value}" for key, value in plan.reduced.items())
+    less = f"Reduced: the first fold alone, whose starts serve val too, and {keys}.\n\n" if reduced else ""
     return (
-        f"{kind} {cfg.SOLVER.MAX_ITER} iterations of {cfg.SOLVER.IMS_PER_BATCH} slices at "
+        f"{less}Each arm {cfg.SOLVER.MAX_ITER} iterations of {cfg.SOLVER.IMS_PER_BATCH} slices at "
         f"{' or '.join(map(str, cfg.INPUT.MIN_SIZE_TRAIN))} px, measured at {cfg.INPUT.MIN_SIZE_TEST} px, with "
         f"{cfg.MODEL.FPN.OUT_CHANNELS} channels in the pyramid, {cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE} proposals a "
         f"slice learnt from and at most {cfg.TEST.DETECTIONS_PER_IMAGE} detections; seed {cfg.SEED} unless said.\n"

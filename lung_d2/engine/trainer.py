@@ -197,7 +197,7 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
-        """Build the model; on a CPU with the channels last, without which bfloat16 takes half as long again."""
+        """Build the model; on a CPU with the channels last, in which convolutions are faster, in bfloat16 above all."""
         model: torch.nn.Module = super().build_model(cfg)
         return model.to(memory_format=torch.channels_last) if cfg.MODEL.DEVICE == "cpu" else model
 

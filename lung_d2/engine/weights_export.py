@@ -96,6 +96,7 @@ def export_weights(model: torch.nn.Module, cfg: CfgNode, provenance: Mapping[str
         write_weights_file(model.state_dict(), cfg, provenance, staging / path.name)
         difference = check_written(model, staging / path.name)
         digest = check_digest(staging / path.name)
+        (staging / path.name).chmod(staging.stat().st_mode & 0o666)  # safetensors lets the owner alone read it
         sums.unlink(missing_ok=True)  # of an earlier file: after a kill none is better than a wrong one
         os.replace(staging / path.name, path)
     except OSError as error:
@@ -104,7 +105,6 @@ def export_weights(model: torch.nn.Module, cfg: CfgNode, provenance: Mapping[str
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     write_text(f"{digest}  {path.name}\n", sums)
-    path.chmod(sums.stat().st_mode)  # safetensors writes what the owner alone may read
     return Exported(digest, difference)
 
 

@@ -158,7 +158,11 @@ def test_run_leaves_log_scalars_and_picture(root: Path, tmp_path: Path) -> None:
 def test_mixed_precision_on_cpu_trains(root: Path, tmp_path: Path) -> None:
     trainer, _ = train(root, tmp_path, "SOLVER.MAX_ITER", 2, "SOLVER.AMP.ENABLED", True, "DATASETS.TEST", ())
     assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
-    kernels = [value for value in trainer.model.parameters() if value.dim() == 4]
+
+
+def test_model_on_cpu_has_its_channels_last(root: Path, tmp_path: Path) -> None:
+    model = LungTrainer.build_model(tiny_config(root, tmp_path))
+    kernels = [value for value in model.parameters() if value.dim() == 4]
     assert all(value.is_contiguous(memory_format=torch.channels_last) for value in kernels)
 
 
