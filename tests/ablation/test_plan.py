@@ -58,6 +58,17 @@ def test_arm_over_another_adds_to_it(tmp_path):
     assert (plan.arms["top"].parts, plan.arms["top"].against) == ([part, second], "base")
 
 
+def test_arm_over_another_may_start_elsewhere(tmp_path):
+    lower = {"about": "", "start": "ct", "datasets": ["more"], "plain": True}
+    arms = {"lower": lower, "upper": {"about": "", "over": "lower", "start": "other", "datasets": ["most"]}}
+    made = {"path": "made"}
+    plan = read_plan(
+        write(tmp_path, arms=arms, starts={"ct": made, "other": made}, datasets={"more": made, "most": made})
+    )
+    upper = plan.arms["upper"]
+    assert (upper.start, upper.datasets, upper.plain) == ("other", ["more", "most"], True)
+
+
 def test_configs_are_relative_to_the_plan(tmp_path):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "base.yaml").touch()
