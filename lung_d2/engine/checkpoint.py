@@ -72,7 +72,8 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
 
     Attributes:
         notice: ``licence`` and ``source`` of the weights that were loaded, where they told: texts that their licence
-            asks to keep with all that is made of them, and that are therefore saved again.
+            asks to keep with all that is made of them, and that are therefore saved again. Checkpointers of one run
+            share the mapping, which stays the same object.
     """
 
     save_dir: str

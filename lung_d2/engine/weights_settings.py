@@ -45,8 +45,6 @@ _NO_PLACE = re.compile(
     r"\band/or\b|(?<![\w./])\d[\d.]*(?:/\d[\d.]*)+(?![\w/])|(?<=\s)/(?=\s)|\b(?:segm|bbox)/AP", re.ASCII | re.IGNORECASE
 )
 """Slashes between words, numbers, and in the names of Detectron2's figures."""
-_PLACE = re.compile(r"\band/or\b|(?<=\d)/(?=\d)|(?<=\s)/(?=\s)|\b(?:segm|bbox)/AP", re.ASCII | re.I)
-"""Slashes between words, numbers, and in the names of Detectron2's figures."""
 _PLACE = re.compile(r"[/\\]|\w@[\w.-]+:\S", re.ASCII)
 
 

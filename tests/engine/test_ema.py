@@ -125,9 +125,12 @@ def test_notice_of_the_start_is_in_all_that_is_saved(run: Run, tmp_path: Path) -
     run(tmp_path / "first", "SOLVER.MAX_ITER", 1)
     start = load(tmp_path / "first" / "model_final.pth")
     torch.save({"model": start["model"], "licence": "MIT"}, tmp_path / "start.pth")
-    run(tmp_path / "second", "SOLVER.MAX_ITER", 1, "MODEL.WEIGHTS", str(tmp_path / "start.pth"))
-    saved = [load(tmp_path / "second" / f"{name}.pth") for name in ("model_final", "model_final_raw")]
-    assert [one["licence"] for one in saved] == ["MIT", "MIT"]
+    opts = ("MODEL.WEIGHTS", str(tmp_path / "start.pth"), "DATASETS.TEST", ("tiny_val",))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "second", *opts, stop=True)
+    run(tmp_path / "second", *opts, resume=True)
+    saved = [load(tmp_path / "second" / f"{name}.pth") for name in ("model_final", "model_final_raw", "model_best")]
+    assert [one["licence"] for one in saved] == ["MIT"] * 3
 
 
 def test_average_is_what_is_evaluated_and_best(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
