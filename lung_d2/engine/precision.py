@@ -30,6 +30,7 @@ def build_step(
         logger.info("this processor has no bfloat16: training in full precision")
     elif mixed and device.type == "cpu":
         logger.info("training in bfloat16 autocast")
+        model.to(memory_format=torch.channels_last)  # or each convolution in bfloat16 reorders what it is given
         _autocast_training(model)
     return SimpleTrainer(model, loader, optimizer)
 

@@ -160,12 +160,6 @@ def test_mixed_precision_on_cpu_trains(root: Path, tmp_path: Path) -> None:
     assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
 
 
-def test_model_on_cpu_has_its_channels_last(root: Path, tmp_path: Path) -> None:
-    model = LungTrainer.build_model(tiny_config(root, tmp_path))
-    kernels = [value for value in model.parameters() if value.dim() == 4]
-    assert all(value.is_contiguous(memory_format=torch.channels_last) for value in kernels)
-
-
 def biggest_step(root: Path, output: Path, *opts: Any) -> float:
     """Return by how much one iteration changes a parameter at most."""
     plain = ("SOLVER.MOMENTUM", 0.0, "SOLVER.WEIGHT_DECAY", 0.0, "SOLVER.WARMUP_ITERS", 0, "SOLVER.BASE_LR", 0.1)
