@@ -126,8 +126,8 @@ def _describe(plan: Plan, cfg: CfgNode, *, reduced: bool) -> str:
     return (
         f"{less}Each arm {cfg.SOLVER.MAX_ITER} iterations of {cfg.SOLVER.IMS_PER_BATCH} slices at "
         f"{' or '.join(map(str, cfg.INPUT.MIN_SIZE_TRAIN))} px, measured at {cfg.INPUT.MIN_SIZE_TEST} px, with "
-        f"{cfg.MODEL.FPN.OUT_CHANNELS} channels in the pyramid, {cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE} proposals a "
-        f"slice learnt from and at most {cfg.TEST.DETECTIONS_PER_IMAGE} detections; seed {cfg.SEED} unless said.\n"
+        f"{cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE} proposals a slice learnt from and at most "
+        f"{cfg.TEST.DETECTIONS_PER_IMAGE} detections; seed {cfg.SEED} unless said.\n"
     )
 
 
