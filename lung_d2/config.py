@@ -124,6 +124,9 @@ def _add_augment_keys(cfg: CfgNode) -> None:
     # and largest standard deviation of added scanner noise, in grey levels of 255.
     cfg.INPUT.CT.AUGMENT.GREY_NOISE = 0.0
 
+    # Share of the crops (INPUT.CROP) of slices with lesions, 0 to 1, that hold one of these; others lie anywhere.
+    cfg.INPUT.CT.AUGMENT.LESION_CROP = 0.0
+
     cfg.INPUT.CT.AUGMENT.COPY_PASTE = CN()
     # Share of the slices, 0 to 1, into whose lung lesions of another training slice are copied (Ghiasi et al. 2021);
     # about a quarter of these stay as they are, for want of a donor of like noise or of room.

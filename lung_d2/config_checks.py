@@ -77,11 +77,19 @@ def _as_lists(value: Any) -> Any:
 
 def _crop_rules(cfg: CfgNode) -> list[Rule]:
     kind, kinds = cfg.INPUT.CROP.TYPE, (*CROPS_BY_SHARE, *CROPS_BY_PIXELS)
-    named = ("INPUT.CROP.TYPE", lambda value: value in kinds, " or ".join(kinds))
+    largest = 1 if cfg.INPUT.CROP.ENABLED else 0
+    rules: list[Rule] = [
+        ("INPUT.CROP.TYPE", lambda value: value in kinds, " or ".join(kinds)),
+        (
+            "INPUT.CT.AUGMENT.LESION_CROP",
+            lambda value: 0 <= value <= largest,
+            "a share from 0 to 1" if largest else "0, or INPUT.CROP.ENABLED True",
+        ),
+    ]
     if kind in CROPS_BY_SHARE:
-        return [named, ("INPUT.CROP.SIZE", _are_shares, f"two shares above 0, at most 1, for {kind}")]
+        return [*rules, ("INPUT.CROP.SIZE", _are_shares, f"two shares above 0, at most 1, for {kind}")]
     return [
-        named,
+        *rules,
         ("INPUT.CROP.SIZE", _are_pixels, f"two whole numbers of pixels, 1 or more, for {kind}"),
         ("INPUT.CROP.SIZE", lambda value: kind == "absolute" or value[0] <= value[1], f"the smaller first for {kind}"),
     ]

@@ -253,6 +253,12 @@ def test_crop_whose_size_does_not_fit_its_type_is_refused_at_once(kind: str, siz
         load_config(BASE, ["INPUT.CROP.TYPE", kind, "INPUT.CROP.SIZE", size])
 
 
+def test_crops_around_lesions_are_refused_where_nothing_is_cropped() -> None:
+    with pytest.raises(ConfigError, match=r"LESION_CROP.*INPUT\.CROP\.ENABLED"):
+        load_config(BASE, ["INPUT.CT.AUGMENT.LESION_CROP", 0.5])
+    load_config(BASE, ["INPUT.CT.AUGMENT.LESION_CROP", 0.5, "INPUT.CROP.ENABLED", True])
+
+
 @pytest.mark.parametrize(
     ("kind", "size"),
     [("relative", [1, 0.5]), ("relative_range", [0.6, 0.6]), ("absolute", [64, 32]), ("absolute_range", [32, 64])],

@@ -13,7 +13,7 @@ import torch
 from detectron2.config import configurable
 from detectron2.data import detection_utils
 from detectron2.data import transforms as T
-from detectron2.structures import Instances
+from detectron2.structures import BoxMode, Instances
 
 from lung_d2.config import ignores_undecided
 from lung_d2.ct.grey import GreyLevels
@@ -22,6 +22,7 @@ from lung_d2.data.augment.copy_paste import CopyPaste
 from lung_d2.data.augment.donors import DonorPool
 from lung_d2.data.augment.geometry import GeometryRanges, RandomDeformation
 from lung_d2.data.augment.intensity import IntensityRanges, vary_planes
+from lung_d2.data.augment.lesion_crop import LesionCrop
 from lung_d2.data.planes import read_plane
 from lung_d2.errors import DatasetError, InputError
 
@@ -87,8 +88,8 @@ class CTDatasetMapper:
         augment = cfg.INPUT.CT.AUGMENT
         geometry = GeometryRanges(augment.ROTATION, augment.SCALE, augment.TRANSLATION, augment.ELASTIC)
         deform = [RandomDeformation(geometry)] if is_train and geometry.any else []
-        crop = [T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE)] if is_train and cfg.INPUT.CROP.ENABLED else []
-        paste = augment.COPY_PASTE
+        cut, paste = cfg.INPUT.CROP, augment.COPY_PASTE
+        crop = [LesionCrop(cut.TYPE, cut.SIZE, augment.LESION_CROP)] if is_train and cut.ENABLED else []
         return {
             "is_train": is_train,
             "augmentations": [*deform, *crop, *detection_utils.build_augmentation(cfg, is_train)],
@@ -128,10 +129,10 @@ class CTDatasetMapper:
             image = image_from_planes(planes, grey=self.grey, hu_shift=shift)
         except InputError as error:
             raise error.at(record["file_name"]) from error
-        augmented = T.AugInput(image)
+        annotations = record.pop("annotations", [])
+        augmented = T.AugInput(image, boxes=_lesion_boxes(annotations))
         transforms = self.augmentations(augmented)
         record["image"] = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
-        annotations = record.pop("annotations", [])
         if self.is_train:
             kept = [annotation for annotation in annotations if self.keep_undecided or not _is_undecided(annotation)]
             if len(kept) < len(annotations):
@@ -180,6 +181,12 @@ def _check_size(record: dict[str, Any], plane: npt.NDArray[np.generic]) -> None:
 
 def _is_undecided(annotation: dict[str, Any]) -> bool:
     return bool(annotation.get("iscrowd", 0))
+
+
+def _lesion_boxes(annotations: list[dict[str, Any]]) -> npt.NDArray[np.float64]:
+    decided = [one for one in annotations if not _is_undecided(one)]
+    boxes = [BoxMode.convert(one["bbox"], one["bbox_mode"], BoxMode.XYXY_ABS) for one in decided]
+    return np.asarray(boxes, np.float64).reshape(-1, 4)
 
 
 @functools.cache

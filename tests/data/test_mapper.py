@@ -224,6 +224,24 @@ def test_crop_is_a_part_of_the_training_image_alone(config):
     assert CTDatasetMapper(cropped, is_train=False)(slice_1)["image"].shape == whole["image"].shape
 
 
+def test_lesion_crop_follows_the_lesions_as_they_were_moved_before(config):
+    quarter = ("INPUT.CROP.TYPE", "relative", "INPUT.CROP.SIZE", [0.4, 0.4], "INPUT.CT.AUGMENT.ROTATION", 180.0)
+    mapper = CTDatasetMapper(
+        config("INPUT.CROP.ENABLED", True, "INPUT.CT.AUGMENT.LESION_CROP", 1.0, *quarter), is_train=True
+    )
+    given = record(1) | {"annotations": record(1)["annotations"][1:]}  # the smaller of two
+    np.random.seed(0)
+    assert all(len(mapper(given)["instances"]) == 1 for _ in range(20))
+
+
+def test_lesion_crop_is_not_laid_around_an_undecided_region(config):
+    opts = ("INPUT.CROP.ENABLED", True, "INPUT.CROP.SIZE", [0.2, 0.2], "INPUT.CT.AUGMENT.LESION_CROP", 1.0)
+    given = record(0) | {"annotations": [undecided(square(64, 0, 0, 4), 0)]}
+    np.random.seed(0)
+    mapper = CTDatasetMapper(config(*opts, "INPUT.CROP.TYPE", "relative", *STILL), is_train=True)
+    assert not all(len(mapper(given)["instances"]) for _ in range(10))
+
+
 def test_given_dict_is_not_changed(config):
     given, before = record(1), record(1)
     CTDatasetMapper(config(), is_train=True)(given)
