@@ -18,7 +18,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -121,14 +121,20 @@ def _start(run: Run, cfg: CfgNode, threads: int) -> BaseProcess:
 
 
 def _describe(plan: Plan, cfg: CfgNode, *, reduced: bool) -> str:
-    keys = ", ".join(f"{key} {value}" for key, value in plan.reduced.items())
-    less = f"Reduced: the first fold alone, whose starts serve val too, and {keys}.\n\n" if reduced else ""
+    less = ""
+    if reduced:
+        less = f"Reduced: the first fold alone, whose starts serve val too, and {_join(plan.reduced)}.\n"
+        less += f"On val: {_join(plan.reduced_final)}.\n\n" if plan.reduced_final else "\n"
     return (
         f"{less}Each arm {cfg.SOLVER.MAX_ITER} iterations of {cfg.SOLVER.IMS_PER_BATCH} slices at "
         f"{' or '.join(map(str, cfg.INPUT.MIN_SIZE_TRAIN))} px, measured at {cfg.INPUT.MIN_SIZE_TEST} px, with "
         f"{cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE} proposals a slice learnt from and at most "
         f"{cfg.TEST.DETECTIONS_PER_IMAGE} detections; seed {cfg.SEED} unless said.\n"
     )
+
+
+def _join(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in settings.items())
 
 
 if __name__ == "__main__":

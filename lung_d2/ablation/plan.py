@@ -73,6 +73,7 @@ class Plan:
         seeds: Of the final arms; folds use the first.
         settings: Keys over the base, for all arms: iterations, pixels, rates.
         reduced: More such keys, for a run without a GPU; it takes the first fold alone.
+        reduced_final: Keys over ``reduced`` for the final arms on val: they are few, and can be trained longer.
         starts: Checkpoints by name. In a reduced run the first fold's serve val too: they saw less, and nothing of val.
         datasets: Further training data sets by the name in ``DATASETS.TRAIN``.
     """
@@ -87,6 +88,7 @@ class Plan:
     seeds: list[int] = field(default_factory=lambda: [1])
     settings: dict[str, Any] = field(default_factory=dict)
     reduced: dict[str, Any] = field(default_factory=dict)
+    reduced_final: dict[str, Any] = field(default_factory=dict)
     starts: dict[str, Made] = field(default_factory=dict)
     datasets: dict[str, Made] = field(default_factory=dict)
 

@@ -113,7 +113,7 @@ def build_config(plan: Plan, run: Run, *, reduced: bool = False, opts: Sequence[
     Args:
         plan: The plan.
         run: The run.
-        reduced: Lay the plan's ``reduced`` over its ``settings``.
+        reduced: Lay the plan's ``reduced``, on val its ``reduced_final`` too, over its ``settings``.
         opts: ``KEY VALUE`` pairs over everything.
 
     Raises:
@@ -121,7 +121,9 @@ def build_config(plan: Plan, run: Run, *, reduced: bool = False, opts: Sequence[
     """
     from detectron2.config import CfgNode
 
-    settings = plan.settings | (plan.reduced if reduced else {})
+    settings = plan.settings
+    if reduced:
+        settings = settings | plan.reduced | (plan.reduced_final if run.split == FINAL else {})
     pairs = [str(part) for pair in settings.items() for part in pair]
     cfg = load_config(Path(plan.configs, plan.base), pairs)
     for part in run.arm.parts:

@@ -37,6 +37,7 @@ def build_plan(**changes: object) -> Plan:
         "seeds": [1, 2],
         "settings": dict(zip(TINY_OPTS[::2], TINY_OPTS[1::2], strict=True)),
         "reduced": {"SOLVER.MAX_ITER": 2},
+        "reduced_final": {"SOLVER.MAX_ITER": 3},
         "starts": {"ct": Made("ct_{split}.pth")},
     }
     return Plan(**(known | changes))
@@ -85,6 +86,12 @@ def test_reduced_settings_lie_over_the_others_and_share_a_start():
     assert cfg.MODEL.WEIGHTS == "ct_0.pth"
 
 
+def test_reduced_ablation_trains_longer_for_val():
+    assert config_of("plain", "0", reduced=True).SOLVER.MAX_ITER == 2
+    assert config_of("plain", FINAL, reduced=True).SOLVER.MAX_ITER == 3
+    assert config_of("plain", FINAL).SOLVER.MAX_ITER not in (2, 3)
+
+
 @pytest.mark.parametrize("options", [{"arms": ["third"]}, {"splits": ["7"]}, {"splits": ["1"], "reduced": True}])
 def test_arm_or_split_that_is_not_there_is_refused(options):
     with pytest.raises(ConfigError, match="not in the plan"):
@@ -104,7 +111,9 @@ def test_every_run_of_the_shipped_plan_has_a_config(tmp_path, reduced):
     plan = read_plan(SHIPPED)
     for run in list_runs(plan, tmp_path, reduced=reduced):
         cfg = build_config(plan, run, reduced=reduced)
-        assert (300 if reduced else 1400) == cfg.SOLVER.MAX_ITER
+        expected = {"0": 300, FINAL: 600}[run.split] if reduced else 1400
+        assert expected == cfg.SOLVER.MAX_ITER
+        assert max(cfg.SOLVER.STEPS) < expected
 
 
 def test_run_begun_with_another_config_is_not_gone_on_with(tmp_path):
