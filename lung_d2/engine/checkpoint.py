@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 _STAGING = ".saving"
 _FETCH_TIMEOUT_S = 30.0
 # What a start must share to know its images again; window and anchors it may learn anew.
-_NORMALISATION = ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
+_APPEARANCE = ("INPUT.CT.GREY", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
 
 _NOTICE_LETTERS = {"licence": 50_000, "source": 500}  # at most; the text of Apache-2.0 has 11 000
 
@@ -157,7 +157,7 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
                     expected=f"{self.settings[key]}, as the config says",
                     remedy="give the config that they were trained with",
                 )
-            if key in _NORMALISATION:
+            if key in _APPEARANCE:
                 logger.warning("%s: saw %s %s, not %s", self._source, key, settings[key], self.settings[key])
 
     def _keep_notice(self, checkpoint: dict[str, Any]) -> None:

@@ -95,19 +95,26 @@ def test_weights_for_other_images_are_refused(tmp_path: Path) -> None:
         other.load(str(tmp_path / "window.pth"))
 
 
-@pytest.mark.parametrize(("mean", "warned"), [(0.0, False), (90.0, True)])
+@pytest.mark.parametrize(
+    ("now", "warning"),
+    [
+        ({}, None),
+        ({"MODEL.PIXEL_MEAN": [90.0]}, "saw MODEL.PIXEL_MEAN [0.0], not [90.0]"),
+        ({"INPUT.CT.GREY": "minmax_clahe"}, "saw INPUT.CT.GREY window, not minmax_clahe"),
+        ({"MODEL.ANCHOR_GENERATOR.SIZES": [[8]]}, None),
+    ],
+)
 def test_start_that_saw_other_grey_levels_is_warned_of(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, mean: float, warned: bool
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, now: dict[str, object], warning: str | None
 ) -> None:
-    settings = {"MODEL.PIXEL_MEAN": [0.0], "INPUT.CT.GREY": "window"}
+    settings = {"MODEL.PIXEL_MEAN": [0.0], "INPUT.CT.GREY": "window", "MODEL.ANCHOR_GENERATOR.SIZES": [[16]]}
     torch.save({"model": {"weight": torch.ones(2, 2)}, "settings": settings, "licence": "MIT"}, tmp_path / "part.pth")
-    now = {"MODEL.PIXEL_MEAN": [mean], "INPUT.CT.GREY": "minmax_clahe"}
     linear = model()
-    LungCheckpointer(linear, allow_partial=True, settings=now).load(str(tmp_path / "part.pth"), checkpointables=[])
+    start = LungCheckpointer(linear, allow_partial=True, settings=settings | now)
+    start.load(str(tmp_path / "part.pth"), checkpointables=[])
     assert linear.weight.tolist() == [[1, 1], [1, 1]]
-    assert [record.getMessage() for record in caplog.records if "MODEL.PIXEL_MEAN" in record.getMessage()] == (
-        [f"{tmp_path / 'part.pth'}: saw MODEL.PIXEL_MEAN [0.0], not [90.0]"] if warned else []
-    )
+    found = [record.getMessage() for record in caplog.records if " saw " in record.getMessage()]
+    assert found == ([f"{tmp_path / 'part.pth'}: {warning}"] if warning else [])
 
 
 @pytest.mark.parametrize(
