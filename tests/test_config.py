@@ -10,6 +10,7 @@ from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
 
 from lung_d2 import load_config
 from lung_d2.config import ignores_undecided, parse_config
+from lung_d2.engine.weights_names import find_weights
 from lung_d2.errors import ConfigError
 from lung_d2.modeling import LungRPN
 from tiny import CONFIGS
@@ -176,7 +177,9 @@ def test_leaf_freezes_only_what_is_loaded(path):
     """Frozen batch norm with random weights diverges at once."""
     model = load_config(path).MODEL
     if model.WEIGHTS:
-        assert model.WEIGHTS.startswith(("detectron2://", "datasets/ct_backbone/", "output/phantom_benchmark/"))
+        known = ("detectron2://", "lung_d2://", "datasets/ct_backbone/", "output/phantom_benchmark/")
+        assert model.WEIGHTS.startswith(known)
+        assert not model.WEIGHTS.startswith("lung_d2://") or find_weights(model.WEIGHTS)
         assert not model.RESNETS.STRIDE_IN_1X1
         assert model.RESNETS.NORM == "FrozenBN"
     else:
@@ -298,6 +301,6 @@ def test_quick_schedule_is_augmented_near_the_size_of_its_test(path: Path) -> No
     assert max(cfg.TEST.AUG.MIN_SIZES) <= cfg.TEST.AUG.MAX_SIZE
 
 
-@pytest.mark.parametrize("name", ["both", "phantom_benchmark", "phantom_cpu"])
+@pytest.mark.parametrize("name", ["both", "phantom_benchmark", "phantom_benchmark_long", "phantom_cpu"])
 def test_quick_schedule_repeats_itself(name: str) -> None:
     assert load_config(CONFIGS / "quick_schedules" / f"mask_rcnn_R_50_FPN_{name}.yaml").SEED >= 0
