@@ -38,6 +38,7 @@ _INPUT_RULES: tuple[Rule, ...] = (
     ("INPUT.CT.AUGMENT.GREY_CONTRAST", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
     ("INPUT.CT.AUGMENT.GREY_BRIGHTNESS", lambda value: 0 <= value <= 255, "0 to 255 grey levels"),
     ("INPUT.CT.AUGMENT.GREY_NOISE", lambda value: 0 <= value <= 255, "0 to 255 grey levels"),
+    ("INPUT.CT.AUGMENT.LESION_CROP", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
     ("INPUT.CT.AUGMENT.COPY_PASTE.PROBABILITY", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
     ("INPUT.CT.AUGMENT.COPY_PASTE.MAX_LESIONS", lambda value: value >= 1, "1 or more"),
     ("INPUT.CT.AUGMENT.COPY_PASTE.MAX_OVERLAP", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
@@ -77,14 +78,10 @@ def _as_lists(value: Any) -> Any:
 
 def _crop_rules(cfg: CfgNode) -> list[Rule]:
     kind, kinds = cfg.INPUT.CROP.TYPE, (*CROPS_BY_SHARE, *CROPS_BY_PIXELS)
-    largest = 1 if cfg.INPUT.CROP.ENABLED else 0
+    cut = cfg.INPUT.CROP.ENABLED
     rules: list[Rule] = [
         ("INPUT.CROP.TYPE", lambda value: value in kinds, " or ".join(kinds)),
-        (
-            "INPUT.CT.AUGMENT.LESION_CROP",
-            lambda value: 0 <= value <= largest,
-            "a share from 0 to 1" if largest else "0, or INPUT.CROP.ENABLED True",
-        ),
+        ("INPUT.CT.AUGMENT.LESION_CROP", lambda value: cut or not value, "0, or INPUT.CROP.ENABLED True"),
     ]
     if kind in CROPS_BY_SHARE:
         return [*rules, ("INPUT.CROP.SIZE", _are_shares, f"two shares above 0, at most 1, for {kind}")]

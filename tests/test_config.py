@@ -256,10 +256,18 @@ def test_crop_whose_size_does_not_fit_its_type_is_refused_at_once(kind: str, siz
         load_config(BASE, ["INPUT.CROP.TYPE", kind, "INPUT.CROP.SIZE", size])
 
 
-def test_crops_around_lesions_are_refused_where_nothing_is_cropped() -> None:
-    with pytest.raises(ConfigError, match=r"LESION_CROP.*INPUT\.CROP\.ENABLED"):
-        load_config(BASE, ["INPUT.CT.AUGMENT.LESION_CROP", 0.5])
-    load_config(BASE, ["INPUT.CT.AUGMENT.LESION_CROP", 0.5, "INPUT.CROP.ENABLED", True])
+@pytest.mark.parametrize(
+    ("share", "enabled", "reason"),
+    [(0.5, False, "INPUT.CROP.ENABLED True"), (-0.1, True, "from 0 to 1"), (1.1, True, "from 0 to 1")],
+)
+def test_share_of_crops_around_lesions_that_cannot_work_is_refused(share: float, enabled: bool, reason: str) -> None:
+    with pytest.raises(ConfigError, match=rf"LESION_CROP.*{reason}"):
+        load_config(BASE, ["INPUT.CT.AUGMENT.LESION_CROP", share, "INPUT.CROP.ENABLED", enabled])
+
+
+def test_share_of_crops_around_lesions_is_taken_where_there_are_crops() -> None:
+    cfg = load_config(BASE, ["INPUT.CT.AUGMENT.LESION_CROP", 1.0, "INPUT.CROP.ENABLED", True])
+    assert cfg.INPUT.CT.AUGMENT.LESION_CROP == 1.0
 
 
 @pytest.mark.parametrize(
@@ -301,6 +309,6 @@ def test_quick_schedule_is_augmented_near_the_size_of_its_test(path: Path) -> No
     assert max(cfg.TEST.AUG.MIN_SIZES) <= cfg.TEST.AUG.MAX_SIZE
 
 
-@pytest.mark.parametrize("name", ["both", "phantom_benchmark", "phantom_benchmark_long", "phantom_cpu"])
+@pytest.mark.parametrize("name", ["both", "phantom_benchmark", "phantom_benchmark_more", "phantom_cpu"])
 def test_quick_schedule_repeats_itself(name: str) -> None:
     assert load_config(CONFIGS / "quick_schedules" / f"mask_rcnn_R_50_FPN_{name}.yaml").SEED >= 0

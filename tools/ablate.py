@@ -14,6 +14,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -24,7 +25,7 @@ from tqdm import tqdm
 
 from lung_d2.ablation.plan import Plan, read_plan
 from lung_d2.ablation.preparation import Step, list_steps
-from lung_d2.ablation.runs import Run, build_config, list_runs, train_run
+from lung_d2.ablation.runs import FINAL, Run, build_config, list_runs, train_run
 from lung_d2.ablation.table import write_table
 from lung_d2.command_line import run_tool
 from lung_d2.data.folders import write_text
@@ -73,7 +74,7 @@ def main() -> None:
                 _make(step)
         failed = _train([(run, cfg) for run, cfg in zip(every, configs, strict=True) if run in wanted], args.workers)
     if not failed or any(run.has_ended for run in every):
-        write_table(plan, every, args.output, _describe(plan, configs[0], reduced=args.reduced))
+        write_table(plan, every, args.output, _describe(plan, every, configs, reduced=args.reduced))
     if failed:
         raise TrainingError("; ".join(failed), found="ended with an error", remedy="see log.txt in their folders")
 
@@ -120,17 +121,19 @@ def _start(run: Run, cfg: CfgNode, threads: int) -> BaseProcess:
     return process
 
 
-def _describe(plan: Plan, cfg: CfgNode, *, reduced: bool) -> str:
-    less = ""
-    if reduced:
-        less = f"Reduced: the first fold alone, whose starts serve val too, and {_join(plan.reduced)}.\n"
-        less += f"On val: {_join(plan.reduced_final)}.\n\n" if plan.reduced_final else "\n"
+def _describe(plan: Plan, runs: Sequence[Run], configs: Sequence[CfgNode], *, reduced: bool) -> str:
+    less = f"Reduced: the first fold alone, whose starts serve val too, and {_join(plan.reduced)}" if reduced else ""
+    if reduced and plan.reduced_final:
+        less += f"; on val {_join(plan.reduced_final)}"
+    length = {run.split == FINAL: cfg.SOLVER.MAX_ITER for run, cfg in zip(runs, configs, strict=True)}
+    long = " and ".join(f"{count} iterations {'for val' if final else 'on folds'}" for final, count in length.items())
+    cfg = configs[0]
     return (
-        f"{less}Each arm {cfg.SOLVER.MAX_ITER} iterations of {cfg.SOLVER.IMS_PER_BATCH} slices at "
+        f"{less}{'.' * bool(less)}\n\nEach arm {long}, of {cfg.SOLVER.IMS_PER_BATCH} slices at "
         f"{' or '.join(map(str, cfg.INPUT.MIN_SIZE_TRAIN))} px, measured at {cfg.INPUT.MIN_SIZE_TEST} px, with "
         f"{cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE} proposals a slice learnt from and at most "
         f"{cfg.TEST.DETECTIONS_PER_IMAGE} detections; seed {cfg.SEED} unless said.\n"
-    )
+    ).lstrip()
 
 
 def _join(settings: dict[str, Any]) -> str:

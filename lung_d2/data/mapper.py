@@ -130,7 +130,7 @@ class CTDatasetMapper:
         except InputError as error:
             raise error.at(record["file_name"]) from error
         annotations = record.pop("annotations", [])
-        augmented = T.AugInput(image, boxes=_lesion_boxes(annotations))
+        augmented = T.AugInput(image, boxes=_lesion_boxes(annotations) if self.is_train else None)
         transforms = self.augmentations(augmented)
         record["image"] = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
         if self.is_train:
@@ -184,6 +184,7 @@ def _is_undecided(annotation: dict[str, Any]) -> bool:
 
 
 def _lesion_boxes(annotations: list[dict[str, Any]]) -> npt.NDArray[np.float64]:
+    """Return what a crop may be laid around: ``(N, 4)``, left, top, right, bottom."""
     decided = [one for one in annotations if not _is_undecided(one)]
     boxes = [BoxMode.convert(one["bbox"], one["bbox_mode"], BoxMode.XYXY_ABS) for one in decided]
     return np.asarray(boxes, np.float64).reshape(-1, 4)

@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 
 _STAGING = ".saving"
 _FETCH_TIMEOUT_S = 30.0
-# What a start must share to know its images again; window and anchors it may learn anew.
+# What a start must share to know its images again; window and anchors it may learn anew, and neighbouring slices are
+# meant to start from a network of single ones.
 _APPEARANCE = ("INPUT.CT.GREY", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
 
 _NOTICE_LETTERS = {"licence": 50_000, "source": 500}  # at most; the text of Apache-2.0 has 11 000

@@ -224,22 +224,33 @@ def test_crop_is_a_part_of_the_training_image_alone(config):
     assert CTDatasetMapper(cropped, is_train=False)(slice_1)["image"].shape == whole["image"].shape
 
 
-def test_lesion_crop_follows_the_lesions_as_they_were_moved_before(config):
-    quarter = ("INPUT.CROP.TYPE", "relative", "INPUT.CROP.SIZE", [0.4, 0.4], "INPUT.CT.AUGMENT.ROTATION", 180.0)
-    mapper = CTDatasetMapper(
-        config("INPUT.CROP.ENABLED", True, "INPUT.CT.AUGMENT.LESION_CROP", 1.0, *quarter), is_train=True
-    )
+AROUND = ("INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "relative", "INPUT.CT.AUGMENT.LESION_CROP", 1.0)
+
+
+@pytest.mark.parametrize(
+    "moves", [("ROTATION", 180.0), ("TRANSLATION", 0.2), ("ELASTIC", 0.05)], ids=lambda one: one[0]
+)
+def test_lesion_crop_holds_the_lesion_where_it_was_moved_before(config, moves):
+    key, value = moves
+    opts = (*STILL, "INPUT.MIN_SIZE_TRAIN", (64,), f"INPUT.CT.AUGMENT.{key}", value)
     given = record(1) | {"annotations": record(1)["annotations"][1:]}  # the smaller of two
-    np.random.seed(0)
-    assert all(len(mapper(given)["instances"]) == 1 for _ in range(20))
+    small = CTDatasetMapper(config(*opts, *AROUND, "INPUT.CROP.SIZE", [0.5, 0.5]), is_train=True)
+    whole = CTDatasetMapper(config(*opts), is_train=True)
+    for seed in range(20):
+        np.random.seed(seed)
+        # The crop is resized to the size of the slice: twice as long, four times the area.
+        cropped = small(given)["instances"].gt_masks.tensor.sum() / 4
+        np.random.seed(seed)
+        assert cropped.item() == pytest.approx(whole(given)["instances"].gt_masks.tensor.sum().item(), rel=0.1)
 
 
 def test_lesion_crop_is_not_laid_around_an_undecided_region(config):
-    opts = ("INPUT.CROP.ENABLED", True, "INPUT.CROP.SIZE", [0.2, 0.2], "INPUT.CT.AUGMENT.LESION_CROP", 1.0)
-    given = record(0) | {"annotations": [undecided(square(64, 0, 0, 4), 0)]}
+    lesion = record(1)["annotations"][1]
+    given = record(1) | {"annotations": [lesion, undecided(square(64, 0, 0, 4), 0)]}
+    mapper = CTDatasetMapper(config(*AROUND, "INPUT.CROP.SIZE", [0.5, 0.5], *STILL), is_train=True)
     np.random.seed(0)
-    mapper = CTDatasetMapper(config(*opts, "INPUT.CROP.TYPE", "relative", *STILL), is_train=True)
-    assert not all(len(mapper(given)["instances"]) for _ in range(10))
+    found = [mapper(given)["instances"] for _ in range(20)]
+    assert all(lesion["category_id"] in one.gt_classes.tolist() for one in found)
 
 
 def test_given_dict_is_not_changed(config):

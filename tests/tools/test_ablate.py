@@ -25,8 +25,9 @@ PLAN = {
     "folds": [["a"]],
     "settings": {key: str(value) for key, value in zip(TINY_OPTS[::2], TINY_OPTS[1::2], strict=True)},
     "reduced": {"SOLVER.MAX_ITER": 2, "INPUT.CT.GREY": "minmax_clahe"},
+    "reduced_final": {"SOLVER.MAX_ITER": 3},
     "arms": {
-        "base": {"about": "ours"},
+        "base": {"about": "ours", "final": True},
         "sigmoid": {"about": "one each", "parts": ["variants/sigmoid.yaml"], "against": "base"},
     },
 }
@@ -39,14 +40,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = ["file,patient,split"]
     for kind in ("ct", "mask"):
         (folder / kind).mkdir()
-    for number, patient in enumerate("abc"):
+    for number, patient in enumerate("abcd"):
         for item in tiny_slices(number, slices=3, size=64, seed=0):
             name = f"{patient}{item.slice_index}.png"
             grey = np.clip((item.plane.astype(np.float64) + 1000) / 5, 0, 255).astype(np.uint8)
             opacity = next((mask for category, mask in item.instances if category == GROUND_GLASS_OPACITY), grey < 0)
             cv2.imwrite(str(folder / "ct" / name), grey)
             cv2.imwrite(str(folder / "mask" / name), np.uint8(255) * opacity)
-            rows.append(f"{name},{patient},train")
+            rows.append(f"{name},{patient},{'val' if patient == 'd' else 'train'}")
     (folder / "split.csv").write_text("\n".join(rows))
     return folder
 
@@ -61,12 +62,15 @@ def test_runs_end_in_a_table_and_are_not_run_again(folder):
     plan = ("--plan", str(folder / "plan.yaml"), "--reduced", "--workers", "2")
     done = run(folder, *plan)
     assert done.returncode == 0, done.stderr
-    rows = json.loads((folder / "out" / "ablation.json").read_text())["sections"]["Folds over the training patients"]
+    table = json.loads((folder / "out" / "ablation.json").read_text())
+    assert "on val SOLVER.MAX_ITER 3.\n\nEach arm 2 iterations on folds and 3 iterations for val, of" in table["about"]
+    assert [row["arm"] for row in table["sections"]["Val, seed 1"]] == ["base"]
+    rows = table["sections"]["Folds over the training patients"]
     assert [row["arm"] for row in rows] == ["base", "sigmoid"]
     assert rows[1]["against"]["arm"] == "base"
     results = sorted((folder / "out").rglob("coco_instances_results.json"))
     times = [path.stat().st_mtime_ns for path in results]
-    assert len(results) == 2
+    assert len(results) == 3
     assert run(folder, *plan).returncode == 0
     assert [path.stat().st_mtime_ns for path in results] == times
 

@@ -64,11 +64,23 @@ def test_share_says_how_many_crops_hold_a_lesion():
     assert half == pytest.approx(0.5 + 0.5 * anywhere, abs=0.04)
 
 
-@pytest.mark.parametrize(("boxes", "share"), [([], 1.0), ([LESION], 0.0)])
+@pytest.mark.parametrize(("boxes", "share"), [([], 1.0), ([(-30, -20, -5, -2)], 1.0), ([LESION], 0.0)])
 def test_without_lesion_or_share_it_is_detectron2s_own_crop(boxes, share):
-    found = crops(boxes, share, count=1)[0]
+    found = crops(boxes, share)
+    left = np.random.get_state()[1].tolist(), np.random.get_state()[2]
     np.random.seed(0)
-    if boxes:
-        np.random.random()
-    own = T.RandomCrop("absolute", (40, 50)).get_transform(IMAGE)
-    assert (own.x0, own.y0, own.w, own.h) == (found[0], found[1], 50, 40)
+    own = [T.RandomCrop("absolute", (40, 50)).get_transform(IMAGE) for _ in range(200)]
+    assert [(one.x0, one.y0) for one in own] == list(map(tuple, found[:, :2].tolist()))
+    assert left == (np.random.get_state()[1].tolist(), np.random.get_state()[2])
+
+
+def test_lesion_outside_the_picture_is_not_drawn():
+    assert holds(crops([LESION, (130, 90, 140, 95)]), LESION).all()
+
+
+def test_lesion_longer_than_the_crop_along_one_axis_is_whole_along_the_other():
+    found = crops([(10, 30, 110, 36)])
+    assert (found[:, [0, 2]] >= 10).all()
+    assert (found[:, [0, 2]] <= 110).all()
+    assert (found[:, 1] <= 30).all()
+    assert (found[:, 3] >= 36).all()
