@@ -29,6 +29,8 @@ GROUND_GLASS_OPACITY = Category("ground_glass_opacity", 1, (230, 159, 0), ("1121
 BRONCHIECTASIS = Category("bronchiectasis", 2, (86, 180, 233), ("12295008", "SCT", "Bronchiectasis"))
 
 CATEGORIES: tuple[Category, ...] = (GROUND_GLASS_OPACITY, BRONCHIECTASIS)
+COCO_NAMES = {category.coco_id: category.name for category in CATEGORIES}
+"""The name of each COCO id."""
 
 
 def category_by_name(name: str) -> Category:

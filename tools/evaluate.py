@@ -23,11 +23,21 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", required=True, nargs="+", metavar="NAME", help="data set; several are pooled")
-    parser.add_argument("--results", required=True, nargs="+", type=Path, metavar="FILE", help="COCO results of each")
+    parser.add_argument(
+        "--results", required=True, nargs="+", type=Path, metavar="FILE", help="COCO results, with masks"
+    )
     parser.add_argument("--against", nargs="+", type=Path, default=[], metavar="FILE", help="other results, to compare")
     parser.add_argument("--output", required=True, type=Path, help="folder to write to")
     parser.add_argument(
         "--score-threshold", type=float, default=0.5, help="from which detections count for Dice and slices (0.5)"
+    )
+    parser.add_argument(
+        "--false-positives",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="RATE",
+        help="of each image and series, to name the score threshold for beside the usual rates",
     )
     parser.add_argument("--draws", type=int, default=DEFAULT_DRAWS, help="of patients, for intervals; 0: none (1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
@@ -37,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Check that each data set has its files, and measure."""
     args = build_parser().parse_args()
-    settings = EvaluationSettings(args.score_threshold, args.draws, args.seed)
+    settings = EvaluationSettings(args.score_threshold, args.draws, args.seed, tuple(args.false_positives))
     register_lung_datasets()
     sources = find_sources(args.dataset)
     for option, files in (("--results", args.results), ("--against", args.against)):

@@ -20,7 +20,7 @@ from lung_d2.evaluation.catalog import find_sources
 from lung_d2.evaluation.evaluate import EvaluationSettings, evaluate
 from lung_d2.evaluation.figures import ALL
 from lung_d2.evaluation.results import read_results
-from lung_d2.evaluation.truth import read_truth
+from lung_d2.evaluation.truth_reading import read_truth
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 
-from lung_d2.categories import CATEGORIES
+from lung_d2.categories import CATEGORIES, COCO_NAMES
 from lung_d2.data.dataset import DATASETS_FOLDER, datasets_root
 from lung_d2.errors import DatasetError
 
@@ -88,9 +88,9 @@ def load_lung_json(json_file: Path, image_root: Path, name: str) -> list[dict[st
         raise DatasetError(
             json_file, found=f"no COCO JSON ({type(error).__name__})", remedy="prepare the data set again"
         ) from error
-    ours = {category.coco_id: category.name for category in CATEGORIES}
-    if categories != ours:
-        raise DatasetError(json_file, found=f"categories {categories}", expected=str(ours), remedy="prepare it again")
+    if categories != COCO_NAMES:
+        found, expected = f"categories {categories}", str(COCO_NAMES)
+        raise DatasetError(json_file, found=found, expected=expected, remedy="prepare it again")
     records: list[dict[str, Any]] = load_coco_json(str(json_file), str(image_root), name)
     for record in records:
         record.update(extra[record["image_id"]])

@@ -37,7 +37,7 @@ from lung_d2.errors import CheckpointError, ConfigError, DatasetError
 from lung_d2.evaluation.description import describe_truth
 from lung_d2.evaluation.evaluate import SCHEMA_VERSION
 from lung_d2.evaluation.headline import ROWS, shown_categories
-from lung_d2.evaluation.truth import read_truth
+from lung_d2.evaluation.truth_reading import read_truth
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode

@@ -99,7 +99,9 @@ def find_difference(ours: npt.NDArray[np.float64], theirs: npt.NDArray[np.float6
 
     ``p`` is the share of draws on the rarer side of no difference, doubled (Efron and Tibshirani 1993, section 15.4),
     each side with one draw added. It is never below 2 / 2^patients, the least that any exchange of the two results
-    within patients can give: a bootstrap of 4 patients would else call four that agree proof.
+    within patients can give: a bootstrap of 4 patients would else call four that agree proof. From few patients it is
+    still too small, as the intervals are too narrow: of 1,000 pairs that did not differ, 11 % had p below 0.05 with 8
+    patients, 9 % with 12, 7 % with 20.
 
     Args:
         ours: float64 ``(draws,)``, the figure in each draw.

@@ -2,9 +2,10 @@
 
 A detection is correct where COCO matches it with a lesion of its category at mask IoU 0.50: each lesion takes one
 detection at most, so that a second one of the same lesion is wrong; those that COCO ignores are left out. Scores fall
-into ten bins of equal width; the expected calibration error (ECE) is the mean of |share correct - mean score| of the
-bins, weighted by their detections. Sources: Guo et al., On calibration of modern neural networks, ICML 2017; Kuppers et
-al., Multivariate confidence calibration for object detection, CVPR Workshops 2020 (detections, of precision alone).
+into ten bins of equal width, each with its lower end; the expected calibration error (ECE) is the mean of |share
+correct - mean score| of the bins, weighted by their detections. Sources: Guo et al., On calibration of modern neural
+networks, ICML 2017; Kuppers et al., Multivariate confidence calibration for object detection, CVPR Workshops 2020
+(detections, of precision alone).
 
 Detections below the score at which the results end are not there, so nothing is said of them. The score threshold that
 a rate of false positives needs is part of :mod:`lung_d2.evaluation.froc`.

@@ -13,6 +13,8 @@ from detectron2.evaluation import COCOEvaluator
 from lung_d2.data.folders import write_json
 
 TASKS = ("bbox", "segm")
+# Least and most area of each size, both included, as in pycocotools.
+_SIZES_PX2 = {"APs": (0, 32**2), "APm": (32**2, 96**2), "APl": (96**2, math.inf)}
 
 
 class LungCOCOEvaluator(COCOEvaluator):  # type: ignore[misc]
@@ -50,7 +52,13 @@ class LungCOCOEvaluator(COCOEvaluator):  # type: ignore[misc]
         for coco_id, name in zip(self._coco_api.getCatIds(), class_names, strict=True):
             if not self._coco_api.getAnnIds(catIds=[coco_id], iscrowd=False):
                 found |= {f"AP-{name}": float("nan"), f"AP50-{name}": float("nan")}
-        return found | {metric: 0.0 for metric in ("AP", "AP50", "AP75") if self._coco_api.getAnnIds(iscrowd=False)}
+        lesions = self._coco_api.loadAnns(self._coco_api.getAnnIds(iscrowd=False))
+        found |= {metric: 0.0 for metric in ("AP", "AP50", "AP75") if lesions}
+        return found | {
+            metric: 0.0
+            for metric, (least, most) in _SIZES_PX2.items()
+            if any(least <= lesion["area"] <= most for lesion in lesions)
+        }
 
 
 def _ap50(coco_eval: Any, category_index: int) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lung_d2.evaluation.average_precision import RECALLS, Floats, PrecisionRecall
+from lung_d2.evaluation.average_precision import RECALLS, PrecisionRecall
 from lung_d2.evaluation.figures import ALL, NAMES, Key, Weights, category_number, ones
 from lung_d2.evaluation.matching import STRICT_ROWS, TASKS, Matches
 from lung_d2.evaluation.truth import Truth
@@ -44,6 +44,7 @@ class CocoAP:
         figures: dict[Key, float] = {}
         for task in TASKS:
             by_metric: dict[str, list[float]] = {}
+            has_lesions: dict[str, list[bool]] = {}
             for category in range(len(NAMES)):
                 aps = 100 * self._recalled[task, category, "all"].average(weights)
                 found = {"AP": aps.mean(), "AP50": aps[0], "AP75": aps[5]} | {
@@ -51,8 +52,10 @@ class CocoAP:
                     for metric, area in _SIZES.items()
                 }
                 for metric, value in found.items():
+                    lesions = self._recalled[task, category, _SIZES.get(metric, "all")].lesion_patients
                     by_metric.setdefault(metric, []).append(float(value))
-            figures |= spread_categories(task, by_metric)
+                    has_lesions.setdefault(metric, []).append(len(lesions) > 0)
+            figures |= spread_categories(task, by_metric, has_lesions)
         return figures
 
     def patients_of(self, key: Key) -> int:
@@ -75,16 +78,20 @@ class CocoAP:
         }
 
 
-def spread_categories(task: str, by_metric: Mapping[str, list[float]]) -> dict[Key, float]:
-    """Return metrics of all categories as figures, with their mean over the categories in which they are defined."""
+def spread_categories(
+    task: str, by_metric: Mapping[str, list[float]], has_lesions: Mapping[str, list[bool]]
+) -> dict[Key, float]:
+    """Return metrics of all categories as figures, with their mean over the categories that have lesions.
+
+    Args:
+        task: First part of the figures' names.
+        by_metric: The figure of each category.
+        has_lesions: Whether each category has lesions at all. Where one of these has none in a draw of patients, the
+            mean is NaN too: that of the others is another figure.
+    """
     figures: dict[Key, float] = {}
     for metric, values in by_metric.items():
-        figures[task, metric, ALL] = mean_of_known(np.array(values))
+        known = [value for value, has in zip(values, has_lesions[metric], strict=True) if has]
+        figures[task, metric, ALL] = float(np.mean(known)) if known else float("nan")
         figures |= {(task, metric, name): value for name, value in zip(NAMES, values, strict=True)}
     return figures
-
-
-def mean_of_known(values: Floats) -> float:
-    """Return the mean of what is not NaN, NaN of nothing."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")

@@ -5,7 +5,7 @@
     schema_version
     data         names, patients, series, slices, slices_without_lesions, lesions and undecided regions by category
     results      files, sha256, detections by category, lowest_score, highest_score
-    settings     score_threshold, hit_iou, draws, seed
+    settings     score_threshold, hit_iou, draws, seed, false_positive_rates
     warnings     sentences
     metrics      GROUP: definition, figures, curves
     slices       best, worst: see lung_d2.evaluation.slice_ranking
@@ -19,6 +19,7 @@ all others are shares. What is not defined is null.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,7 @@ from lung_d2.evaluation.truth import Truth
 SCHEMA_VERSION = 1
 """Raised when a key goes or changes its meaning; new keys alone do not raise it."""
 
+_DIGITS = 9  # after the point: the mean of many precisions of 1 is not 1 in floats
 Measured = dict[Key, Floats]
 """A figure as it was in each draw."""
 
@@ -66,6 +68,7 @@ class EvaluationSettings:
         score_threshold: Detections of at least this score count for Dice, volumes, and calls on slices, 0..1.
         draws: Of patients, for the intervals; 0: none.
         seed: Of the draws.
+        false_positive_rates: For each image and series, above 0: where FROC is read beside its fixed rates.
 
     Raises:
         ConfigError: A value is out of bounds.
@@ -74,8 +77,12 @@ class EvaluationSettings:
     score_threshold: float = 0.5
     draws: int = DEFAULT_DRAWS
     seed: int = 0
+    false_positive_rates: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        for rate in self.false_positive_rates:
+            if not 0 < rate < math.inf:
+                raise ConfigError("false positives", found=f"{rate:g}", expected="above 0", remedy="correct it")
         if not 0 <= self.score_threshold <= 1:
             found = f"{self.score_threshold:g}"
             raise ConfigError("score threshold", found=found, expected="0 to 1", remedy="correct it")
@@ -114,6 +121,7 @@ def evaluate(
             "hit_iou": HIT_IOU,
             "draws": settings.draws,
             "seed": settings.seed,
+            "false_positive_rates": list(settings.false_positive_rates),
         },
         "warnings": find_doubts(truth, detections, froc),
         "metrics": {
@@ -140,7 +148,7 @@ def _build_metrics(
     return [
         CocoAP(truth, matches),
         LenientAP(truth, matches),
-        Froc(truth, detections, overlaps),
+        Froc(truth, detections, overlaps, settings.false_positive_rates),
         SeriesVolume(truth, pixels),
         SliceLevel(truth, overlaps, settings.score_threshold),
         Calibration(truth, matches["segm"]),
@@ -153,7 +161,12 @@ def _measure(metric: Metric, measured: Measured, truth: Truth) -> dict[Key, dict
     for key, value in metric.at(ones(truth)).items():
         patients = metric.patients_of(key)
         interval = find_interval(measured.get(key, np.empty(0)), patients)
-        figures[key] = {"value": value, "low": interval.low, "high": interval.high, "patients": patients}
+        figures[key] = {
+            "value": round(value, _DIGITS),
+            "low": interval.low,
+            "high": interval.high,
+            "patients": patients,
+        }
     return figures
 
 
@@ -173,12 +186,12 @@ def _compare(
         ours, other_figures = metric.at(ones(truth)), other.at(ones(truth))
         figures = {}
         for key, value in ours.items():
-            patients = metric.patients_of(key)
+            patients = max(metric.patients_of(key), other.patients_of(key))
             found = find_difference(own.get(key, np.empty(0)), theirs.get(key, np.empty(0)), patients)
             figures[key] = {
-                "value": value,
-                "against": other_figures[key],
-                "difference": value - other_figures[key],
+                "value": round(value, _DIGITS),
+                "against": round(other_figures[key], _DIGITS),
+                "difference": round(value - other_figures[key], _DIGITS),
                 "low": found.interval.low,
                 "high": found.interval.high,
                 "p": found.p,

@@ -50,11 +50,15 @@ class Froc:
         f"Share of lesions found against false positives. A detection hits a lesion of its category and slice where "
         f"the IoU of the masks is at least {HIT_IOU}; a second hit counts neither way. On slices, a lesion is one "
         f"region of one slice; of a series, regions chained over neighbouring slices, and so are false positives. "
-        f"'Mean' is the mean over the rates. The threshold is the score from which detections are kept at that rate."
+        f"'Mean' is the mean over the usual rates. The threshold is the least score from which detections can be kept "
+        f"at a rate, and is there without lesions too."
     )
 
-    def __init__(self, truth: Truth, detections: Detections, overlaps: Sequence[Overlap]) -> None:
-        """Collect the responses of all slices and series."""
+    def __init__(
+        self, truth: Truth, detections: Detections, overlaps: Sequence[Overlap], rates: Sequence[float] = ()
+    ) -> None:
+        """Collect the responses of all slices and series; ``rates`` are read beside :data:`RATES`, on every curve."""
+        self.rates = {curve: tuple(sorted({*own, *rates})) for curve, own in RATES.items()}
         images = np.bincount(truth.patient_of_slice, minlength=len(truth.patients)).astype(np.float64)
         series = np.bincount(truth.patient_of_series, minlength=len(truth.patients)).astype(np.float64)
         self.responses: dict[tuple[str, str], Responses] = {}
@@ -68,9 +72,9 @@ class Froc:
         """Return the sensitivities, 0..1, keyed by curve, category and rate."""
         figures: dict[Key, float] = {}
         for (curve, name), responses in self.responses.items():
-            found = responses.sensitivities(RATES[curve], weights)
-            figures |= {(curve, name, f"{rate:g}"): float(one) for rate, one in zip(RATES[curve], found, strict=True)}
-            figures[curve, name, MEAN] = float(found.mean())
+            found = dict(zip(self.rates[curve], responses.sensitivities(self.rates[curve], weights), strict=True))
+            figures |= {(curve, name, f"{rate:g}"): float(one) for rate, one in found.items()}
+            figures[curve, name, MEAN] = float(np.mean([found[rate] for rate in RATES[curve]]))
         return figures
 
     def patients_of(self, key: Key) -> int:
@@ -78,11 +82,14 @@ class Froc:
         return len(np.unique(self.responses[key[0], key[1]].lesion_patients))
 
     def curves(self) -> dict[str, Any]:
-        """Return each curve of a category that has lesions, and the score threshold that each rate needs."""
+        """Return each curve of a category that has lesions or detections, and the threshold that each rate needs.
+
+        Without lesions there is no sensitivity, but still a threshold.
+        """
         drawn: dict[str, Any] = {}
         for (curve, name), responses in self.responses.items():
-            if len(responses.lesion_scores):
-                thresholds = {f"{rate:g}": responses.threshold(rate) for rate in RATES[curve]}
+            if len(responses.lesion_scores) or len(responses.scores):
+                thresholds = {f"{rate:g}": responses.threshold(rate) for rate in self.rates[curve]}
                 own = responses.curve() | {"thresholds": thresholds, "lesions": len(responses.lesion_scores)}
                 drawn.setdefault(curve, {})[name] = own
         return drawn

@@ -88,11 +88,11 @@ class ImageMeanAP:
 
 
 def _choose_detections(detections: Detections, number: int, excused: Collection[int]) -> Ints:
-    """Return the detections of a slice that count, by falling score."""
+    """Return the detections of a slice that count, by falling score; of equal ones the first of the file goes first."""
     own = [detections.by_place.get((number, category), ()) for category in range(len(CATEGORIES))]
     indices = [int(index) for group in own for index in group]
     counted = [index for index in indices if detections.scores[index] > MIN_SCORE and index not in excused]
-    return np.array(sorted(counted, key=lambda index: -detections.scores[index]), np.int64)
+    return np.array(sorted(counted, key=lambda index: (-detections.scores[index], index)), np.int64)
 
 
 def _regions_of(truth: Truth, number: int) -> tuple[list[Rle], Ints]:

@@ -41,7 +41,8 @@ class LenientAP:
         for task in TASKS:
             aps = [100 * self._recalled[task, category].average(weights) for category in range(len(NAMES))]
             by_metric = {"AP10": [float(ap[0]) for ap in aps], "AP10:50": [float(ap.mean()) for ap in aps]}
-            figures |= spread_categories(task, by_metric)
+            has = [len(self._recalled[task, category].lesion_patients) > 0 for category in range(len(NAMES))]
+            figures |= spread_categories(task, by_metric, dict.fromkeys(by_metric, has))
         return figures
 
     def patients_of(self, key: Key) -> int:

@@ -36,6 +36,7 @@ class Responses:
         false_scores: float64 ``(F,)``, falling.
         false_patients: int64 ``(F,)``.
         units: float64 ``(patients,)``, how many images or series each patient has.
+        scores: float64 ``(N,)``, of all detections, rising: where a threshold may lie.
     """
 
     lesion_scores: Floats
@@ -43,13 +44,14 @@ class Responses:
     false_scores: Floats
     false_patients: Ints
     units: Floats
+    scores: Floats
 
     def sensitivities(self, rates: Sequence[float], weights: Weights) -> Floats:
         """Return the sensitivity at each rate of false positives per unit, NaN without lesions."""
         return self._found_above(self._cutoffs(rates, weights), weights)
 
     def threshold(self, rate: float) -> float | None:
-        """Return the score from which detections can be kept at this rate: 0 where all can, None where none can."""
+        """Return the least score from which detections can be kept at this rate: 0: all can; None: none can."""
         return self._lowest_above(float(self._cutoffs([rate], np.ones(len(self.units)))[0]))
 
     def curve(self) -> dict[str, list[Any]]:
@@ -65,8 +67,8 @@ class Responses:
     def _lowest_above(self, cutoff: float) -> float | None:
         if cutoff == _BELOW_ALL:
             return 0.0
-        scores = np.concatenate([self.lesion_scores, self.false_scores])
-        return float(scores[scores > cutoff].min()) if (scores > cutoff).any() else None
+        place = int(np.searchsorted(self.scores, cutoff, side="right"))
+        return float(self.scores[place]) if place < len(self.scores) else None
 
     def _cutoffs(self, rates: Sequence[float], weights: Weights) -> Floats:
         """Return the score of the first false positive that is too many for each rate, -1/2 where none is.
@@ -100,7 +102,7 @@ def respond_on_slices(overlaps: Sequence[Overlap], truth: Truth, units: Floats) 
         patient = int(truth.patient_of_slice[one.slice_number])
         lesions += ((score, patient) for score in _best_scores(one).tolist())
         false += ((score, patient) for score in one.scores[one.false].tolist())
-    return _respond(lesions, false, units)
+    return _respond(lesions, false, units, overlaps)
 
 
 def respond_in_series(overlaps: Sequence[Overlap], truth: Truth, detections: Detections, units: Floats) -> Responses:
@@ -114,7 +116,7 @@ def respond_in_series(overlaps: Sequence[Overlap], truth: Truth, detections: Det
         patient = int(truth.patient_of_series[series])
         lesions += ((score, patient) for score in _chained_lesions(members, truth))
         false += ((score, patient) for score in _chained_alarms(members, truth, detections))
-    return _respond(lesions, false, units)
+    return _respond(lesions, false, units, overlaps)
 
 
 def _chained_lesions(members: Sequence[Overlap], truth: Truth) -> list[float]:
@@ -142,10 +144,11 @@ def _chained_alarms(members: Sequence[Overlap], truth: Truth, detections: Detect
     )
 
 
-def _respond(lesions: Scored, false: Scored, units: Floats) -> Responses:
+def _respond(lesions: Scored, false: Scored, units: Floats, overlaps: Sequence[Overlap]) -> Responses:
     lesion_scores, lesion_patients = _split(lesions)
     false_scores, false_patients = _split(false)
-    return Responses(lesion_scores, lesion_patients, false_scores, false_patients, units)
+    scores = np.sort(np.concatenate([np.empty(0), *(one.scores for one in overlaps)]))
+    return Responses(lesion_scores, lesion_patients, false_scores, false_patients, units, scores)
 
 
 def _split(scored: Scored) -> tuple[Floats, Ints]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,9 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from lung_d2.categories import CATEGORIES
-from lung_d2.data.importers.coco_masks import read_runs
 from lung_d2.errors import DatasetError
 from lung_d2.evaluation.truth import Ints, Place, Truth
+from lung_d2.evaluation.truth_reading import compress_mask, is_number, is_whole
 
 RESULTS_NAME = "coco_instances_results.json"
 """What Detectron2's evaluator calls the file."""
@@ -127,18 +126,18 @@ def _read_detection(
         raise DatasetError(where, found="no object", expected=_WHAT, remedy=_AGAIN)
     taken: list[Any] = [entry.get(key) for key in ("image_id", "category_id", "score")]
     image_id, category_id, score = taken
-    if not _is_whole(image_id) or image_id not in numbers:
+    if not is_whole(image_id) or image_id not in numbers:
         found = f"image_id {_show(image_id)}"
         raise DatasetError(where, found=found, expected=f"an image of {dataset}", remedy=_OTHER)
-    if not _is_whole(category_id) or category_id not in _CATEGORIES:
+    if not is_whole(category_id) or category_id not in _CATEGORIES:
         expected = ", ".join(f"{category.coco_id} ({category.name})" for category in CATEGORIES)
         raise DatasetError(where, found=f"category_id {_show(category_id)}", expected=expected, remedy="correct it")
-    if not _is_number(score) or not 0 <= score <= 1:
+    if not is_number(score) or not 0 <= score <= 1:
         raise DatasetError(where, found=f"score {_show(score)}", expected="0 to 1", remedy=_AGAIN)
     number = numbers[image_id]
     mask = _read_mask(entry.get("segmentation"), truth.slices[number].shape, where, dataset)
     box = entry["bbox"] if "bbox" in entry else coco_mask.toBbox(mask).tolist()
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) < 0:
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)) or min(box[2:]) < 0:
         raise DatasetError(where, found=f"bbox {_show(box)}", expected="[x, y, width, height]", remedy=_AGAIN)
     return number, _CATEGORIES[category_id], float(score), [float(value) for value in box], mask
 
@@ -154,20 +153,7 @@ def _read_mask(rle: Any, shape: tuple[int, int], where: str, dataset: str) -> di
             expected=f"{list(shape)}, as its slice in {dataset}",
             remedy=f"{_OTHER}, or write the masks in the size of the slices",
         )
-    runs = read_runs(rle, shape, where)
-    return (
-        dict(rle)
-        if isinstance(rle["counts"], str)
-        else coco_mask.frPyObjects({"size": list(shape), "counts": runs}, *shape)
-    )
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return compress_mask(rle, shape, where)
 
 
 def _show(value: Any) -> str:

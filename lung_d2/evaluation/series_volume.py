@@ -30,8 +30,8 @@ class SeriesVolume:
     group = "series"
     definition = (
         "Per series and category, all voxels together, at the score threshold: Dice (series with neither lesion nor "
-        "detection left out), and volume found minus true, in ml where spacing is known and as share of the true "
-        "volume in series with lesions. Means over series."
+        "detection left out, of two results that are compared perhaps not the same ones), and volume found minus true, "
+        "in ml where spacing is known and as share of the true volume in series with lesions. Means over series."
     )
 
     def __init__(self, truth: Truth, pixels: PixelCounts) -> None:

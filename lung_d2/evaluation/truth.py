@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from lung_d2.categories import CATEGORIES
-from lung_d2.errors import DatasetError
 
 Ints = npt.NDArray[np.int64]
 Place = tuple[int, int]
@@ -102,8 +98,12 @@ class Truth:
 
     @functools.cached_property
     def series(self) -> tuple[str, ...]:
-        """The series, in the order of their first slice."""
-        return tuple(dict.fromkeys(one.series for one in self.slices))
+        """The series, in the order of their first slice; those of two patients are two, be their names the same."""
+        return tuple(name for _, name in self._patient_series)
+
+    @functools.cached_property
+    def _patient_series(self) -> tuple[tuple[str, str], ...]:
+        return tuple(dict.fromkeys((one.patient, one.series) for one in self.slices))
 
     @functools.cached_property
     def patient_of_slice(self) -> Ints:
@@ -113,7 +113,7 @@ class Truth:
     @functools.cached_property
     def series_of_slice(self) -> Ints:
         """int64 ``(slices,)``: the number of each slice's series."""
-        return _number([one.series for one in self.slices], self.series)
+        return _number([(one.patient, one.series) for one in self.slices], self._patient_series)
 
     @functools.cached_property
     def patient_of_series(self) -> Ints:
@@ -128,58 +128,6 @@ class Truth:
     def patients_with_lesions(self, category: int | None = None) -> int:
         """Return how many patients have a lesion of this category, by number; None: of any."""
         return self.count_patients([place[0] for place in self.lesions if category in (None, place[1])])
-
-
-def read_truth(sources: Sequence[Source]) -> Truth:
-    """Read prepared data sets, together; a patient of several is one patient.
-
-    Raises:
-        DatasetError: An annotation file is missing or broken, or a data set is given twice.
-    """
-    slices: list[SliceRecord] = []
-    lesions: dict[Place, list[Region]] = {}
-    undecided: dict[Place, list[Region]] = {}
-    for source in sources:
-        if sum(other.name == source.name for other in sources) > 1:
-            raise DatasetError(f"data set {source.name}", found="given twice", expected="once", remedy="remove one")
-        try:
-            content = json.loads(source.json_file.read_text(encoding="utf-8"))
-            first = len(slices)
-            slices += [_read_slice(image, source) for image in sorted(content["images"], key=lambda image: image["id"])]
-            number_of = {one.image_id: first + offset for offset, one in enumerate(slices[first:])}
-            category_of = {category.coco_id: number for number, category in enumerate(CATEGORIES)}
-            for annotation in content["annotations"]:
-                place = number_of[annotation["image_id"]], category_of[annotation["category_id"]]
-                kind = undecided if annotation["iscrowd"] else lesions
-                kind.setdefault(place, []).append(_read_region(annotation))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DatasetError(
-                source.json_file, found=f"no COCO JSON of ours ({error!r})", remedy="prepare the data set again"
-            ) from error
-        if len(slices) == first:
-            raise DatasetError(source.json_file, found="no slice", expected="at least one", remedy="prepare it again")
-    return Truth(tuple(sources), tuple(slices), lesions, undecided)
-
-
-def _read_slice(image: Mapping[str, Any], source: Source) -> SliceRecord:
-    spacing = image["pixel_spacing_mm"]
-    return SliceRecord(
-        dataset=source.name,
-        image_id=image["id"],
-        file_name=image["file_name"],
-        path=source.image_root / image["file_name"],
-        shape=(image["height"], image["width"]),
-        patient=image["patient"],
-        series=image["series"],
-        slice_index=image["slice_index"],
-        pixel_spacing_mm=None if spacing is None else (float(spacing[0]), float(spacing[1])),
-        slice_position_mm=image["slice_position_mm"],
-    )
-
-
-def _read_region(annotation: Mapping[str, Any]) -> Region:
-    x, y, width, height = (float(value) for value in annotation["bbox"])
-    return Region(dict(annotation["segmentation"]), (x, y, width, height), float(annotation["area"]))
 
 
 def _number(values: Sequence[Hashable], known: Sequence[Hashable]) -> Ints:

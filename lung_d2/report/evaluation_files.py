@@ -11,7 +11,8 @@ from lung_d2.data.folders import create_folder, write_json, write_text
 from lung_d2.evaluation.evaluate import EvaluationSettings, evaluate
 from lung_d2.evaluation.headline import say_headline
 from lung_d2.evaluation.results import read_results
-from lung_d2.evaluation.truth import Source, read_truth
+from lung_d2.evaluation.truth import Source
+from lung_d2.evaluation.truth_reading import read_truth
 from lung_d2.report.evaluation_page import PAGE_NAME, render_evaluation_page
 
 logger = logging.getLogger(__name__)
@@ -47,8 +48,9 @@ def write_evaluation(
     detections = read_results(results, truth)
     others = read_results(against, truth) if against else None
     content = evaluate(truth, detections, settings, others)
+    page = render_evaluation_page(content, truth, detections)
     write_json(content, folder / EVALUATION_NAME, indent=1)
-    write_text(render_evaluation_page(content, truth, detections), folder / PAGE_NAME)
+    write_text(page, folder / PAGE_NAME)
     for line in say_headline(content):
         logger.info("%s", line)
     logger.info("written to %s", folder / PAGE_NAME)

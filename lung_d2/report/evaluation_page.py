@@ -73,7 +73,7 @@ def render_evaluation_page(content: Mapping[str, Any], truth: Truth, detections:
         HTML that needs no other file.
 
     Raises:
-        DatasetError: A picture of the data set is missing or broken.
+        DatasetError: A picture of the data set is broken.
     """
     metrics, threshold = content["metrics"], content["settings"]["score_threshold"]
     columns = shown_categories(content)
@@ -123,12 +123,12 @@ def _coco_lines(metrics: Mapping[str, Any], columns: Sequence[str]) -> Iterator[
 
 
 def _froc_tables(froc: Mapping[str, Any], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield for each curve its title, rates, and a line for each category that has lesions."""
-    for curve, rates in RATES.items():
+    """Yield for each curve its title, rates, and a line for each category that has lesions or detections."""
+    for curve in RATES:
         drawn = froc["curves"].get(curve, {})
         if not drawn:
             continue
-        names = [*(f"{rate:g}" for rate in rates), MEAN]
+        names = [*next(iter(drawn.values()))["thresholds"], MEAN]
         lines = [
             {
                 "category": name,
@@ -151,9 +151,10 @@ def _show_threshold(threshold: float | None) -> str:
 def _draw_curves(metrics: Mapping[str, Any]) -> Iterator[Chart]:
     froc = metrics["froc"]
     for curve, rates in RATES.items():
-        if froc["curves"].get(curve):
+        with_lesions = {name: own for name, own in froc["curves"].get(curve, {}).items() if own["lesions"]}
+        if with_lesions:
             unit = curve.rpartition("_")[2]
-            svg = draw_froc(froc["curves"][curve], froc["figures"][curve], rates, unit)
+            svg = draw_froc(with_lesions, froc["figures"][curve], rates, unit)
             yield Chart(_FROC_TITLES[curve], embed_svg(svg))
     coco = metrics["coco"]["curves"]
     if coco["precision_at_iou_50"]:

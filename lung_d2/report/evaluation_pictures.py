@@ -23,6 +23,7 @@ from lung_d2.report.sheet import Sample, draw_sample
 _TILE_PX = 300
 _GAP_PX = 3
 _JPEG_QUALITY = 82
+_NO_PICTURE = 70  # grey level behind the outlines where a picture is missing
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,19 @@ def draw_slices(
 ) -> Iterator[SlicePicture]:
     """Draw ranked slices, see :func:`lung_d2.evaluation.slice_ranking.rank_slices`.
 
+    No figure needs the pictures: a slice whose picture is missing is drawn without, and says so.
+
     Raises:
-        DatasetError: A picture of the data set is missing or broken.
+        DatasetError: A picture of the data set is broken.
     """
     for entry in ranked:
         drawn = draw_slice(truth, detections, entry["slice"], score_threshold)
+        is_there = truth.slices[entry["slice"]].path.is_file()
         note = f"Dice {entry['dice']:.2f}: {entry['lesion']:,} px lesion, {entry['missed']:,} missed"
         yield SlicePicture(
             embed_jpeg(drawn, _JPEG_QUALITY),
             f"{note}, {entry['false']:,} false",
-            f"{entry['dataset']} · {entry['file_name']}",
+            f"{entry['dataset']} · {entry['file_name']}{'' if is_there else ' · picture missing'}",
         )
 
 
@@ -102,6 +106,8 @@ def _read_grey(truth: Truth, number: int) -> npt.NDArray[np.uint8]:
     root = next(source.image_root for source in truth.sources if source.name == one.dataset)
     if not one.path.resolve().is_relative_to(root.resolve()):
         raise DatasetError(one.file_name, found="outside the data set", remedy="prepare the data set again")
+    if not one.path.is_file():
+        return np.full(one.shape, _NO_PICTURE, np.uint8)
     plane = read_plane(one.path)
     if plane.shape != one.shape:
         raise DatasetError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,3 +171,10 @@ def to_dataset(slices: Sequence[Slice]) -> dict[str, Any]:
         ],
         "annotations": annotations,
     }
+
+
+def write_source(folder: Path, content: Any, name: str = "one_val") -> Source:
+    """Write the COCO JSON of a data set."""
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(content))
+    return Source(name, path, folder / "images")

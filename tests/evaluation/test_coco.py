@@ -103,8 +103,9 @@ def test_truth_scores_100(tmp_path, task):
 @pytest.mark.parametrize("task", TASKS)
 def test_nothing_found_scores_0(tmp_path, task):
     results = evaluate(tmp_path, lambda record: [])[task]
-    names = ("AP", "AP50", "AP75", "AP50-ground_glass_opacity", "AP50-bronchiectasis", "AP-bronchiectasis")
-    assert [results[name] for name in names] == [0.0] * 6
+    names = ("AP", "AP50", "AP75", "APs", "AP50-ground_glass_opacity", "AP50-bronchiectasis", "AP-bronchiectasis")
+    assert [results[name] for name in names] == [0.0] * 7
+    assert np.isnan([results["APm"], results["APl"]]).all()  # no lesion is so large
 
 
 def test_nothing_found_has_the_keys_of_something_found(tmp_path):

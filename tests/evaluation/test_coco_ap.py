@@ -68,6 +68,15 @@ def test_mean_is_over_categories_that_have_lesions():
     assert np.isnan(figures["segm", "AP", "bronchiectasis"])
 
 
+def test_mean_of_a_draw_without_a_category_is_not_that_of_the_other():
+    """Patient b alone has bronchiectasis, and it is missed: without b there is no mean of both."""
+    slices = [Slice([(GGO, square(5, 5, 10))], patient="a"), Slice([(BRONCHIECTASIS, square(5, 5, 10))], patient="b")]
+    truth, detections = make_case(slices, perfect(slices[:1]))
+    metric = CocoAP(truth, {task: match(truth, detections, task) for task in TASKS})
+    assert metric.at(np.array([1.0, 1.0]))["segm", "AP50", "all"] == pytest.approx(50)
+    assert np.isnan(metric.at(np.array([2.0, 0.0]))["segm", "AP50", "all"])
+
+
 def test_figures_rest_on_the_patients_who_have_such_lesions():
     metric, _ = measure(two_patients(), [])
     names = [("AP", "all"), ("AP", "bronchiectasis"), ("APm", "ground_glass_opacity"), ("APl", "all")]

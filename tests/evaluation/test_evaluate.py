@@ -24,7 +24,8 @@ from lung_d2.data.annotations import connected_components
 from lung_d2.errors import ConfigError
 from lung_d2.evaluation.evaluate import EvaluationSettings, evaluate
 from lung_d2.evaluation.results import read_results
-from lung_d2.evaluation.truth import Source, read_truth
+from lung_d2.evaluation.truth import Source
+from lung_d2.evaluation.truth_reading import read_truth
 
 FAST = EvaluationSettings(draws=50)
 
@@ -211,6 +212,33 @@ def test_results_do_not_differ_from_themselves():
     content = run(slices, found, against=found)
     found = compared(content, "coco", "segm", "AP", "all")
     assert (found["difference"], found["low"], found["high"], found["p"]) == (0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("name", [("series", "dice", "ground_glass_opacity"), ("calibration", "ece", "all")])
+def test_comparison_the_other_way_round_is_the_same_but_for_its_sign(name):
+    """Patient a has the lesion, which one result finds; the other has false positives on b and c too."""
+    slices = [Slice([(GGO, square(5, 5, 10))], patient="a"), Slice(patient="b"), Slice(patient="c")]
+    alarms = [(number, GGO, 0.7, square(30, 30, 9)) for number in (1, 2)]
+    truth, one = make_case(slices, perfect(slices))
+    other = make_detections([*perfect(slices), *alarms])
+    there = figure_of(evaluate(truth, one, FAST, other)["comparison"], *name)
+    back = figure_of(evaluate(truth, other, FAST, one)["comparison"], *name)
+    assert (there["patients"], there["p"], there["difference"]) == (3, back["p"], -back["difference"])
+    assert (there["low"], there["high"]) == pytest.approx((-back["high"], -back["low"]))
+
+
+def figure_of(comparison, group, *path):
+    figure = comparison["metrics"][group]["figures"]
+    for part in path:
+        figure = figure[part]
+    return figure
+
+
+def test_stated_rate_of_false_positives_has_a_threshold():
+    slices = patients(3)
+    content = run(slices, perfect(slices), EvaluationSettings(draws=0, false_positive_rates=(3.0,)))
+    assert content["settings"]["false_positive_rates"] == [3.0]
+    assert content["metrics"]["froc"]["curves"]["slice_per_series"]["all"]["thresholds"]["3"] == 0.0
 
 
 def test_comparison_is_null_without_other_results():

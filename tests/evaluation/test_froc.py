@@ -98,6 +98,31 @@ def test_nothing_found_is_0_and_nothing_there_is_not_defined():
     assert "bronchiectasis" not in build()[0].curves()["slice_per_image"]
 
 
+def test_without_lesions_there_is_no_sensitivity_but_a_threshold():
+    """Four false positives on two slices: the best is kept at 1/2 per image, both of 0.7 or none at 1."""
+    found = [(0, GGO, 0.9, LEFT), (0, GGO, 0.7, RIGHT), (1, GGO, 0.7, LOW), (1, GGO, 0.2, LEFT)]
+    own = build([Slice(), Slice()], found)[0].curves()["slice_per_image"]["ground_glass_opacity"]
+    assert own["lesions"] == 0
+    assert {rate: own["thresholds"][rate] for rate in ("0.5", "1", "2")} == {"0.5": 0.9, "1": 0.9, "2": 0.0}
+    assert np.isnan(own["sensitivity"]).all()
+
+
+def test_threshold_is_the_least_score_that_may_be_kept():
+    """The second hit of the lesion at 0.6 adds no false positive, so that its score will do."""
+    found = [(0, GGO, 0.9, LEFT), (0, GGO, 0.6, LEFT), (0, GGO, 0.5, LOW), (0, GGO, 0.4, RIGHT)]
+    own = build([Slice([(GGO, LEFT)])], found)[0].curves()["slice_per_image"]["ground_glass_opacity"]
+    assert own["thresholds"]["0.5"] == 0.6
+
+
+def test_further_rates_are_read_beside_the_usual_ones_and_stay_out_of_the_mean():
+    truth, detections = make_case(SLICES, FOUND)
+    froc = Froc(truth, detections, measure_overlaps(truth, detections), (3.0,))
+    figures, usual = froc.at(weigh(truth)), build()[0].at(weigh(truth))
+    assert {key: value for key, value in figures.items() if key[2] != "3"} == pytest.approx(usual, nan_ok=True)
+    assert figures["slice_per_series", "ground_glass_opacity", "3"] == pytest.approx(2 / 3)
+    assert froc.curves()["slice_per_series"]["ground_glass_opacity"]["thresholds"]["3"] == 0.0
+
+
 def test_patients_are_those_with_lesions():
     froc, _ = build()
     names = ("all", "ground_glass_opacity", "bronchiectasis")

@@ -53,6 +53,13 @@ def test_empty_slices_and_small_regions(slices, found, expected):
     assert measure(slices, found) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("category", [GGO, BRONCHIECTASIS])
+def test_of_equal_scores_the_first_of_the_file_goes_first(category):
+    found = [(0, category, 0.9, LESION), (0, 1 - category, 0.9, OTHER)]
+    assert measure([Slice([(category, LESION)])], found) == pytest.approx(100)
+    assert measure([Slice([(category, LESION)])], found[::-1]) == pytest.approx(50)
+
+
 def test_precision_of_a_slice_is_its_area_under_recall():
     """Right, wrong, right of two: precision 1 up to recall 1/2, then 2/3."""
     slices = [Slice([(GGO, LESION), (GGO, OTHER)])]

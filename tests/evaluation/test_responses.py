@@ -16,6 +16,7 @@ def respond(lesions, false, units=(2.0, 2.0), lesion_patients=None, false_patien
         false_scores=np.array(false, float),
         false_patients=np.array(false_patients or [0] * len(false), np.int64),
         units=np.array(units),
+        scores=np.sort(np.array([*(score for score in lesions if score >= 0), *false], float)),
     )
 
 

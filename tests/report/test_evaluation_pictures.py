@@ -72,11 +72,17 @@ def test_picture_of_another_size_is_refused(tmp_path):
         draw_slice(truth_in(tmp_path, np.zeros((32, 64), np.uint8)), FOUND, 0, 0.5)
 
 
-def test_missing_picture_is_named(tmp_path):
+def test_slice_whose_picture_is_missing_is_drawn_without_and_says_so(tmp_path):
     truth = truth_in(tmp_path, GREY)
+    ranked = [{"slice": 0, "dataset": "d", "file_name": "0.png", "dice": 0.5, "lesion": 9, "missed": 3, "false": 1}]
+    (there,) = draw_slices(truth, FOUND, ranked, 0.5)
+    seen = draw_slice(truth, FOUND, 0, 0.5)
     (tmp_path / "0.png").unlink()
-    with pytest.raises(DatasetError, match=r"0\.png: no such file"):
-        draw_slice(truth, FOUND, 0, 0.5)
+    (gone,) = draw_slices(truth, FOUND, ranked, 0.5)
+    assert (there.place, gone.place) == ("d · 0.png", "d · 0.png · picture missing")
+    drawn = draw_slice(truth, FOUND, 0, 0.5)
+    assert drawn.shape == seen.shape
+    assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 2  # the outlines are there
 
 
 def test_picture_outside_the_data_set_is_refused(tmp_path):

@@ -96,7 +96,7 @@ def read_runs(rle: dict[str, Any], shape: tuple[int, int], where: str) -> list[i
             remedy="give the picture that was annotated",
         )
     runs = _runs_of_text(counts, where) if isinstance(counts, str) else counts
-    if not isinstance(runs, list) or not all(isinstance(run, int) and run >= 0 for run in runs):
+    if not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
         raise DatasetError(where, found="broken RLE counts", expected="runs of pixels", remedy=_REMEDY)
     if sum(runs) != shape[0] * shape[1]:  # pycocotools leaves what is missing as the memory was
         raise DatasetError(where, found=f"RLE of {sum(runs)} pixels", expected=f"{shape[0] * shape[1]}", remedy=_REMEDY)
