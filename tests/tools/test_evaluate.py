@@ -44,12 +44,14 @@ def run(root, *arguments, tool="evaluate.py"):
 
 def test_results_are_measured_and_compared(root, tmp_path):
     own, other = write(tmp_path / "a.json", perfect(root)), write(tmp_path / "b.json", perfect(root)[::2])
-    options = ("--against", other, "--draws", 20, "--score-threshold", 0.3)
+    options = ("--against", other, "--draws", 20, "--score-threshold", 0.3, "--false-positives", 3, 0.01)
     done = run(root, "--dataset", "tiny_val", "--results", own, "--output", tmp_path / "out", *options)
     assert done.returncode == 0, done.stderr[-2000:]
     content = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert content["metrics"]["coco"]["figures"]["segm"]["AP"]["all"]["value"] == pytest.approx(100)
-    assert content["settings"] == {"score_threshold": 0.3, "hit_iou": 0.1, "draws": 20, "seed": 0}
+    told = {"score_threshold": 0.3, "hit_iou": 0.1, "draws": 20, "seed": 0, "false_positive_rates": [3, 0.01]}
+    assert content["settings"] == told
+    assert "0.01" in content["metrics"]["froc"]["curves"]["slice_per_image"]["all"]["thresholds"]
     assert content["comparison"]["metrics"]["coco"]["figures"]["segm"]["AP"]["all"]["difference"] > 1
     assert (tmp_path / "out" / "evaluation.html").is_file()
     assert "Mask AP, %: 100.0" in done.stderr
