@@ -32,7 +32,7 @@ def write(folder: Path, **changes: object) -> Path:
 def test_shipped_plan_is_read_whole():
     plan = read_plan(SHIPPED)
     assert plan.starts["distilled"].make == plan.starts["sampled"].make
-    assert {name for name, arm in plan.arms.items() if arm.final} == {"plain", "base", "recipe"}
+    assert {name for name, arm in plan.arms.items() if arm.final} == {"plain", "base", "ct", "recipe"}
 
 
 def test_shipped_plan_holds_out_every_training_patient_once(data_root):
