@@ -94,7 +94,7 @@ def read_results(paths: Sequence[Path], truth: Truth) -> Detections:
         scores=np.array([one[2] for one in found], np.float64),
         boxes=np.array([one[3] for one in found], np.float64).reshape(-1, 4),
         masks=tuple(one[4] for one in found),
-        files=tuple("/".join(path.resolve().parts[-_SHOWN_PARTS:]) for path in paths),
+        files=tuple(Path(*path.resolve().parts[-_SHOWN_PARTS:]).as_posix() for path in paths),
         digest=digest.hexdigest(),
     )
 

@@ -17,7 +17,7 @@ def rank_slices(truth: Truth, pixels: PixelCounts, count: int = MOST_SLICES) -> 
     """Choose the best and the worst slices by Dice, all categories of a slice together.
 
     Slices with neither lesion nor detection are not ranked. Of the same Dice, those with more lesion pixels are better,
-    and those with more wrong pixels worse. No slice is in both lists.
+    and those with more wrong pixels worse. No slice is in both lists, and none of Dice 0 among the best.
 
     Args:
         truth: What is there.
@@ -32,7 +32,7 @@ def rank_slices(truth: Truth, pixels: PixelCounts, count: int = MOST_SLICES) -> 
     lesion, both = pixels.lesion.sum(axis=1), pixels.both.sum(axis=1)
     missed, false = lesion - both, pixels.found.sum(axis=1) - both
     ranked = np.flatnonzero(~np.isnan(dice))
-    best = sorted(ranked, key=lambda place: (-dice[place], -lesion[place]))
+    best = sorted(ranked[dice[ranked] > 0], key=lambda place: (-dice[place], -lesion[place]))
     worst = sorted(ranked, key=lambda place: (dice[place], -(missed[place] + false[place])))
     chosen = best[: min(count, (len(ranked) + 1) // 2)]
     others = [place for place in worst if place not in chosen][:count]

@@ -28,11 +28,11 @@ def test_most_extreme_come_first():
 def test_of_the_same_dice_most_wrong_pixels_are_worst():
     slices = [Slice([(GGO, block(0, 0, 5, 5))]), Slice([(GGO, LESION)]), Slice(), Slice([(GGO, LESION)])]
     found = [(2, GGO, 0.9, block(0, 0, 9, 9)), (3, GGO, 0.9, LESION)]
-    assert numbers(rank(slices, found)) == {"best": [3, 1], "worst": [2, 0]}
+    assert numbers(rank(slices, found)) == {"best": [3], "worst": [1, 2, 0]}
 
 
 def test_slice_with_neither_is_not_ranked():
-    assert numbers(rank([Slice(), Slice([(GGO, LESION)])], [])) == {"best": [1], "worst": []}
+    assert numbers(rank([Slice(), Slice([(GGO, LESION)])], [])) == {"best": [], "worst": [1]}
     assert numbers(rank([Slice()], [])) == {"best": [], "worst": []}
 
 
