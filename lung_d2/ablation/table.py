@@ -19,17 +19,27 @@ from lung_d2.evaluation.bootstrap import FEW_PATIENTS
 from lung_d2.evaluation.catalog import find_sources
 from lung_d2.evaluation.evaluate import EvaluationSettings, evaluate
 from lung_d2.evaluation.figures import ALL
+from lung_d2.evaluation.headline import Row
 from lung_d2.evaluation.results import read_results
 from lung_d2.evaluation.truth_reading import read_truth
 
 logger = logging.getLogger(__name__)
 
 TABLE_NAME, FIGURES_NAME = "ablation.md", "ablation.json"
-_FIGURES = (("segm", "AP50"), ("segm", "AP"), ("bbox", "AP50"))
-_HEAD = ("arm", "what it changes", "runs", "patients", "mask AP50", "mask AP", "box AP50", "mask AP50 against", "p")
-_READING = f"""In percent, with 95 % intervals by bootstrap over patients; from fewer than {FEW_PATIENTS} patients they
+_COLUMNS = {
+    "segm/AP50": Row("mask AP50", "coco", ("segm", "AP50", ALL), 1),
+    "segm/AP": Row("mask AP", "coco", ("segm", "AP", ALL), 1),
+    "bbox/AP50": Row("box AP50", "coco", ("bbox", "AP50", ALL), 1),
+    "segm/AP10": Row("mask AP10", "lenient", ("segm", "AP10", ALL), 1),
+    "froc/1": Row("found", "froc", ("slice_per_image", ALL, "1"), 2),
+}
+_COMPARED = ("segm/AP50", "segm/AP10")
+_HEAD = ["arm", "what it changes", "runs", "patients", *(column.label for column in _COLUMNS.values())]
+_HEAD += [head for key in _COMPARED for head in (f"{_COLUMNS[key].label} against", "p")]
+_READING = f"""AP in percent, with 95 % intervals by bootstrap over patients; from fewer than {FEW_PATIENTS} they
 are too narrow, and marked (few). An interval and p say what other patients might change, not what another seed would; p
-is not corrected for the number of comparisons. The slices of all folds of an arm are pooled.
+is not corrected for the number of comparisons. The slices of all folds of an arm are pooled. AP10 is AP at IoU 0.1;
+found is the share of lesions found at 1 false positive a slice.
 """
 
 
@@ -81,12 +91,11 @@ def _measure(plan: Plan, runs: Sequence[Run], others: Sequence[Run], settings: E
     # An arm of which a fold is still missing is compared once that has ended.
     against = read_results(paired, truth) if len(paired) == len(runs) else None
     content = evaluate(truth, found, settings, against)
-    figures = content["metrics"]["coco"]["figures"]
     row: dict[str, Any] = {"arm": runs[0].name, "about": arm.about, "splits": [run.split for run in runs]}
-    row |= {f"{task}/{name}": figures[task][name][ALL] for task, name in _FIGURES}
+    row |= {key: column.find(content["metrics"], ALL) for key, column in _COLUMNS.items()}
     if content["comparison"]:
-        compared = content["comparison"]["metrics"]["coco"]["figures"]
-        row["against"] = {"arm": arm.against, "segm/AP50": compared["segm"]["AP50"][ALL]}
+        compared = content["comparison"]["metrics"]
+        row["against"] = {"arm": arm.against} | {key: _COLUMNS[key].find(compared, ALL) for key in _COMPARED}
     return row
 
 
@@ -97,20 +106,23 @@ def _tabulate(rows: Sequence[dict[str, Any]]) -> str:
 def _cells(row: dict[str, Any]) -> list[str]:
     patients = row["segm/AP50"]["patients"]
     few = " (few)" if patients < FEW_PATIENTS else ""
-    figures = [_say(row[f"{task}/{name}"], "value") for task, name in _FIGURES]
+    figures = [_say(row[key], "value", column.digits) for key, column in _COLUMNS.items()]
     cells = [row["arm"], row["about"], str(len(row["splits"])), f"{patients}{few}", *figures]
-    if "against" not in row:
-        return [*cells, "", ""]
-    difference = row["against"]["segm/AP50"]
-    p = "" if difference["p"] is None else f"{difference['p']:.3f}"
-    return [*cells, f"{row['against']['arm']}: {_say(difference, 'difference', '+')}", p]
+    for key in _COMPARED:
+        if "against" not in row:
+            cells += ["", ""]
+            continue
+        difference = row["against"][key]
+        said = _say(difference, "difference", _COLUMNS[key].digits, "+")
+        cells += [f"{row['against']['arm']}: {said}", "" if difference["p"] is None else f"{difference['p']:.3f}"]
+    return cells
 
 
-def _say(figure: dict[str, Any], key: str, sign: str = "") -> str:
+def _say(figure: dict[str, Any], key: str, digits: int, sign: str = "") -> str:
     if figure[key] is None:
         return ""
-    interval = "" if figure["low"] is None else f" [{figure['low']:.1f}, {figure['high']:.1f}]"
-    return f"{figure[key]:{sign}.1f}{interval}"
+    interval = "" if figure["low"] is None else f" [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
+    return f"{figure[key]:{sign}.{digits}f}{interval}"
 
 
 def _over_seeds(plan: Plan, figures: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -119,7 +131,11 @@ def _over_seeds(plan: Plan, figures: dict[str, list[dict[str, Any]]]) -> list[st
     for name in plan.arms:
         own = [row for title, part in figures.items() if title.startswith("Val") for row in part if row["arm"] == name]
         if len(own) > 1:
-            values = [[row[f"{task}/{metric}"]["value"] for row in own] for task, metric in _FIGURES]
-            rows.append([name, len(own), *(f"{mean(one):.1f} ({min(one):.1f} to {max(one):.1f})" for one in values)])
-    headers = ["arm", "seeds", "mask AP50", "mask AP", "box AP50"]
+            values = {key: [row[key]["value"] for row in own] for key in _COLUMNS}
+            rows.append([name, len(own), *(_spread(values[key], column.digits) for key, column in _COLUMNS.items())])
+    headers = ["arm", "seeds", *(column.label for column in _COLUMNS.values())]
     return [f"## Val, over the seeds\n\n{tabulate(rows, headers=headers, tablefmt='github')}\n"] if rows else []
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    return f"{mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"

@@ -63,7 +63,8 @@ def test_arms_are_measured_on_all_folds_and_compared_on_them(root):
     assert (blind["segm/AP50"]["value"], seer["segm/AP50"]["value"]) == (0, 100)
     assert seer["splits"] == ["0", "1"]
     assert seer["against"]["arm"] == "blind"
-    assert seer["against"]["segm/AP50"]["difference"] == 100
+    assert [seer["against"][key]["difference"] for key in ("segm/AP50", "segm/AP10")] == [100, 100]
+    assert (blind["froc/1"]["value"], seer["froc/1"]["value"]) == (0, 1)
     text = (root / "out" / TABLE_NAME).read_text()
     assert text.startswith("how\n")
     assert "(few)" in text  # two patients
