@@ -27,6 +27,7 @@ FEW_PATIENTS = 8
 """Below so many patients an interval is printed with a warning. With 4 there are 35 different draws in all."""
 DEFAULT_DRAWS = 1000
 _PERCENTILES = (2.5, 97.5)
+_DIGITS = 9  # after the point
 _LEAST_SHARE = 0.5  # of the draws in which a figure has to be defined for an interval
 
 
@@ -74,9 +75,14 @@ def draw_patients(patients: int, draws: int = DEFAULT_DRAWS, seed: int = 0) -> D
     return np.random.default_rng(seed).multinomial(patients, share, size=draws).astype(np.float64)
 
 
+def measure_once(metric: Metric, weights: npt.NDArray[np.float64]) -> dict[Key, float]:
+    """Measure every figure of a metric, to nine digits: in floats the mean of many ones is not 1, but could differ."""
+    return {key: round(value, _DIGITS) for key, value in metric.at(weights).items()}
+
+
 def measure_draws(metric: Metric, draws: Draws) -> dict[Key, npt.NDArray[np.float64]]:
     """Measure every figure of a metric on every draw, float64 ``(draws,)`` each; empty without draws."""
-    measured = [metric.at(weights) for weights in draws]
+    measured = [measure_once(metric, weights) for weights in draws]
     return {key: np.array([figures[key] for figures in measured]) for key in measured[0]} if measured else {}
 
 

@@ -53,9 +53,9 @@ class Calibration:
             figures["ece", name] = float(np.abs(right - score_sums).sum() / total) if total else float("nan")
         return figures
 
-    def patients_of(self, key: Key) -> int:
-        """Return how many patients have detections."""
-        return len(np.unique(self._judged[key[1]][2]))
+    def patients_of(self, key: Key) -> Ints:
+        """Return the patients who have detections."""
+        return np.unique(self._judged[key[1]][2])
 
     def curves(self) -> dict[str, Any]:
         """Return the reliability diagram of each category: the bins that hold detections."""

@@ -8,7 +8,7 @@ those of Detectron2's ``COCOEvaluator``; here they can be measured on any draw o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from lung_d2.evaluation.average_precision import RECALLS, PrecisionRecall
 from lung_d2.evaluation.figures import ALL, NAMES, Key, Weights, category_number, ones
 from lung_d2.evaluation.matching import STRICT_ROWS, TASKS, Matches
-from lung_d2.evaluation.truth import Truth
+from lung_d2.evaluation.truth import Ints, Truth
 
 _SIZES = {"APs": "small", "APm": "medium", "APl": "large"}
 
@@ -58,13 +58,12 @@ class CocoAP:
             figures |= spread_categories(task, by_metric, has_lesions)
         return figures
 
-    def patients_of(self, key: Key) -> int:
-        """Return how many patients have lesions of the category and size."""
+    def patients_of(self, key: Key) -> Ints:
+        """Return the patients who have lesions of the category and size; see :func:`rarest_patients` for all."""
         task, metric, name = key
         area, number = _SIZES.get(metric, "all"), category_number(name)
         wanted = range(len(NAMES)) if number is None else [number]
-        patients = [self._recalled[task, category, area].lesion_patients for category in wanted]
-        return len(np.unique(np.concatenate(patients)))
+        return rarest_patients([self._recalled[task, category, area].lesion_patients for category in wanted])
 
     def curves(self) -> dict[str, Any]:
         """Return precision against recall of the masks at IoU 0.50, by category."""
@@ -95,3 +94,15 @@ def spread_categories(
         figures[task, metric, ALL] = float(np.mean(known)) if known else float("nan")
         figures |= {(task, metric, name): value for name, value in zip(NAMES, values, strict=True)}
     return figures
+
+
+def rarest_patients(patients: Sequence[Ints]) -> Ints:
+    """Return the patients on whom a mean over categories rests: those of the rarest that has lesions at all.
+
+    A draw without it has no mean, so that the interval is no better than that category's.
+
+    Args:
+        patients: Of the lesions of each category, int64 ``(L,)``.
+    """
+    known = [np.unique(one) for one in patients if len(one)]
+    return min(known, key=len, default=np.empty(0, np.int64))

@@ -34,6 +34,7 @@ from lung_d2.evaluation.bootstrap import (
     find_difference,
     find_interval,
     measure_draws,
+    measure_once,
 )
 from lung_d2.evaluation.calibration import Calibration
 from lung_d2.evaluation.coco_ap import CocoAP
@@ -55,7 +56,6 @@ from lung_d2.evaluation.truth import Truth
 SCHEMA_VERSION = 1
 """Raised when a key goes or changes its meaning; new keys alone do not raise it."""
 
-_DIGITS = 9  # after the point: the mean of many precisions of 1 is not 1 in floats
 Measured = dict[Key, Floats]
 """A figure as it was in each draw."""
 
@@ -81,8 +81,9 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         for rate in self.false_positive_rates:
-            if not 0 < rate < math.inf:
-                raise ConfigError("false positives", found=f"{rate:g}", expected="above 0", remedy="correct it")
+            if not 0 < rate < math.inf or float(f"{rate:g}") != rate:  # figures go by six digits of their rate
+                expected = "above 0, of six digits at most"
+                raise ConfigError("false positives", found=str(rate), expected=expected, remedy="correct it")
         if not 0 <= self.score_threshold <= 1:
             found = f"{self.score_threshold:g}"
             raise ConfigError("score threshold", found=found, expected="0 to 1", remedy="correct it")
@@ -158,15 +159,10 @@ def _build_metrics(
 
 def _measure(metric: Metric, measured: Measured, truth: Truth) -> dict[Key, dict[str, Any]]:
     figures = {}
-    for key, value in metric.at(ones(truth)).items():
-        patients = metric.patients_of(key)
+    for key, value in measure_once(metric, ones(truth)).items():
+        patients = len(metric.patients_of(key))
         interval = find_interval(measured.get(key, np.empty(0)), patients)
-        figures[key] = {
-            "value": round(value, _DIGITS),
-            "low": interval.low,
-            "high": interval.high,
-            "patients": patients,
-        }
+        figures[key] = {"value": value, "low": interval.low, "high": interval.high, "patients": patients}
     return figures
 
 
@@ -183,15 +179,15 @@ def _compare(
     compared = {}
     for metric, other, own in zip(metrics, others, measured, strict=True):
         theirs = measure_draws(other, draws)
-        ours, other_figures = metric.at(ones(truth)), other.at(ones(truth))
+        ours, other_figures = (measure_once(one, ones(truth)) for one in (metric, other))
         figures = {}
         for key, value in ours.items():
-            patients = max(metric.patients_of(key), other.patients_of(key))
+            patients = len(np.union1d(metric.patients_of(key), other.patients_of(key)))
             found = find_difference(own.get(key, np.empty(0)), theirs.get(key, np.empty(0)), patients)
             figures[key] = {
-                "value": round(value, _DIGITS),
-                "against": round(other_figures[key], _DIGITS),
-                "difference": round(value - other_figures[key], _DIGITS),
+                "value": value,
+                "against": other_figures[key],
+                "difference": value - other_figures[key],
                 "low": found.interval.low,
                 "high": found.interval.high,
                 "p": found.p,

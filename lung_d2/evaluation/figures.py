@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lung_d2.categories import CATEGORIES
-from lung_d2.evaluation.truth import Truth
+from lung_d2.evaluation.truth import Ints, Truth
 
 Key = tuple[str, ...]
 """The name of a figure from the outside in, as ``("segm", "AP50", "bronchiectasis")``."""
@@ -35,8 +35,8 @@ class Metric(Protocol):
     def at(self, weights: Weights) -> Mapping[Key, float]:
         """Return the figures, each as if a patient of weight 2 were there twice; NaN where it is not defined."""
 
-    def patients_of(self, key: Key) -> int:
-        """Return how many patients a figure rests on."""
+    def patients_of(self, key: Key) -> Ints:
+        """Return the numbers of the patients that a figure rests on, each once."""
 
     def curves(self) -> dict[str, Any]:
         """Return what is drawn, ready for JSON."""

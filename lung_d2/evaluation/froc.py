@@ -34,7 +34,7 @@ from lung_d2.evaluation.figures import ALL, NAMES, Key, Weights
 from lung_d2.evaluation.overlaps import HIT_IOU, Overlap
 from lung_d2.evaluation.responses import Responses, respond_in_series, respond_on_slices
 from lung_d2.evaluation.results import Detections
-from lung_d2.evaluation.truth import Truth
+from lung_d2.evaluation.truth import Ints, Truth
 
 IMAGE_RATES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 SERIES_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -77,9 +77,9 @@ class Froc:
             figures[curve, name, MEAN] = float(np.mean([found[rate] for rate in RATES[curve]]))
         return figures
 
-    def patients_of(self, key: Key) -> int:
-        """Return how many patients have lesions of the category."""
-        return len(np.unique(self.responses[key[0], key[1]].lesion_patients))
+    def patients_of(self, key: Key) -> Ints:
+        """Return the patients who have lesions of the category."""
+        return np.unique(self.responses[key[0], key[1]].lesion_patients)
 
     def curves(self) -> dict[str, Any]:
         """Return each curve of a category that has lesions or detections, and the threshold that each rate needs.

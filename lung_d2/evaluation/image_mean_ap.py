@@ -78,9 +78,9 @@ class ImageMeanAP:
             figures[variant, "AP50"] = 100 * weighted_mean(aps[:, 0], own)
         return figures
 
-    def patients_of(self, key: Key) -> int:
-        """Return how many patients there are: every slice counts."""
-        return len(self._truth.patients)
+    def patients_of(self, key: Key) -> Ints:
+        """Return all patients: every slice counts."""
+        return np.arange(len(self._truth.patients))
 
     def curves(self) -> dict[str, Any]:
         """Return the published figures, which belong to other slices."""

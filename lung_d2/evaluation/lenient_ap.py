@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from lung_d2.evaluation.average_precision import PrecisionRecall
-from lung_d2.evaluation.coco_ap import spread_categories
+from lung_d2.evaluation.coco_ap import rarest_patients, spread_categories
 from lung_d2.evaluation.figures import NAMES, Key, Weights, category_number
 from lung_d2.evaluation.matching import LENIENT_ROWS, TASKS, Matches
-from lung_d2.evaluation.truth import Truth
+from lung_d2.evaluation.truth import Ints, Truth
 
 
 class LenientAP:
@@ -45,9 +45,12 @@ class LenientAP:
             figures |= spread_categories(task, by_metric, dict.fromkeys(by_metric, has))
         return figures
 
-    def patients_of(self, key: Key) -> int:
-        """Return how many patients have lesions of the category."""
-        return self._truth.patients_with_lesions(category_number(key[-1]))
+    def patients_of(self, key: Key) -> Ints:
+        """Return the patients who have lesions of the category; see :func:`rarest_patients` for all."""
+        task, _, name = key
+        number = category_number(name)
+        wanted = range(len(NAMES)) if number is None else [number]
+        return rarest_patients([self._recalled[task, category].lesion_patients for category in wanted])
 
     def curves(self) -> dict[str, Any]:
         """Return nothing: the curve of the masks at IoU 0.50 is COCO's."""

@@ -21,8 +21,8 @@ from pycocotools import mask as coco_mask
 
 from lung_d2.categories import CATEGORIES
 from lung_d2.errors import DatasetError
+from lung_d2.evaluation.json_values import compress_mask, is_box, is_number, is_whole
 from lung_d2.evaluation.truth import Ints, Place, Truth
-from lung_d2.evaluation.truth_reading import compress_mask, is_number, is_whole
 
 RESULTS_NAME = "coco_instances_results.json"
 """What Detectron2's evaluator calls the file."""
@@ -137,7 +137,7 @@ def _read_detection(
     number = numbers[image_id]
     mask = _read_mask(entry.get("segmentation"), truth.slices[number].shape, where, dataset)
     box = entry["bbox"] if "bbox" in entry else coco_mask.toBbox(mask).tolist()
-    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)) or min(box[2:]) < 0:
+    if not is_box(box):
         raise DatasetError(where, found=f"bbox {_show(box)}", expected="[x, y, width, height]", remedy=_AGAIN)
     return number, _CATEGORIES[category_id], float(score), [float(value) for value in box], mask
 
@@ -153,7 +153,7 @@ def _read_mask(rle: Any, shape: tuple[int, int], where: str, dataset: str) -> di
             expected=f"{list(shape)}, as its slice in {dataset}",
             remedy=f"{_OTHER}, or write the masks in the size of the slices",
         )
-    return compress_mask(rle, shape, where)
+    return compress_mask(rle, shape, where, _AGAIN)
 
 
 def _show(value: Any) -> str:

@@ -55,12 +55,12 @@ class SeriesVolume:
                 figures[metric, name] = weighted_mean(values, own)
         return figures
 
-    def patients_of(self, key: Key) -> int:
-        """Return how many patients have a series in which the figure is defined."""
+    def patients_of(self, key: Key) -> Ints:
+        """Return the patients who have a series in which the figure is defined."""
         number = category_number(key[1])
         assert number is not None
         known = ~np.isnan(self._values(number)[key[0]])
-        return len(np.unique(self._truth.patient_of_series[known]))
+        return np.unique(self._truth.patient_of_series[known])
 
     def curves(self) -> dict[str, Any]:
         """Return a row for each series and category that has lesions or detections; volumes are null where unknown."""

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from lung_d2.evaluation.figures import ALL, NAMES, Key, Weights, weighted_mean
 from lung_d2.evaluation.overlaps import Floats, Overlap
-from lung_d2.evaluation.truth import Truth
+from lung_d2.evaluation.truth import Ints, Truth
 
 Flags = npt.NDArray[np.bool_]
 
@@ -67,14 +67,15 @@ class SliceLevel:
             figures["false_positives", name] = weighted_mean(self._false[name], own)
         return figures
 
-    def patients_of(self, key: Key) -> int:
-        """Return how many patients have positive slices, negative ones, for the AUC the fewer of both, or any."""
+    def patients_of(self, key: Key) -> Ints:
+        """Return the patients who have positive slices, negative ones, for the AUC the fewer of both, or any."""
         metric, name = key
         if metric == "false_positives":
-            return len(self._truth.patients)
+            return np.arange(len(self._truth.patients))
         positive = self._cases[name][1]
-        with_lesion, without = (self._truth.count_patients(np.flatnonzero(positive == kind)) for kind in (1, 0))
-        return {"sensitivity": with_lesion, "specificity": without, "auc": min(with_lesion, without)}[metric]
+        with_lesion, without = (np.unique(self._truth.patient_of_slice[positive == kind]) for kind in (1, 0))
+        fewer = min(with_lesion, without, key=len)
+        return {"sensitivity": with_lesion, "specificity": without, "auc": fewer}[metric]
 
     def curves(self) -> dict[str, Any]:
         """Return how many slices are positive, negative and left out."""

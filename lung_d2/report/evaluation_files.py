@@ -48,9 +48,8 @@ def write_evaluation(
     detections = read_results(results, truth)
     others = read_results(against, truth) if against else None
     content = evaluate(truth, detections, settings, others)
-    page = render_evaluation_page(content, truth, detections)
     write_json(content, folder / EVALUATION_NAME, indent=1)
-    write_text(page, folder / PAGE_NAME)
+    write_text(render_evaluation_page(content, truth, detections), folder / PAGE_NAME)
     for line in say_headline(content):
         logger.info("%s", line)
     logger.info("written to %s", folder / PAGE_NAME)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from lung_d2.evaluation.results import Detections
 from lung_d2.evaluation.truth import Truth
 from lung_d2.report.pages import embed_jpeg
 from lung_d2.report.sheet import Sample, draw_sample
+
+logger = logging.getLogger(__name__)
 
 _TILE_PX = 300
 _GAP_PX = 3
@@ -51,14 +54,16 @@ def draw_slices(
     Raises:
         DatasetError: A picture of the data set is broken.
     """
+    missing = [entry["file_name"] for entry in ranked if not truth.slices[entry["slice"]].path.is_file()]
+    if missing:
+        logger.warning("pictures that are not there, drawn without: %s", ", ".join(missing))
     for entry in ranked:
         drawn = draw_slice(truth, detections, entry["slice"], score_threshold)
-        is_there = truth.slices[entry["slice"]].path.is_file()
         note = f"Dice {entry['dice']:.2f}: {entry['lesion']:,} px lesion, {entry['missed']:,} missed"
         yield SlicePicture(
             embed_jpeg(drawn, _JPEG_QUALITY),
             f"{note}, {entry['false']:,} false",
-            f"{entry['dataset']} · {entry['file_name']}{'' if is_there else ' · picture missing'}",
+            f"{entry['dataset']} · {entry['file_name']}{' · picture missing' if entry['file_name'] in missing else ''}",
         )
 
 

@@ -49,7 +49,7 @@ def test_without_detections_nothing_is_defined():
     metric, _ = build([Slice([(GGO, LESION)])], [])
     assert np.isnan(metric.at(np.ones(1))["ece", NAME])
     assert metric.curves() == {}
-    assert metric.patients_of(("ece", NAME)) == 0
+    assert not len(metric.patients_of(("ece", NAME)))
 
 
 def test_categories_are_apart_and_together():

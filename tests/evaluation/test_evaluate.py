@@ -14,6 +14,7 @@ from evaluation.samples import (
     Slice,
     make_case,
     make_detections,
+    make_truth,
     perfect,
     random_case,
     square,
@@ -216,15 +217,13 @@ def test_results_do_not_differ_from_themselves():
 
 @pytest.mark.parametrize("name", [("series", "dice", "ground_glass_opacity"), ("calibration", "ece", "all")])
 def test_comparison_the_other_way_round_is_the_same_but_for_its_sign(name):
-    """Patient a has the lesion, which one result finds; the other has false positives on b and c too."""
-    slices = [Slice([(GGO, square(5, 5, 10))], patient="a"), Slice(patient="b"), Slice(patient="c")]
-    alarms = [(number, GGO, 0.7, square(30, 30, 9)) for number in (1, 2)]
-    truth, one = make_case(slices, perfect(slices))
-    other = make_detections([*perfect(slices), *alarms])
-    there = figure_of(evaluate(truth, one, FAST, other)["comparison"], *name)
-    back = figure_of(evaluate(truth, other, FAST, one)["comparison"], *name)
-    assert (there["patients"], there["p"], there["difference"]) == (3, back["p"], -back["difference"])
-    assert (there["low"], there["high"]) == pytest.approx((-back["high"], -back["low"]))
+    """Each result has false positives on two patients whom the other leaves in peace: it rests on all four."""
+    slices = [Slice(patient=patient) for patient in "abcd"]
+    one, other = ([(number, GGO, 0.7, square(30, 30, 9)) for number in numbers] for numbers in ((0, 1), (2, 3)))
+    truth = make_truth(slices)
+    there = figure_of(evaluate(truth, make_detections(one), FAST, make_detections(other))["comparison"], *name)
+    back = figure_of(evaluate(truth, make_detections(other), FAST, make_detections(one))["comparison"], *name)
+    assert (there["patients"], there["p"], there["difference"]) == (4, back["p"], -back["difference"])
 
 
 def figure_of(comparison, group, *path):
@@ -239,6 +238,9 @@ def test_stated_rate_of_false_positives_has_a_threshold():
     content = run(slices, perfect(slices), EvaluationSettings(draws=0, false_positive_rates=(3.0,)))
     assert content["settings"]["false_positive_rates"] == [3.0]
     assert content["metrics"]["froc"]["curves"]["slice_per_series"]["all"]["thresholds"]["3"] == 0.0
+    for rate in (0, -1.0, float("inf"), float("nan"), 1.0000004):
+        with pytest.raises(ConfigError, match="false positives"):
+            EvaluationSettings(false_positive_rates=(rate,))
 
 
 def test_comparison_is_null_without_other_results():

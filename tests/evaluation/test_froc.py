@@ -126,7 +126,7 @@ def test_further_rates_are_read_beside_the_usual_ones_and_stay_out_of_the_mean()
 def test_patients_are_those_with_lesions():
     froc, _ = build()
     names = ("all", "ground_glass_opacity", "bronchiectasis")
-    assert [froc.patients_of(("series_per_series", name, "1")) for name in names] == [2, 2, 0]
+    assert [len(froc.patients_of(("series_per_series", name, "1"))) for name in names] == [2, 2, 0]
 
 
 def sweep(slices, found, category):

@@ -123,4 +123,4 @@ def test_published_figures_are_named_with_their_slices():
     metric = ImageMeanAP(truth, nothing, [])
     assert metric.curves() == {"published_on_its_own_100_slices": {"two_classes": 38.71, "merged": 44.68}}
     assert "own 100 slices only" in metric.definition
-    assert metric.patients_of(("merged", "AP")) == 1
+    assert metric.patients_of(("merged", "AP")).tolist() == [0]

@@ -40,4 +40,4 @@ def test_undecided_regions_are_ignored():
 def test_figures_rest_on_the_patients_with_lesions():
     metric, _ = measure([Slice([(GGO, square(0, 0, 9))], patient="a"), Slice(patient="b")], [])
     names = ("all", "ground_glass_opacity", "bronchiectasis")
-    assert [metric.patients_of(("segm", "AP10", name)) for name in names] == [1, 1, 0]
+    assert [len(metric.patients_of(("segm", "AP10", name))) for name in names] == [1, 1, 0]

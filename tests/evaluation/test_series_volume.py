@@ -74,7 +74,7 @@ def test_series_with_neither_is_left_out_and_with_detections_alone_has_0():
     assert figures["dice"] == pytest.approx((1 + 0) / 2)
     assert figures["relative_volume_error"] == 0
     names = ("dice", "volume_error_ml", "relative_volume_error")
-    assert [metric.patients_of((name, NAME)) for name in names] == [2, 3, 1]
+    assert [len(metric.patients_of((name, NAME))) for name in names] == [2, 3, 1]
 
 
 def test_unknown_spacing_leaves_dice_and_shares():

@@ -44,7 +44,7 @@ def test_page_stands_alone(tmp_path):
 
 def test_page_shows_figures_with_intervals_and_patients(tmp_path):
     content, page = build(tmp_path)
-    figure = content["metrics"]["coco"]["figures"]["segm"]["AP50"]["all"]
+    figure = content["metrics"]["coco"]["figures"]["segm"]["AP50"]["ground_glass_opacity"]
     assert f"{figure['value']:.1f} {figure['low']:.1f} to {figure['high']:.1f} 2 patients" in page.text
     for title in ("At a glance", "FROC", "Series", "Calibration", "Slices as cases", "Image-mean AP"):
         assert title in page.text
@@ -85,7 +85,8 @@ def test_volumes_are_unknown_without_spacing(tmp_path):
 def test_comparison_is_shown_with_p(tmp_path):
     _, page = build(tmp_path, against=[])
     assert "Comparison" in page.text
-    assert "Mask AP50, % all 100.0 0.0 100.0 100.0 to 100.0 2 patients 0.500" in page.text
+    assert "Mask AP50, % all 100.0 0.0 100.0 1 patient – ground glass opacity 100.0 0.0 100.0 100.0 to" in page.text
+    assert "100.0 2 patients 0.500" in page.text
     assert "Comparison" not in build(tmp_path)[1].text
 
 
