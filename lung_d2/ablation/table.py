@@ -36,10 +36,10 @@ _COLUMNS = {
 _COMPARED = ("segm/AP50", "segm/AP10")
 _HEAD = ["arm", "what it changes", "runs", "patients", *(column.label for column in _COLUMNS.values())]
 _HEAD += [head for key in _COMPARED for head in (f"{_COLUMNS[key].label} against", "p")]
-_READING = f"""AP in percent, with 95 % intervals by bootstrap over patients; from fewer than {FEW_PATIENTS} they
-are too narrow, and marked (few). An interval and p say what other patients might change, not what another seed would; p
-is not corrected for the number of comparisons, and too small from few patients. The slices of all folds of an arm are
-pooled. AP10 is AP at IoU 0.1; found is the share of lesions found at 1 false positive a slice.
+_READING = f"""AP in percent, with 95 % intervals by bootstrap over patients; from fewer than {FEW_PATIENTS}
+patients they are too narrow, and marked (few). An interval and p say what other patients might change, not what another
+seed would; p is not corrected for the number of comparisons, and too small from few patients. The slices of all folds
+of an arm are pooled. AP10 is AP at IoU 0.1; found is the share of lesions found at 1 false positive a slice.
 """
 
 
