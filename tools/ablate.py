@@ -122,18 +122,19 @@ def _start(run: Run, cfg: CfgNode, threads: int) -> BaseProcess:
 
 
 def _describe(plan: Plan, runs: Sequence[Run], configs: Sequence[CfgNode], *, reduced: bool) -> str:
-    less = f"Reduced: the first fold alone, whose starts serve val too, and {_join(plan.reduced)}" if reduced else ""
-    if reduced and plan.reduced_final:
-        less += f"; on val {_join(plan.reduced_final)}"
+    less = ""
+    if reduced:
+        on_val = f"; on val {_join(plan.reduced_final)}" if plan.reduced_final else ""
+        less = f"Reduced: the first fold alone, whose starts serve val too, and {_join(plan.reduced)}{on_val}.\n\n"
     length = {run.split == FINAL: cfg.SOLVER.MAX_ITER for run, cfg in zip(runs, configs, strict=True)}
     long = " and ".join(f"{count} iterations {'for val' if final else 'on folds'}" for final, count in length.items())
     cfg = configs[0]
     return (
-        f"{less}{'.' * bool(less)}\n\nEach arm {long}, of {cfg.SOLVER.IMS_PER_BATCH} slices at "
+        f"{less}Each arm {long}, of {cfg.SOLVER.IMS_PER_BATCH} slices at "
         f"{' or '.join(map(str, cfg.INPUT.MIN_SIZE_TRAIN))} px, measured at {cfg.INPUT.MIN_SIZE_TEST} px, with "
         f"{cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE} proposals a slice learnt from and at most "
         f"{cfg.TEST.DETECTIONS_PER_IMAGE} detections; seed {cfg.SEED} unless said.\n"
-    ).lstrip()
+    )
 
 
 def _join(settings: dict[str, Any]) -> str:

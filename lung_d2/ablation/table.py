@@ -19,7 +19,7 @@ from lung_d2.evaluation.bootstrap import FEW_PATIENTS
 from lung_d2.evaluation.catalog import find_sources
 from lung_d2.evaluation.evaluate import EvaluationSettings, evaluate
 from lung_d2.evaluation.figures import ALL
-from lung_d2.evaluation.headline import Row
+from lung_d2.evaluation.headline import Row, say_interval
 from lung_d2.evaluation.results import read_results
 from lung_d2.evaluation.truth_reading import read_truth
 
@@ -121,8 +121,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 def _say(figure: dict[str, Any], key: str, digits: int, sign: str = "") -> str:
     if figure[key] is None:
         return ""
-    interval = "" if figure["low"] is None else f" [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
-    return f"{figure[key]:{sign}.{digits}f}{interval}"
+    return f"{figure[key]:{sign}.{digits}f}{say_interval(figure, digits)}"
 
 
 def _over_seeds(plan: Plan, figures: dict[str, list[dict[str, Any]]]) -> list[str]:

@@ -86,7 +86,7 @@ def say_headline(content: Mapping[str, Any]) -> Iterator[str]:
 
 def say_figure(figure: Mapping[str, Any], digits: int) -> str:
     """Return a figure with its interval and its number of patients, marked where they are few."""
-    interval = _say_interval(figure, digits)
+    interval = say_interval(figure, digits)
     few = " (few)" if interval and figure["patients"] < FEW_PATIENTS else ""
     patients = f"{figure['patients']} patient{'s' if figure['patients'] != 1 else ''}"
     return f"{figure['value']:.{digits}f}{interval}, {patients}{few}"
@@ -97,8 +97,9 @@ def _say_difference(figure: Mapping[str, Any] | None, digits: int) -> str:
         return ""
     against, difference = (f"{figure[key]:{sign}.{digits}f}" for key, sign in (("against", ""), ("difference", "+")))
     p = "" if figure["p"] is None else f", p {figure['p']:.3f}"
-    return f"; against {against}: {difference}{_say_interval(figure, digits)}{p}"
+    return f"; against {against}: {difference}{say_interval(figure, digits)}{p}"
 
 
-def _say_interval(figure: Mapping[str, Any], digits: int) -> str:
+def say_interval(figure: Mapping[str, Any], digits: int) -> str:
+    """Return the interval of a figure in brackets, after a space; empty where there is none."""
     return "" if figure["low"] is None else f" [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"

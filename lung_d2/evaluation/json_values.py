@@ -7,10 +7,8 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
+from lung_d2.ct.planes import MAX_SIDE
 from lung_d2.data.importers.coco_masks import read_runs
-
-MAX_SIDE = 8192
-"""Rows or columns of a slice: no larger picture is read either."""
 
 
 def is_number(value: Any) -> bool:

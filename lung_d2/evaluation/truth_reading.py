@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from lung_d2.categories import CATEGORIES, COCO_NAMES
+from lung_d2.categories import COCO_NAMES
+from lung_d2.ct.planes import MAX_SIDE
 from lung_d2.errors import DatasetError
-from lung_d2.evaluation.json_values import MAX_SIDE, compress_mask, is_box, is_number, is_whole
-from lung_d2.evaluation.truth import Place, Region, SliceRecord, Source, Truth
+from lung_d2.evaluation.json_values import compress_mask, is_box, is_number, is_whole
+from lung_d2.evaluation.truth import NUMBER_OF_COCO_ID, Place, Region, SliceRecord, Source, Truth
 
 Rle = dict[str, Any]
 _AGAIN = "prepare the data set again"
 _LONGEST_PX = 1_000_000  # of a contour, which pycocotools follows pixel by pixel, outside of the picture too
 _SIDES = f"1 to {MAX_SIDE}"
-_NUMBER_OF = {category.coco_id: number for number, category in enumerate(CATEGORIES)}
 
 
 def read_truth(sources: Sequence[Source]) -> Truth:
@@ -72,7 +72,7 @@ def _parse(source: Source) -> tuple[list[dict[str, Any]], list[dict[str, Any]], 
             raise DatasetError(source.json_file, found=f"{what} that are no list of objects", remedy=_AGAIN)
     if not images:
         raise DatasetError(source.json_file, found="no slice", expected="at least one", remedy=_AGAIN)
-    return images, annotations, {coco_id: _NUMBER_OF[coco_id] for coco_id in categories}
+    return images, annotations, {coco_id: NUMBER_OF_COCO_ID[coco_id] for coco_id in categories}
 
 
 def _take_id(annotation: Mapping[str, Any], key: str, where: str, known: Mapping[int, int]) -> int:

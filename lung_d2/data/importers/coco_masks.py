@@ -74,14 +74,14 @@ def _pair(ring: list[Any], where: str) -> npt.NDArray[np.float64]:
         raise DatasetError(where, found="a coordinate that is not finite", remedy="draw it again") from error
 
 
-def read_runs(rle: dict[str, Any], shape: tuple[int, int], where: str, remedy: str = _REMEDY) -> list[int]:
+def read_runs(rle: dict[str, Any], shape: tuple[int, int], where: str, remedy: str = "") -> list[int]:
     """Read RLE, compressed or not, with care: ``pycocotools`` takes whatever it is given.
 
     Args:
         rle: ``size`` and ``counts``, as they are in the JSON file.
         shape: Rows and columns of the picture.
         where: File and annotation, for messages.
-        remedy: What to do about a broken one, for messages.
+        remedy: What to do about a wrong one, for messages; empty: what an importer's user can do.
 
     Returns:
         The lengths of the runs, background first, down the columns; together they are the whole picture.
@@ -95,8 +95,9 @@ def read_runs(rle: dict[str, Any], shape: tuple[int, int], where: str, remedy: s
             where,
             found=f"RLE of size {str(size)[:40]}",
             expected=f"{list(shape)} (rows, columns), its picture's",
-            remedy="give the picture that was annotated" if remedy == _REMEDY else remedy,
+            remedy=remedy or "give the picture that was annotated",
         )
+    remedy = remedy or _REMEDY
     runs = _runs_of_text(counts, where, remedy) if isinstance(counts, str) else counts
     if not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
         raise DatasetError(where, found="broken RLE counts", expected="runs of pixels", remedy=remedy)
