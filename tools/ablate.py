@@ -48,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--reduced", action="store_true", help="the plan's smaller settings, for a CPU")
     parser.add_argument("--arms", nargs="+", default=[], metavar="ARM", help="only these (default: all)")
     parser.add_argument("--splits", nargs="+", default=[], metavar="N", help="only these folds, or final (all)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[], metavar="N", help="only these of the plan's (all)")
     parser.add_argument("--workers", type=_whole, default=1, help="runs at a time; they share the cores (1)")
     parser.add_argument("--table-only", action="store_true", help="train nothing, write the table of what has ended")
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs over every run")
@@ -66,7 +67,8 @@ def main() -> None:
     plan = read_plan(args.plan)
     every = list_runs(plan, args.output, reduced=args.reduced)
     configs = [build_config(plan, run, reduced=args.reduced, opts=args.opts) for run in every]
-    wanted = list_runs(plan, args.output, reduced=args.reduced, arms=args.arms, splits=args.splits)
+    chosen = {"arms": args.arms, "splits": args.splits, "seeds": args.seeds}
+    wanted = list_runs(plan, args.output, reduced=args.reduced, **chosen)
     failed: list[str] = []
     if not args.table_only:
         for step in list_steps(plan, wanted, args.data, args.output, reduced=args.reduced):

@@ -74,7 +74,13 @@ def dataset_of(prefix: str, split: str) -> str:
 
 
 def list_runs(
-    plan: Plan, output: Path, *, reduced: bool = False, arms: Sequence[str] = (), splits: Sequence[str] = ()
+    plan: Plan,
+    output: Path,
+    *,
+    reduced: bool = False,
+    arms: Sequence[str] = (),
+    splits: Sequence[str] = (),
+    seeds: Sequence[int] = (),
 ) -> list[Run]:
     """Return the runs of a plan: every arm on every fold, then the final arms on val for every seed.
 
@@ -84,26 +90,37 @@ def list_runs(
         reduced: The first fold alone.
         arms: Names of those wanted; empty: all.
         splits: Numbers of folds, or :data:`FINAL`; empty: all.
+        seeds: Those wanted; empty: all. Folds know the plan's first alone.
 
     Raises:
-        ConfigError: An arm or a split is none of the plan's.
+        ConfigError: An arm, a split or a seed is none of the plan's, or no run is all that was asked for.
     """
     folds = [str(fold) for fold in range(len(plan.folds[:1] if reduced else plan.folds))]
-    for kind, wanted, known in (("arm", arms, list(plan.arms)), ("split", splits, [*folds, FINAL])):
-        for name in wanted:
-            if name not in known:
-                raise ConfigError(
-                    f"{kind} {name}", found="not in the plan", expected=", ".join(known), remedy="take one"
-                )
-    return list(_runs(plan, output, folds, arms or list(plan.arms), splits or [*folds, FINAL]))
+    choices: list[tuple[str, Sequence[object], Sequence[object]]] = [
+        ("arm", arms, list(plan.arms)),
+        ("split", splits, [*folds, FINAL]),
+        ("seed", seeds, plan.seeds),
+    ]
+    for kind, wanted, known in choices:
+        for one in wanted:
+            if one not in known:
+                expected = ", ".join(map(str, known))
+                raise ConfigError(f"{kind} {one}", found="not in the plan", expected=expected, remedy="take one")
+    every = _runs(plan, output, folds, arms or list(plan.arms))
+    runs = [run for run in every if run.split in (splits or [*folds, FINAL]) and run.seed in (seeds or plan.seeds)]
+    if not runs:
+        final = ", ".join(name for name, arm in plan.arms.items() if arm.final)
+        expected = f"folds with seed {plan.seeds[0]}, or {FINAL} for {final}"
+        raise ConfigError("arms, splits and seeds", found="no run of all", expected=expected, remedy="take others")
+    return runs
 
 
-def _runs(plan: Plan, output: Path, folds: list[str], arms: Sequence[str], splits: Sequence[str]) -> Iterator[Run]:
+def _runs(plan: Plan, output: Path, folds: list[str], arms: Sequence[str]) -> Iterator[Run]:
     cases = [(fold, plan.seeds[:1]) for fold in folds] + [(FINAL, plan.seeds)]
     for split, seeds in cases:
         for seed in seeds:
             for name in arms:
-                if split in splits and (split != FINAL or plan.arms[name].final):
+                if split != FINAL or plan.arms[name].final:
                     yield Run(name, plan.arms[name], split, seed, output / name / f"{split}_seed{seed}")
 
 

@@ -56,8 +56,10 @@ def test_reduced_ablation_takes_the_first_fold():
     assert names(reduced=True, arms=["base"]) == ["base, 0, seed 1"]
 
 
-def test_splits_and_arms_can_be_chosen():
+def test_splits_arms_and_seeds_can_be_chosen():
     assert names(arms=["plain"], splits=[FINAL]) == ["plain, final, seed 1", "plain, final, seed 2"]
+    assert names(seeds=[2]) == ["plain, final, seed 2"]
+    assert names(arms=["plain"], splits=["1"], seeds=[1]) == ["plain, 1, seed 1"]
 
 
 def config_of(arm: str, split: str, *, reduced: bool = False):
@@ -93,9 +95,17 @@ def test_reduced_ablation_trains_longer_for_val():
     assert config_of("plain", FINAL).SOLVER.MAX_ITER == 4
 
 
-@pytest.mark.parametrize("options", [{"arms": ["third"]}, {"splits": ["7"]}, {"splits": ["1"], "reduced": True}])
-def test_arm_or_split_that_is_not_there_is_refused(options):
+@pytest.mark.parametrize(
+    "options", [{"arms": ["third"]}, {"splits": ["7"]}, {"splits": ["1"], "reduced": True}, {"seeds": [3]}]
+)
+def test_arm_split_or_seed_that_is_not_there_is_refused(options):
     with pytest.raises(ConfigError, match="not in the plan"):
+        names(**options)
+
+
+@pytest.mark.parametrize("options", [{"arms": ["base"], "splits": [FINAL]}, {"splits": ["0"], "seeds": [2]}])
+def test_choice_of_no_run_says_what_there_is(options):
+    with pytest.raises(ConfigError, match="folds with seed 1, or final for plain"):
         names(**options)
 
 
