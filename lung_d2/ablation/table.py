@@ -130,11 +130,24 @@ def _over_seeds(plan: Plan, figures: dict[str, list[dict[str, Any]]]) -> list[st
     for name in plan.arms:
         own = [row for title, part in figures.items() if title.startswith("Val") for row in part if row["arm"] == name]
         if len(own) > 1:
-            values = {key: [row[key]["value"] for row in own] for key in _COLUMNS}
-            rows.append([name, len(own), *(_spread(values[key], column.digits) for key, column in _COLUMNS.items())])
+            spreads = [_spread([row[key]["value"] for row in own], column.digits) for key, column in _COLUMNS.items()]
+            rows.append([name, len(own), *spreads, *(_spread_against(own, key) for key in _COMPARED)])
     headers = ["arm", "seeds", *(column.label for column in _COLUMNS.values())]
+    headers += [f"{_COLUMNS[key].label} against" for key in _COMPARED]
     return [f"## Val, over the seeds\n\n{tabulate(rows, headers=headers, tablefmt='github')}\n"] if rows else []
 
 
-def _spread(values: Sequence[float], digits: int) -> str:
-    return f"{mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+def _spread_against(rows: Sequence[dict[str, Any]], key: str) -> str:
+    """Say by how much an arm differs from another of the same seed; of seeds that both were trained with."""
+    paired = [row["against"] for row in rows if "against" in row]
+    if not paired:
+        return ""
+    differences = [against[key]["difference"] for against in paired]
+    return f"{paired[0]['arm']}: {_spread(differences, _COLUMNS[key].digits, '+')}"
+
+
+def _spread(values: Sequence[float | None], digits: int, sign: str = "") -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    return f"{mean(known):{sign}.{digits}f} ({min(known):{sign}.{digits}f} to {max(known):{sign}.{digits}f})"

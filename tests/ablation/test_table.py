@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,16 @@ def test_val_has_a_table_of_its_own_for_each_seed(root):
         (row,) = read(root)[f"Val, seed {seed}"]
         assert row["splits"] == ["final"]
     assert "100.0 (100.0 to 100.0)" in (root / "out" / TABLE_NAME).read_text()
+
+
+def test_seeds_of_two_arms_are_compared_one_by_one(root):
+    plan = replace(PLAN, arms=PLAN.arms | {"blind": Arm("finds nothing", final=True)})
+    runs = list_runs(plan, root / "out")
+    for run in runs:
+        if run.seed == 1 or run.name == "seer":  # of seed 2 the other has not ended
+            write_results(root, run)
+    write_table(plan, runs, root / "out", "how", FAST)
+    assert "blind: +100.0 (+100.0 to +100.0)" in (root / "out" / TABLE_NAME).read_text()
 
 
 def test_arm_is_compared_on_no_fold_that_the_other_lacks(root):
