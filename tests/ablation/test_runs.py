@@ -12,6 +12,8 @@ import pytest
 
 from lung_d2.ablation.plan import Arm, Made, Plan, read_plan
 from lung_d2.ablation.runs import FINAL, build_config, list_runs, train_run
+from lung_d2.config import load_config
+from lung_d2.config_checks import differences
 from lung_d2.data import register_lung_datasets
 from lung_d2.data.cases import AnnotatedSlice, Case
 from lung_d2.data.dataset import write_dataset
@@ -125,6 +127,13 @@ def test_every_run_of_the_shipped_plan_has_a_config(tmp_path, reduced):
         expected = {"0": 300, FINAL: 600}[run.split] if reduced else 1400
         assert expected == cfg.SOLVER.MAX_ITER
         assert max(cfg.SOLVER.STEPS) < expected
+
+
+def test_recipe_is_the_config_of_its_name(tmp_path):
+    plan = read_plan(SHIPPED)
+    cfg = build_config(plan, list_runs(plan, tmp_path, arms=["recipe"], splits=[FINAL])[0])
+    leaf = load_config(CONFIGS / "quick_schedules" / "mask_rcnn_R_50_FPN_covid_slices_recipe.yaml")
+    assert {key for key, _, _ in differences(cfg, leaf)} == {"OUTPUT_DIR", "MODEL.WEIGHTS"}
 
 
 def test_run_begun_with_another_config_is_not_gone_on_with(tmp_path):
