@@ -25,10 +25,12 @@ class Made:
     Attributes:
         path: The file; in that of a start only ``{split}`` is filled in.
         make: Scripts in ``tools/`` with their arguments, in order.
+        needs: Data sets and starts that these take, named above it; all data sets are above all starts.
     """
 
     path: str
     make: list[list[str]] = field(default_factory=list)
+    needs: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -74,8 +76,8 @@ class Plan:
         settings: Keys over the base, for all arms: iterations, pixels, rates.
         reduced: More such keys, for a run without a GPU; it takes the first fold alone.
         reduced_final: Keys over ``reduced`` for the final arms on val: they are few, and can be trained longer.
-        starts: Checkpoints by name. In a reduced run the first fold's serve val too: they saw less, and nothing of val.
         datasets: Further training data sets by the name in ``DATASETS.TRAIN``.
+        starts: Checkpoints by name. In a reduced run the first fold's serve val too: they saw less, and nothing of val.
     """
 
     configs: str
@@ -89,8 +91,8 @@ class Plan:
     settings: dict[str, Any] = field(default_factory=dict)
     reduced: dict[str, Any] = field(default_factory=dict)
     reduced_final: dict[str, Any] = field(default_factory=dict)
-    starts: dict[str, Made] = field(default_factory=dict)
     datasets: dict[str, Made] = field(default_factory=dict)
+    starts: dict[str, Made] = field(default_factory=dict)
 
 
 def read_plan(path: Path) -> Plan:
@@ -111,6 +113,7 @@ def read_plan(path: Path) -> Plan:
         raise ConfigError(path, found=reason, expected="a plan", remedy="see tools/ablation.yaml") from error
     assert isinstance(plan, Plan)
     plan.configs = str((path.parent / plan.configs).resolve())
+    _check_needs(plan, path)
     _check_names(plan, path)
     for name, arm in plan.arms.items():
         if arm.over:
@@ -127,6 +130,19 @@ def _lay_over(lower: Arm, arm: Arm) -> Arm:
         against=arm.against or arm.over,
         plain=arm.plain or lower.plain,
     )
+
+
+def _check_needs(plan: Plan, path: Path) -> None:
+    known: list[str] = []
+    for name, made in [*plan.datasets.items(), *plan.starts.items()]:
+        if name in known:
+            raise ConfigError(path, found=f"{name} as a start and as a data set", remedy="rename one")
+        for one in made.needs:
+            if one not in known:
+                found = f"{one} for {name}"
+                expected = "a data set or a start above it"
+                raise ConfigError(path, found=found, expected=expected, remedy="correct its name")
+        known.append(name)
 
 
 def _check_names(plan: Plan, path: Path) -> None:

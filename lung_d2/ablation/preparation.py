@@ -75,10 +75,16 @@ def _make(plan: Plan, runs: Sequence[Run], source: Path, reduced: bool) -> Itera
         split = start_split(run, reduced)
         names = {"split": split, "train": f"{dataset_of(plan.dataset, split)}_train", "data": str(source)}
         names["datasets"] = str(datasets_root() / DATASETS_FOLDER)
-        needed = [plan.datasets[name] for name in run.arm.datasets]
-        if run.arm.start:
-            needed.append(plan.starts[run.arm.start])
-        yield from (_fill_in(made, names) for made in needed)
+        needed = [*run.arm.datasets, *([run.arm.start] if run.arm.start else [])]
+        yield from (_fill_in(made, names) for made in _in_order(plan, needed))
+
+
+def _in_order(plan: Plan, needed: Sequence[str]) -> Iterator[Made]:
+    """Yield data sets and starts, each after what it needs itself."""
+    for name in needed:
+        made = plan.datasets.get(name) or plan.starts[name]
+        yield from _in_order(plan, made.needs)
+        yield made
 
 
 def _fill_in(made: Made, names: Mapping[str, str]) -> Step:

@@ -92,6 +92,9 @@ def test_configs_are_relative_to_the_plan(tmp_path):
         ({"seeds": 3}, "Invalid"),
         ({"seeds": [1, 1]}, "seeds"),
         ({"starts": ["ct"]}, "merge"),
+        ({"starts": {"ct": {"path": "", "needs": ["later"]}, "later": {"path": ""}}}, "later for ct"),
+        ({"datasets": {"more": {"path": "", "needs": ["more"]}}}, "more for more"),
+        ({"datasets": {"ct": {"path": ""}}}, "ct as a start and as a data set"),
         ({"settings": ["SEED"]}, "merge"),
     ],
 )
