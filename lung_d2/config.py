@@ -58,6 +58,9 @@ def add_lung_config(cfg: CfgNode) -> None:
     # Weight (no unit) of the mask loss.
     cfg.MODEL.ROI_HEADS.LOSS_WEIGHTS.MASK = 1.0
 
+    # Score a detection by class and candidate, sqrt(class x objectness), in place of the class alone.
+    cfg.MODEL.ROI_HEADS.SCORE_WITH_OBJECTNESS = False
+
     cfg.MODEL.CT_BACKBONE = CN()
     # Only for META_ARCHITECTURE BackboneDistiller: checkpoint of the deep network whose features are learnt.
     cfg.MODEL.CT_BACKBONE.TEACHER = ""

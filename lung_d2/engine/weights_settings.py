@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _FREE = re.compile(
     r"MODEL\.(WEIGHTS|DEVICE|LOAD_PROPOSALS|BACKBONE\.FREEZE_AT|CT_BACKBONE\..*)"
     r"|.*(LOSS|_THRESH|TOPK|SMOOTH_L1_BETA|BATCH_SIZE_PER_IMAGE|POSITIVE_FRACTION|IOU_LABELS|PROPOSAL_APPEND_GT"
-    r"|TRAIN_ON_PRED_BOXES|MIN_SIZE|FED_LOSS).*"
+    r"|TRAIN_ON_PRED_BOXES|MIN_SIZE|FED_LOSS|SCORE_WITH).*"
 )
 """Keys under MODEL that leave the network what it is: what is trained of it and how, and what is kept of its output."""
 

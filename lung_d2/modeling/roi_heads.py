@@ -7,13 +7,29 @@ from typing import TYPE_CHECKING, Any
 import torch
 from detectron2.config import configurable
 from detectron2.modeling import ROI_HEADS_REGISTRY
-from detectron2.modeling.roi_heads import StandardROIHeads
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
 from detectron2.structures import Instances, pairwise_iou
 
 from lung_d2.modeling.undecided import mostly_inside, split_undecided
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
+
+
+class ObjectnessOutputLayers(FastRCNNOutputLayers):  # type: ignore[misc]
+    """Detectron2's class and box layers, whose scores are ``sqrt(class x objectness)``.
+
+    The class head learns whether a box holds a lesion, the candidate region network how well it fits one: of two
+    candidates of one lesion the better placed scores higher. After Zhou et al., Probabilistic two-stage detection, 2021
+    (CenterNet2), whose score is this product. It has the parameters of the standard layers, and trains as they do.
+    """
+
+    def predict_probs(
+        self, predictions: tuple[torch.Tensor, torch.Tensor], proposals: list[Instances]
+    ) -> tuple[torch.Tensor, ...]:
+        """Return scores of each image, float ``(R, K + 1)``, 0 to 1; ``proposals`` have ``objectness_logits``."""
+        each = zip(super().predict_probs(predictions, proposals), proposals, strict=True)
+        return tuple((scores * found.objectness_logits.sigmoid()[:, None]).sqrt() for scores, found in each)
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -49,6 +65,13 @@ class LungROIHeads(StandardROIHeads):  # type: ignore[misc]
             # every parameter.
             losses["loss_cls"] = losses["loss_cls"] + 0.0 * _total(self.box_predictor.cls_score)
         return instances, {name: loss * self.loss_weights[name] for name, loss in losses.items()}
+
+    @classmethod
+    def _init_box_head(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
+        parts: dict[str, Any] = super()._init_box_head(cfg, input_shape)
+        if cfg.MODEL.ROI_HEADS.SCORE_WITH_OBJECTNESS:
+            parts["box_predictor"] = ObjectnessOutputLayers(cfg, parts["box_head"].output_shape)
+        return parts
 
     @torch.no_grad()
     def label_and_sample_proposals(self, proposals: list[Instances], targets: list[Instances]) -> list[Instances]:
