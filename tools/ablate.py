@@ -67,8 +67,7 @@ def main() -> None:
     plan = read_plan(args.plan)
     every = list_runs(plan, args.output, reduced=args.reduced)
     configs = [build_config(plan, run, reduced=args.reduced, opts=args.opts) for run in every]
-    chosen = {"arms": args.arms, "splits": args.splits, "seeds": args.seeds}
-    wanted = list_runs(plan, args.output, reduced=args.reduced, **chosen)
+    wanted = list_runs(plan, args.output, reduced=args.reduced, arms=args.arms, splits=args.splits, seeds=args.seeds)
     failed: list[str] = []
     if not args.table_only:
         for step in list_steps(plan, wanted, args.data, args.output, reduced=args.reduced):

@@ -137,11 +137,9 @@ def _check_needs(plan: Plan, path: Path) -> None:
     for name, made in [*plan.datasets.items(), *plan.starts.items()]:
         if name in known:
             raise ConfigError(path, found=f"{name} as a start and as a data set", remedy="rename one")
-        for one in made.needs:
-            if one not in known:
-                found = f"{one} for {name}"
-                expected = "a data set or a start above it"
-                raise ConfigError(path, found=found, expected=expected, remedy="correct its name")
+        missing = [f"{one} for {name}" for one in made.needs if one not in known]
+        if missing:
+            raise ConfigError(path, found=missing[0], expected="one above it", remedy="correct its name")
         known.append(name)
 
 

@@ -107,7 +107,7 @@ def list_runs(
                 expected = ", ".join(map(str, known))
                 raise ConfigError(f"{kind} {one}", found="not in the plan", expected=expected, remedy="take one")
     every = _runs(plan, output, folds, arms or list(plan.arms))
-    runs = [run for run in every if run.split in (splits or [*folds, FINAL]) and run.seed in (seeds or plan.seeds)]
+    runs = [run for run in every if run.split in (splits or [run.split]) and run.seed in (seeds or [run.seed])]
     if not runs:
         final = ", ".join(name for name, arm in plan.arms.items() if arm.final)
         expected = f"folds with seed {plan.seeds[0]}, or {FINAL} for {final}"
