@@ -118,6 +118,23 @@ def _model_rules(cfg: CfgNode) -> list[Rule]:
         ("MODEL.PROPOSAL_GENERATOR.NAME", lambda value: value in PROPOSAL_GENERATOR_REGISTRY, "a registered name"),
         ("MODEL.ROI_HEADS.NAME", lambda value: value in ROI_HEADS_REGISTRY, "a registered name"),
         ("MODEL.ROI_HEADS.NUM_CLASSES", lambda value: value == len(CATEGORIES), f"{len(CATEGORIES)}, our categories"),
+        *_head_rules(cfg),
+    ]
+
+
+def _head_rules(cfg: CfgNode) -> list[Rule]:
+    """Return what only our joint head, or what is derived from it, reads; others would ignore it."""
+    from detectron2.modeling import ROI_HEADS_REGISTRY
+
+    name, ours = cfg.MODEL.ROI_HEADS.NAME, "LungROIHeads"
+    head = ROI_HEADS_REGISTRY.get(name) if name in ROI_HEADS_REGISTRY else None
+    if head is None or (isinstance(head, type) and issubclass(head, ROI_HEADS_REGISTRY.get(ours))):
+        return []
+    otherwise = f"or MODEL.ROI_HEADS.NAME {ours}"
+    weights = [f"MODEL.ROI_HEADS.LOSS_WEIGHTS.{loss}" for loss in cfg.MODEL.ROI_HEADS.LOSS_WEIGHTS]
+    return [
+        *((key, lambda value: value == 1, f"1, {otherwise}") for key in weights),
+        ("MODEL.ROI_BOX_HEAD.MULT_PROPOSAL_SCORE", operator.not_, f"False, {otherwise}"),
     ]
 
 

@@ -240,6 +240,17 @@ def test_value_that_cannot_work_is_refused_at_once(key: str, value: object) -> N
 
 
 @pytest.mark.parametrize(
+    ("key", "value"),
+    [("MODEL.ROI_BOX_HEAD.MULT_PROPOSAL_SCORE", True), ("MODEL.ROI_HEADS.LOSS_WEIGHTS.MASK", 2.0)],
+)
+def test_key_that_another_head_would_ignore_is_refused(key: str, value: object) -> None:
+    load_config(BASE, [key, value])
+    load_config(BASE, ["MODEL.ROI_HEADS.NAME", "StandardROIHeads"])
+    with pytest.raises(ConfigError, match=rf"{key}: {value}; expected .*, or MODEL\.ROI_HEADS\.NAME LungROIHeads"):
+        load_config(BASE, ["MODEL.ROI_HEADS.NAME", "StandardROIHeads", key, value])
+
+
+@pytest.mark.parametrize(
     ("kind", "size", "key"),
     [
         ("square", [0.5, 0.5], "INPUT.CROP.TYPE"),

@@ -229,28 +229,6 @@ def test_sigmoid_of_an_undecided_slice_reaches_every_parameter(tmp_path, mixed):
     assert all(value.grad is not None and torch.isfinite(value.grad).all() for value in model.parameters())
 
 
-@pytest.mark.parametrize("sigmoid", [True, False])
-def test_objectness_and_class_make_the_score_together(tmp_path, sigmoid):
-    """By hand: the root of their product, so that of two candidates alike in class the better placed comes first."""
-    opts = ("MODEL.ROI_HEADS.SCORE_WITH_OBJECTNESS", True, "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", sigmoid)
-    predictor = build_model(tiny_config(tmp_path, tmp_path, *opts)).roi_heads.box_predictor
-    images = [truth([square(SIZE, 0, 0, 8), square(SIZE, 8, 8, 8)]), truth([square(SIZE, 16, 16, 8)])]
-    for proposals, objectness in zip(images, ([0.81, 0.04], [0.25]), strict=True):
-        proposals.proposal_boxes = proposals.gt_boxes
-        proposals.objectness_logits = torch.logit(torch.tensor(objectness))
-    logits = torch.log(torch.tensor([[1.0, 2.0, 1.0]])).expand(3, 3)  # softmax 1/4, 1/2, 1/4; sigmoid 1/2, 2/3, 1/2
-    first, second = predictor.predict_probs((logits, torch.zeros(3, 8)), images)
-    classes = torch.tensor([1 / 2, 2 / 3] if sigmoid else [1 / 4, 1 / 2]).sqrt()
-    torch.testing.assert_close(first[:, :2], torch.stack([0.9 * classes, 0.2 * classes]))
-    torch.testing.assert_close(second[:, :2], 0.5 * classes[None])
-
-
-def test_objectness_leaves_the_training_as_it_is(tmp_path):
-    standard, model = build(tmp_path), build(tmp_path, CONFIGS / "variants" / "objectness.yaml")
-    model.load_state_dict(standard.state_dict())
-    assert losses_of(model, batch()) == losses_of(standard, batch())
-
-
 def test_neighbours_goes_by_its_full_name_too():
     named, variant = (
         load_config(path)

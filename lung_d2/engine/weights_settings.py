@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 _FREE = re.compile(
     r"MODEL\.(WEIGHTS|DEVICE|LOAD_PROPOSALS|BACKBONE\.FREEZE_AT|CT_BACKBONE\..*)"
     r"|.*(LOSS|_THRESH|TOPK|SMOOTH_L1_BETA|BATCH_SIZE_PER_IMAGE|POSITIVE_FRACTION|IOU_LABELS|PROPOSAL_APPEND_GT"
-    r"|TRAIN_ON_PRED_BOXES|MIN_SIZE|FED_LOSS|SCORE_WITH).*"
+    r"|TRAIN_ON_PRED_BOXES|MIN_SIZE|FED_LOSS|MULT_PROPOSAL_SCORE).*"
 )
-"""Keys under MODEL that leave the network what it is: what is trained of it and how, and what is kept of its output."""
+"""Keys under MODEL that leave the network what it is: what is trained of it and how, and how its output is scored and
+what is kept of it."""
 
 _BOUNDS = (
     (re.compile(r"INPUT\..*SIZE.*"), 4096),  # pixels
@@ -53,8 +54,8 @@ def bound_settings(cfg: CfgNode) -> dict[str, Any]:
 
     Returns:
         Values by key, with lists for tuples: those of :func:`lung_d2.config.input_settings`, and every key under
-        ``MODEL`` but those that say how it is trained or what is kept of its output. A key that is new is among them,
-        unless named here.
+        ``MODEL`` but those that say how it is trained, how its output is scored or what is kept of it. A key that is
+        new is among them, unless named here.
     """
     model = {key: value for key, value in _leaves(cfg) if key.startswith("MODEL.") and not _FREE.fullmatch(key)}
     plain: dict[str, Any] = json.loads(json.dumps({**model, **input_settings(cfg)}))

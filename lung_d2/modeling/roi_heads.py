@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class ObjectnessOutputLayers(FastRCNNOutputLayers):  # type: ignore[misc]
     """Detectron2's class and box layers, whose scores are ``sqrt(class x objectness)``.
 
-    The class head learns whether a box holds a lesion, the candidate region network how well it fits one: of two
-    candidates of one lesion the better placed scores higher. After Zhou et al., Probabilistic two-stage detection, 2021
-    (CenterNet2), whose score is this product. It has the parameters of the standard layers, and trains as they do.
+    Objectness is the candidate region network's probability that there is any lesion, class the box head's that it is
+    of this category. Zhou et al., Probabilistic two-stage detection, 2021 (CenterNet2), whose paper multiplies both and
+    whose code takes the root. It has the parameters of the standard layers, and trains as they do.
     """
 
     def predict_probs(
@@ -69,7 +69,7 @@ class LungROIHeads(StandardROIHeads):  # type: ignore[misc]
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
         parts: dict[str, Any] = super()._init_box_head(cfg, input_shape)
-        if cfg.MODEL.ROI_HEADS.SCORE_WITH_OBJECTNESS:
+        if cfg.MODEL.ROI_BOX_HEAD.MULT_PROPOSAL_SCORE:
             parts["box_predictor"] = ObjectnessOutputLayers(cfg, parts["box_head"].output_shape)
         return parts
 

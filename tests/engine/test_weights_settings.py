@@ -16,6 +16,7 @@ def test_keys_of_the_network_are_bound_and_those_of_the_training_are_not(tmp_pat
     assert {"INPUT.CT.GREY", "MODEL.PIXEL_MEAN", "MODEL.RESNETS.NORM", "MODEL.ROI_BOX_HEAD.FC_DIM"} <= found.keys()
     free = {"MODEL.WEIGHTS", "MODEL.DEVICE", "MODEL.BACKBONE.FREEZE_AT", "MODEL.ROI_HEADS.SCORE_THRESH_TEST"}
     free |= {"MODEL.ROI_HEADS.LOSS_WEIGHTS.MASK", "MODEL.RPN.POST_NMS_TOPK_TEST", "SOLVER.BASE_LR", "OUTPUT_DIR"}
+    free |= {"MODEL.ROI_BOX_HEAD.MULT_PROPOSAL_SCORE"}
     assert not free & found.keys()
 
 

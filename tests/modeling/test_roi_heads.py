@@ -10,6 +10,7 @@ from lung_d2.modeling import LungROIHeads
 from modeling.truth import EVERYWHERE, LEFT_HALF, SIZE, TILES, truth
 from tiny import ring, square, tiny_config
 
+PRODUCT = "MODEL.ROI_BOX_HEAD.MULT_PROPOSAL_SCORE"
 LOSSES = {"CLS": "loss_cls", "BOX": "loss_box_reg", "MASK": "loss_mask"}
 DETECTRON2S = ("MODEL.PROPOSAL_GENERATOR.NAME", "RPN", "MODEL.ROI_HEADS.NAME", "StandardROIHeads")
 BACKGROUND = 2
@@ -72,6 +73,25 @@ def test_weights_of_a_standard_mask_rcnn_fit(tmp_path):
     standard = build(tmp_path, *DETECTRON2S).state_dict()
     missing, unexpected = build(tmp_path).load_state_dict(standard, strict=False)
     assert (missing, unexpected) == ([], [])
+
+
+@pytest.mark.parametrize("sigmoid", [True, False])
+def test_class_and_objectness_make_the_score_by_hand(tmp_path, sigmoid):
+    predictor = build(tmp_path, PRODUCT, True, "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", sigmoid).roi_heads.box_predictor
+    images = [proposals_of([[0, 0, 8, 8], [8, 8, 16, 16]]), proposals_of([[16, 16, 24, 24]])]
+    for proposals, objectness in zip(images, ([0.81, 0.04], [0.25]), strict=True):
+        proposals.objectness_logits = torch.logit(torch.tensor(objectness))
+    logits = torch.log(torch.tensor([[1.0, 2.0, 1.0]])).expand(3, 3)  # softmax 1/4, 1/2, 1/4; sigmoid 1/2, 2/3, 1/2
+    first, second = predictor.predict_probs((logits, torch.zeros(3, 8)), images)
+    classes = torch.tensor([1 / 2, 2 / 3] if sigmoid else [1 / 4, 1 / 2]).sqrt()
+    torch.testing.assert_close(first[:, :2], torch.stack([0.9 * classes, 0.2 * classes]))
+    torch.testing.assert_close(second[:, :2], 0.5 * classes[None])
+
+
+def test_scores_of_class_and_objectness_leave_the_training_as_it_is(tmp_path):
+    standard, model = build(tmp_path), build(tmp_path, PRODUCT, True)
+    model.load_state_dict(standard.state_dict())
+    assert losses(model) == losses(standard)
 
 
 def proposals_of(boxes):
