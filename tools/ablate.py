@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from lung_d2.ablation.plan import Plan, read_plan
 from lung_d2.ablation.preparation import Step, list_steps
-from lung_d2.ablation.runs import FINAL, Run, build_config, list_runs, train_run
+from lung_d2.ablation.runs import FINAL, Run, build_config, carry_out, list_runs
 from lung_d2.ablation.table import write_table
 from lung_d2.command_line import run_tool
 from lung_d2.data.folders import write_text
@@ -46,9 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="folder of the slices, with split.csv")
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs and the table")
     parser.add_argument("--reduced", action="store_true", help="the plan's smaller settings, for a CPU")
-    parser.add_argument("--arms", nargs="+", default=[], metavar="ARM", help="only these (default: all)")
+    parser.add_argument("--arms", nargs="+", default=[], metavar="ARM", help="only these, with those they are of (all)")
     parser.add_argument("--splits", nargs="+", default=[], metavar="N", help="only these folds, or final (all)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[], metavar="N", help="only these of the plan's (all)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[], metavar="N", help="only these seeds (all)")
     parser.add_argument("--workers", type=_whole, default=1, help="runs at a time; they share the cores (1)")
     parser.add_argument("--table-only", action="store_true", help="train nothing, write the table of what has ended")
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs over every run")
@@ -73,7 +73,9 @@ def main() -> None:
         for step in list_steps(plan, wanted, args.data, args.output, reduced=args.reduced):
             if not step.is_done:  # a tool may have made two at once
                 _make(step)
-        failed = _train([(run, cfg) for run, cfg in zip(every, configs, strict=True) if run in wanted], args.workers)
+        chosen = [(run, cfg) for run, cfg in zip(every, configs, strict=True) if run in wanted]
+        failed = _carry_out([one for one in chosen if not one[0].arm.of], args.workers)
+        failed += _carry_out([one for one in chosen if one[0].arm.of], args.workers)  # which the others have trained
     if not failed or any(run.has_ended for run in every):
         write_table(plan, every, args.output, _describe(plan, every, configs, reduced=args.reduced))
     if failed:
@@ -89,8 +91,8 @@ def _make(step: Step) -> None:
         write_text(step.mark, step.result)
 
 
-def _train(runs: list[tuple[Run, CfgNode]], workers: int) -> list[str]:
-    """Train what has not ended, so many at a time; return those that failed."""
+def _carry_out(runs: list[tuple[Run, CfgNode]], workers: int) -> list[str]:
+    """Carry out what has not ended, so many at a time; return those that failed."""
     todo = [(run, cfg) for run, cfg in runs if not run.has_ended]
     threads = max(len(os.sched_getaffinity(0)) // workers, 1)
     running: dict[int, tuple[Run, BaseProcess]] = {}
@@ -116,8 +118,7 @@ def _train(runs: list[tuple[Run, CfgNode]], workers: int) -> list[str]:
 
 def _start(run: Run, cfg: CfgNode, threads: int) -> BaseProcess:
     # A process for each run: Detectron2's logs and registries are global.
-    arguments = {"plain": run.arm.plain, "threads": threads}
-    process = get_context("spawn").Process(target=train_run, args=(cfg,), kwargs=arguments)
+    process = get_context("spawn").Process(target=carry_out, args=(run, cfg), kwargs={"threads": threads})
     process.start()
     return process
 

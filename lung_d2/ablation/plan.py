@@ -20,12 +20,13 @@ class Made:
     """A file that runs need, and the tools that make it.
 
     ``{split}`` stands for the number of the fold, or ``final``, ``{train}`` for the training slices of that split,
-    ``{data}`` for the folder of the data and ``{datasets}`` for that of prepared data sets.
+    ``{data}`` for the folder of the data, ``{datasets}`` for that of prepared data sets, and the name of one that it
+    needs for that one's file.
 
     Attributes:
         path: The file; in that of a start only ``{split}`` is filled in.
         make: Scripts in ``tools/`` with their arguments, in order.
-        needs: Data sets and starts that these take, named above it; all data sets are above all starts.
+        needs: Data sets and starts that these scripts take, named above it; a data set can need no start.
     """
 
     path: str
@@ -35,7 +36,7 @@ class Made:
 
 @dataclass
 class Arm:
-    """One way to train.
+    """One way to train, or to test what another has trained.
 
     Attributes:
         about: What it changes, for the table.
@@ -47,6 +48,8 @@ class Arm:
         plain: Detectron2's own mapper instead of ours.
         over: An arm above it, whose parts, start and data sets this one takes on and which, unless another is named,
             it is compared with; empty: none.
+        of: The same, but the weights are that arm's too, measured once more with other keys of the test; empty: it
+            trains its own.
     """
 
     about: str
@@ -57,6 +60,7 @@ class Arm:
     final: bool = False
     plain: bool = False
     over: str = ""
+    of: str = ""
 
 
 @dataclass
@@ -102,7 +106,8 @@ def read_plan(path: Path) -> Plan:
         The plan; its folder of configs is absolute.
 
     Raises:
-        ConfigError: The file is missing or broken, or names a key, a file, an arm or a start that is not there.
+        ConfigError: The file is missing or broken, names a key, a file, an arm, a start or a data set that is not
+            there, or has an arm of another that cannot be.
     """
     try:
         schema = OmegaConf.structured(Plan)
@@ -116,18 +121,18 @@ def read_plan(path: Path) -> Plan:
     _check_needs(plan, path)
     _check_names(plan, path)
     for name, arm in plan.arms.items():
-        if arm.over:
-            plan.arms[name] = _lay_over(plan.arms[arm.over], arm)
+        if lower := arm.over or arm.of:
+            plan.arms[name] = _lay_over(plan.arms[lower], arm, lower)
     return plan
 
 
-def _lay_over(lower: Arm, arm: Arm) -> Arm:
+def _lay_over(lower: Arm, arm: Arm, name: str) -> Arm:
     return replace(
         arm,
         parts=[*lower.parts, *arm.parts],
         start=arm.start or lower.start,
         datasets=[*lower.datasets, *arm.datasets],
-        against=arm.against or arm.over,
+        against=arm.against or name,
         plain=arm.plain or lower.plain,
     )
 
@@ -137,9 +142,10 @@ def _check_needs(plan: Plan, path: Path) -> None:
     for name, made in [*plan.datasets.items(), *plan.starts.items()]:
         if name in known:
             raise ConfigError(path, found=f"{name} as a start and as a data set", remedy="rename one")
-        missing = [f"{one} for {name}" for one in made.needs if one not in known]
-        if missing:
-            raise ConfigError(path, found=missing[0], expected="one above it", remedy="correct its name")
+        for one in made.needs:
+            if one not in known:
+                found, expected = f"needs of {name}: {one}, which is not above it", ", ".join(known) or "none"
+                raise ConfigError(path, found=found, expected=expected, remedy="move it up, or correct its name")
         known.append(name)
 
 
@@ -147,7 +153,7 @@ def _check_names(plan: Plan, path: Path) -> None:
     above: list[str] = []
     for name, arm in plan.arms.items():
         wrong = [
-            *(f"arm {other} above it" for other in [arm.over] if other and other not in above),
+            *(f"arm {other} above it" for other in [arm.over, arm.of] if other and other not in above),
             *(f"part {part}" for part in [plan.base, *arm.parts] if not Path(plan.configs, part).is_file()),
             *(f"start {start}" for start in [arm.start] if start and start not in plan.starts),
             *(f"data set {one}" for one in arm.datasets if one not in plan.datasets),
@@ -156,5 +162,22 @@ def _check_names(plan: Plan, path: Path) -> None:
         if wrong:
             raise ConfigError(path, found=f"{wrong[0]} for arm {name}, which is not there", remedy="correct its name")
         above.append(name)
+        if arm.of:
+            _check_measured(name, arm, plan.arms[arm.of], path)
     if len(set(plan.seeds)) < len(plan.seeds) or not plan.seeds:
         raise ConfigError(path, found=f"seeds {plan.seeds}", expected="one or more, each once", remedy="correct them")
+
+
+def _check_measured(name: str, arm: Arm, trained: Arm, path: Path) -> None:
+    """Refuse an arm of another that trains something, or whose weights there are none of."""
+    wrong = {
+        f"of {arm.of} and over {arm.over}": arm.over,
+        f"of {arm.of} from start {arm.start}": arm.start,
+        f"of {arm.of}, which is of {trained.of}": trained.of,
+        f"final, which {arm.of} is not": arm.final and not trained.final,
+    }
+    for found, is_so in wrong.items():
+        if is_so:
+            raise ConfigError(
+                path, found=f"arm {name} {found}", expected="one of weights that are trained", remedy="correct the arm"
+            )

@@ -75,16 +75,19 @@ def _make(plan: Plan, runs: Sequence[Run], source: Path, reduced: bool) -> Itera
         split = start_split(run, reduced)
         names = {"split": split, "train": f"{dataset_of(plan.dataset, split)}_train", "data": str(source)}
         names["datasets"] = str(datasets_root() / DATASETS_FOLDER)
-        needed = [*run.arm.datasets, *([run.arm.start] if run.arm.start else [])]
-        yield from (_fill_in(made, names) for made in _in_order(plan, needed))
+        yield from _in_order(plan, [*run.arm.datasets, *([run.arm.start] if run.arm.start else [])], names)
 
 
-def _in_order(plan: Plan, needed: Sequence[str]) -> Iterator[Made]:
-    """Yield data sets and starts, each after what it needs itself."""
+def _in_order(plan: Plan, needed: Sequence[str], names: Mapping[str, str]) -> Iterator[Step]:
+    """Yield the steps of data sets and starts, each after those that it needs itself unless it is done."""
+    known = plan.datasets | plan.starts
     for name in needed:
-        made = plan.datasets.get(name) or plan.starts[name]
-        yield from _in_order(plan, made.needs)
-        yield made
+        made = known[name]
+        files = {need: known[need].path.format(**names) for need in made.needs}
+        step = _fill_in(made, {**names, **files})
+        if not step.is_done:
+            yield from _in_order(plan, made.needs, names)
+        yield step
 
 
 def _fill_in(made: Made, names: Mapping[str, str]) -> Step:

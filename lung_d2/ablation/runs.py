@@ -1,13 +1,14 @@
-"""The runs of an ablation: their configs, and training one."""
+"""The runs of an ablation: their configs, and carrying one out."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -22,6 +23,8 @@ from lung_d2.evaluation.results import RESULTS_NAME
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
+    from lung_d2.engine import LungTrainer
+
 logger = logging.getLogger(__name__)
 
 FINAL = "final"
@@ -30,29 +33,36 @@ FINAL = "final"
 _ENDED = "ended.json"
 # What may differ between a run and its continuation: neither changes what comes out.
 _MAY_DIFFER = ("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "MODEL.DEVICE")
+_TEST_ALONE = re.compile(r"MODEL\.WEIGHTS|OUTPUT_DIR|TEST\..*|.*_TEST|MODEL\.ROI_BOX_HEAD\.MULT_PROPOSAL_SCORE")
+"""In what an arm of another may differ from that."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training.
+    """One training, or one measurement of what another run has trained.
 
     Attributes:
         name: Of the arm.
-        arm: What is trained.
+        arm: What is trained or measured.
         split: Number of the fold, or :data:`FINAL`.
         seed: ``SEED`` of the config.
-        folder: Where all of it is written.
+        output: Folder of the ablation.
     """
 
     name: str
     arm: Arm
     split: str
     seed: int
-    folder: Path
+    output: Path
 
     def __str__(self) -> str:
         """Return what logs call it."""
         return f"{self.name}, {self.split}, seed {self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Where all of it is written."""
+        return self.output / self.name / f"{self.split}_seed{self.seed}"
 
     def dataset(self, prefix: str) -> str:
         """Return the name of the data sets of its split, without ``_train`` and ``_val``."""
@@ -64,7 +74,7 @@ class Run:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it was trained and measured to its end."""
+        """Whether it was carried out to its end."""
         return (self.folder / _ENDED).is_file()
 
 
@@ -88,30 +98,33 @@ def list_runs(
         plan: The plan.
         output: Folder of the ablation.
         reduced: The first fold alone.
-        arms: Names of those wanted; empty: all.
+        arms: Names of those wanted, with those whose weights they measure; empty: all.
         splits: Numbers of folds, or :data:`FINAL`; empty: all.
-        seeds: Those wanted; empty: all. Folds know the plan's first alone.
+        seeds: Those wanted; empty: all. Folds are run with the plan's first seed alone.
 
     Raises:
-        ConfigError: An arm, a split or a seed is none of the plan's, or no run is all that was asked for.
+        ConfigError: An arm, a split or a seed is none of the plan's, or none of the runs chosen is of it.
     """
     folds = [str(fold) for fold in range(len(plan.folds[:1] if reduced else plan.folds))]
-    choices: list[tuple[str, Sequence[object], Sequence[object]]] = [
-        ("arm", arms, list(plan.arms)),
-        ("split", splits, [*folds, FINAL]),
-        ("seed", seeds, plan.seeds),
+    choices: list[tuple[str, Sequence[Any], Sequence[Any], Callable[[Run], Any]]] = [
+        ("arm", arms, list(plan.arms), lambda run: run.name),
+        ("split", splits, [*folds, FINAL], lambda run: run.split),
+        ("seed", seeds, plan.seeds, lambda run: run.seed),
     ]
-    for kind, wanted, known in choices:
+    for kind, wanted, known, _ in choices:
         for one in wanted:
             if one not in known:
                 expected = ", ".join(map(str, known))
                 raise ConfigError(f"{kind} {one}", found="not in the plan", expected=expected, remedy="take one")
-    every = _runs(plan, output, folds, arms or list(plan.arms))
+    with_weights = {*arms, *(plan.arms[name].of for name in arms)} if arms else plan.arms
+    every = _runs(plan, output, folds, [name for name in plan.arms if name in with_weights])
     runs = [run for run in every if run.split in (splits or [run.split]) and run.seed in (seeds or [run.seed])]
-    if not runs:
-        final = ", ".join(name for name, arm in plan.arms.items() if arm.final)
-        expected = f"folds with seed {plan.seeds[0]}, or {FINAL} for {final}"
-        raise ConfigError("arms, splits and seeds", found="no run of all", expected=expected, remedy="take others")
+    for kind, wanted, _, of_run in choices:
+        for one in wanted:
+            if one not in map(of_run, runs):
+                final = ", ".join(name for name, arm in plan.arms.items() if arm.final) or "no arm"
+                expected = f"folds with seed {plan.seeds[0]}, or {FINAL} for {final}"
+                raise ConfigError(f"{kind} {one}", found="in no run chosen", expected=expected, remedy="choose others")
     return runs
 
 
@@ -121,7 +134,7 @@ def _runs(plan: Plan, output: Path, folds: list[str], arms: Sequence[str]) -> It
         for seed in seeds:
             for name in arms:
                 if split != FINAL or plan.arms[name].final:
-                    yield Run(name, plan.arms[name], split, seed, output / name / f"{split}_seed{seed}")
+                    yield Run(name, plan.arms[name], split, seed, output)
 
 
 def build_config(plan: Plan, run: Run, *, reduced: bool = False, opts: Sequence[str] = ()) -> CfgNode:
@@ -134,7 +147,8 @@ def build_config(plan: Plan, run: Run, *, reduced: bool = False, opts: Sequence[
         opts: ``KEY VALUE`` pairs over everything.
 
     Raises:
-        ConfigError: A config is broken, or the run was begun with another one.
+        ConfigError: A config is broken, the run was begun with another one, or an arm of another differs from it in
+            more than the test.
     """
     from detectron2.config import CfgNode
 
@@ -156,6 +170,10 @@ def build_config(plan: Plan, run: Run, *, reduced: bool = False, opts: Sequence[
     cfg.SEED, cfg.OUTPUT_DIR = run.seed, str(run.folder)
     cfg.merge_from_list(list(opts))
     check_config(cfg)
+    if run.arm.of:
+        trained = replace(run, name=run.arm.of, arm=plan.arms[run.arm.of])
+        _check_test_alone(run, build_config(plan, trained, reduced=reduced, opts=opts), cfg)
+        cfg.MODEL.WEIGHTS = str(trained.folder / "model_final.pth")
     _check_unchanged(cfg, run.folder / "config.yaml")
     return cfg
 
@@ -175,12 +193,19 @@ def _check_unchanged(cfg: CfgNode, path: Path) -> None:
             raise ConfigError(path, found=found, expected="that of the plan", remedy="give another --output")
 
 
-def train_run(cfg: CfgNode, *, plain: bool, threads: int) -> None:
-    """Train and evaluate one run in this process, or take it up where it was stopped.
+def _check_test_alone(run: Run, trained: CfgNode, cfg: CfgNode) -> None:
+    for key, before, now in differences(trained, cfg):
+        if not _TEST_ALONE.fullmatch(key):
+            found = f"{key} {now}, which {run.arm.of} was trained with {before}"
+            raise ConfigError(f"arm {run.name}", found=found, expected="keys of the test alone", remedy="use over")
+
+
+def carry_out(run: Run, cfg: CfgNode, *, threads: int) -> None:
+    """Train and evaluate one run in this process, or take it up where it was stopped; an arm of another is evaluated.
 
     Args:
+        run: The run.
         cfg: Its config.
-        plain: With Detectron2's own mapper.
         threads: Of torch.
     """
     from detectron2.engine import default_setup
@@ -193,7 +218,24 @@ def train_run(cfg: CfgNode, *, plain: bool, threads: int) -> None:
     torch.set_num_threads(threads)
     default_setup(cfg, argparse.Namespace(config_file="", eval_only=False))
     register_lung_datasets()
-    trainer = (PlainTrainer if plain else LungTrainer)(cfg)
-    trainer.resume_or_load(resume=True)
-    trainer.train()
-    write_json({"iterations": trainer.iter}, Path(cfg.OUTPUT_DIR, _ENDED))
+    kind = PlainTrainer if run.arm.plain else LungTrainer
+    if run.arm.of:
+        _evaluate(kind, cfg)
+    else:
+        trainer = kind(cfg)
+        trainer.resume_or_load(resume=True)
+        trainer.train()
+    write_json({"run": str(run)}, run.folder / _ENDED)
+
+
+def _evaluate(kind: type[LungTrainer], cfg: CfgNode) -> None:
+    """Evaluate ``MODEL.WEIGHTS``, with test-time augmentation where the config has it."""
+    from lung_d2.engine import LungCheckpointer
+    from lung_d2.engine.tta import build_tta, without_resize
+    from lung_d2.engine.weights_settings import bound_settings
+
+    model = kind.build_model(cfg)
+    LungCheckpointer(model, settings=bound_settings(cfg)).load(cfg.MODEL.WEIGHTS, checkpointables=[])
+    if cfg.TEST.AUG.ENABLED:
+        cfg, model = without_resize(cfg), build_tta(cfg, model)
+    kind.test(cfg, model)

@@ -91,7 +91,8 @@ def _measure(plan: Plan, runs: Sequence[Run], others: Sequence[Run], settings: E
     # An arm of which a fold is still missing is compared once that has ended.
     against = read_results(paired, truth) if len(paired) == len(runs) else None
     content = evaluate(truth, found, settings, against)
-    row: dict[str, Any] = {"arm": runs[0].name, "about": arm.about, "splits": [run.split for run in runs]}
+    about = f"{arm.about} (weights of {arm.of})" if arm.of else arm.about
+    row: dict[str, Any] = {"arm": runs[0].name, "about": about, "splits": [run.split for run in runs]}
     row |= {key: column.find(content["metrics"], ALL) for key, column in _COLUMNS.items()}
     if content["comparison"]:
         compared = content["comparison"]["metrics"]
@@ -138,12 +139,13 @@ def _over_seeds(plan: Plan, figures: dict[str, list[dict[str, Any]]]) -> list[st
 
 
 def _spread_against(rows: Sequence[dict[str, Any]], key: str) -> str:
-    """Say by how much an arm differs from another of the same seed; of seeds that both were trained with."""
+    """Say by how much an arm differs from another of the same seed, and of how many where the other has fewer."""
     paired = [row["against"] for row in rows if "against" in row]
     if not paired:
         return ""
+    fewer = f" of {len(paired)}" if len(paired) < len(rows) else ""
     differences = [against[key]["difference"] for against in paired]
-    return f"{paired[0]['arm']}: {_spread(differences, _COLUMNS[key].digits, '+')}"
+    return f"{paired[0]['arm']}{fewer}: {_spread(differences, _COLUMNS[key].digits, '+')}"
 
 
 def _spread(values: Sequence[float | None], digits: int, sign: str = "") -> str:

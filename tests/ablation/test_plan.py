@@ -11,6 +11,7 @@ from lung_d2.ablation.plan import read_plan
 from lung_d2.errors import ConfigError
 
 SHIPPED = Path(__file__).resolve().parents[2] / "tools" / "ablation.yaml"
+RECIPES = ("recipe", "recipe_class_scores")
 CONFIGS = SHIPPED.parents[1] / "configs"
 SMALL = {
     "configs": str(CONFIGS),
@@ -32,7 +33,7 @@ def write(folder: Path, **changes: object) -> Path:
 def test_shipped_plan_is_read_whole():
     plan = read_plan(SHIPPED)
     assert plan.starts["distilled"].make == plan.starts["sampled"].make
-    assert {name for name, arm in plan.arms.items() if arm.final} == {"plain", "base", "ct", "recipe"}
+    assert {name for name, arm in plan.arms.items() if arm.final} == {"plain", "plain_nms_03", "base", "ct", *RECIPES}
 
 
 def test_shipped_plan_holds_out_every_training_patient_once(data_root):
@@ -69,6 +70,16 @@ def test_arm_over_another_may_start_elsewhere(tmp_path):
     assert (upper.start, upper.datasets, upper.plain) == ("other", ["more", "most"], True)
 
 
+def test_arm_of_another_has_its_parts_and_start_and_is_compared_with_it(tmp_path):
+    parts = ["variants/sigmoid.yaml", "ablation/nms_03.yaml"]
+    arms = {
+        "ct": {"about": "", "start": "ct", "parts": parts[:1]},
+        "nms": {"about": "", "of": "ct", "parts": parts[1:]},
+    }
+    nms = read_plan(write(tmp_path, arms=arms)).arms["nms"]
+    assert (nms.parts, nms.start, nms.against, nms.of) == (parts, "ct", "ct", "ct")
+
+
 def test_configs_are_relative_to_the_plan(tmp_path):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "base.yaml").touch()
@@ -84,6 +95,14 @@ def test_configs_are_relative_to_the_plan(tmp_path):
         ({"arms": {"base": {"about": None}}}, "about"),
         ({"arms": {"base": {"about": "", "against": "none"}}}, "arm none"),
         ({"arms": {"base": {"about": "", "over": "later"}, "later": {"about": ""}}}, "arm later above it"),
+        ({"arms": {"base": {"about": "", "of": "later"}, "later": {"about": ""}}}, "arm later above it"),
+        ({"arms": SMALL["arms"] | {"third": {"about": "", "of": "base", "over": "other"}}}, "of base and over other"),
+        ({"arms": SMALL["arms"] | {"third": {"about": "", "of": "base", "start": "ct"}}}, "of base from start ct"),
+        ({"arms": SMALL["arms"] | {"third": {"about": "", "of": "base", "final": True}}}, "final, which base is not"),
+        (
+            {"arms": SMALL["arms"] | {"third": {"about": "", "of": "base"}, "upper": {"about": "", "of": "third"}}},
+            "upper of third, which is of base",
+        ),
         ({"arms": {"base": {"about": "", "start": "imagenet"}}}, "start imagenet"),
         ({"arms": {"base": {"about": "", "parts": ["no.yaml"]}}}, r"part no\.yaml"),
         ({"arms": {"base": {"about": "", "datasets": ["more"]}}}, "data set more"),
@@ -92,8 +111,8 @@ def test_configs_are_relative_to_the_plan(tmp_path):
         ({"seeds": 3}, "Invalid"),
         ({"seeds": [1, 1]}, "seeds"),
         ({"starts": ["ct"]}, "merge"),
-        ({"starts": {"ct": {"path": "", "needs": ["later"]}, "later": {"path": ""}}}, "later for ct"),
-        ({"datasets": {"more": {"path": "", "needs": ["more"]}}}, "more for more"),
+        ({"starts": {"ct": {"path": "", "needs": ["later"]}, "later": {"path": ""}}}, "ct: later, which"),
+        ({"datasets": {"more": {"path": "", "needs": ["ct"]}}}, "needs of more: ct, which is not above it"),
         ({"datasets": {"ct": {"path": ""}}}, "ct as a start and as a data set"),
         ({"settings": ["SEED"]}, "merge"),
     ],

@@ -86,13 +86,18 @@ def test_start_of_a_reduced_ablation_has_seen_the_first_fold_alone(source):
 
 def test_what_a_start_needs_is_made_before_it_and_once(source):
     more = Made("more.json", [["make_phantom.py"]])
-    on_both = Made("both_{split}.pth", [["train_net.py"]], needs=["ct", "more_train"])
+    on_both = Made("both_{split}.pth", [["train_net.py", "MODEL.WEIGHTS", "{ct}"]], needs=["ct", "more_train"])
     arms = {"both": Arm("of both", start="both", datasets=["more_train"])}
     plan = replace(PLAN, arms=arms, datasets={"more_train": more}, starts=PLAN.starts | {"both": on_both})
     runs = list_runs(plan, source / "out", splits=["0"])
     steps = list_steps(plan, runs, source, source / "out", reduced=False)
     assert scripts(steps) == ["prepare_dataset.py", "make_phantom.py", "make_ct_backbone.py", "train_net.py"]
     assert steps[-1].result == Path("both_0.pth")
+    assert steps[-1].commands[0][-1] == "starts/split_0/net.pth"
+    steps[-1].result.touch()
+    plan = replace(plan, arms={"both": Arm("", start="both")})
+    steps = list_steps(plan, list_runs(plan, source / "out", splits=["0"]), source, source / "out", reduced=False)
+    assert scripts(steps) == ["prepare_dataset.py"]  # a start that is there needs nothing more
 
 
 def test_what_is_there_is_not_made_again(source):

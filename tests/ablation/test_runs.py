@@ -1,7 +1,8 @@
-"""The runs of an ablation: which there are, their configs, and training one."""
+"""The runs of an ablation: which there are, their configs, and carrying one out."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from lung_d2.ablation.plan import Arm, Made, Plan, read_plan
-from lung_d2.ablation.runs import FINAL, build_config, list_runs, train_run
+from lung_d2.ablation.runs import FINAL, build_config, carry_out, list_runs
 from lung_d2.config import load_config
 from lung_d2.config_checks import differences
 from lung_d2.data import register_lung_datasets
@@ -105,10 +106,57 @@ def test_arm_split_or_seed_that_is_not_there_is_refused(options):
         names(**options)
 
 
-@pytest.mark.parametrize("options", [{"arms": ["base"], "splits": [FINAL]}, {"splits": ["0"], "seeds": [2]}])
-def test_choice_of_no_run_says_what_there_is(options):
-    with pytest.raises(ConfigError, match="folds with seed 1, or final for plain"):
+@pytest.mark.parametrize(
+    ("options", "left_out"),
+    [
+        ({"arms": ["base"], "splits": [FINAL]}, "arm base"),
+        ({"arms": ["plain", "base"], "splits": [FINAL]}, "arm base"),
+        ({"splits": ["0"], "seeds": [2]}, "split 0"),
+        ({"splits": ["0", FINAL], "seeds": [2]}, "split 0"),
+        ({"arms": ["base"], "seeds": [1, 2]}, "seed 2"),
+    ],
+)
+def test_choice_of_what_has_no_run_says_what_there_is(options, left_out):
+    with pytest.raises(
+        ConfigError, match=f"{left_out}: in no run chosen; expected folds with seed 1, or final for plain"
+    ):
         names(**options)
+
+
+def test_choice_where_no_arm_is_final_says_so():
+    plan = build_plan(arms={"base": Arm("ours")})
+    with pytest.raises(ConfigError, match="or final for no arm"):
+        list_runs(plan, Path("out"), splits=[FINAL])
+
+
+def plan_with_measured(parts: list[str]) -> Plan:
+    """Return a plan in which an arm measures the weights of the plain one, with these parts laid over it."""
+    plan = build_plan(reduced={"SOLVER.MAX_ITER": 2, "INPUT.CT.GREY": "minmax_clahe"})
+    plain = plan.arms["plain"]
+    measured = replace(plain, about="less overlap", of="plain", against="plain", parts=[*plain.parts, *parts])
+    return replace(plan, arms=plan.arms | {"measured": measured})
+
+
+def test_choice_of_an_arm_of_another_trains_that_too():
+    runs = list_runs(plan_with_measured([]), Path("out"), arms=["measured"], splits=["1"])
+    assert [str(run) for run in runs] == ["plain, 1, seed 1", "measured, 1, seed 1"]
+
+
+def test_arm_of_another_takes_its_weights_and_differs_in_the_test_alone():
+    plan = plan_with_measured(["ablation/nms_03.yaml", "ablation/tta.yaml"])
+    plain, measured = (
+        build_config(plan, run) for run in list_runs(plan, Path("out"), arms=["measured"], splits=[FINAL], seeds=[2])
+    )
+    assert measured.MODEL.WEIGHTS == "out/plain/final_seed2/model_final.pth"
+    changed = {"OUTPUT_DIR", "MODEL.WEIGHTS", "MODEL.ROI_HEADS.NMS_THRESH_TEST", "TEST.AUG.ENABLED"}
+    assert {key for key, _, _ in differences(plain, measured)} == changed
+
+
+def test_arm_of_another_that_would_be_trained_otherwise_is_refused():
+    plan = plan_with_measured(["ablation/rate_2.yaml"])
+    run = list_runs(plan, Path("out"), arms=["measured"], splits=["0"])[1]
+    with pytest.raises(ConfigError, match=r"arm measured: SOLVER.*which plain was trained with .*test alone"):
+        build_config(plan, run)
 
 
 def test_key_that_is_not_there_names_the_part(tmp_path):
@@ -136,6 +184,17 @@ def test_recipe_is_the_config_of_its_name(tmp_path):
     assert {key for key, _, _ in differences(cfg, leaf)} == {"OUTPUT_DIR", "MODEL.WEIGHTS"}
 
 
+def test_every_training_of_the_shipped_plans_starts_has_a_config():
+    commands = [command for made in read_plan(SHIPPED).starts.values() for command in made.make]
+    trainings = [command for command in commands if command[0] == "train_net.py"]
+    assert len(trainings) == 2
+    for command in trainings:
+        path = command.index("--config-file") + 1
+        cfg = load_config(CONFIGS.parent / command[path], command[path + 1 :])
+        assert not cfg.DATASETS.TEST
+        assert max(cfg.SOLVER.STEPS) < cfg.SOLVER.MAX_ITER
+
+
 def test_run_begun_with_another_config_is_not_gone_on_with(tmp_path):
     plan = build_plan()
     run = list_runs(plan, tmp_path, arms=["base"])[0]
@@ -152,15 +211,39 @@ def grey_slices(patient: int) -> Iterator[AnnotatedSlice]:
         yield replace(item, plane=np.clip((item.plane.astype(np.float64) + 1000) / 5, 0, 255).astype(np.uint8))
 
 
-@pytest.mark.parametrize("arm", ["plain", "base"])
-def test_run_leaves_its_detections(tmp_path, arm):
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
     patients = [f"patient{number}" for number in range(3)]
     cases = [Case(name, name, name, partial(grey_slices, number), False) for number, name in enumerate(patients)]
     split_of = dict(zip(patients, ["train", "train", "val"], strict=True))
     write_dataset(tmp_path / "data", "tiny_fold0", cases, split_of, allow_duplicates=True)
     register_lung_datasets(tmp_path / "data")
-    plan = build_plan(reduced={"SOLVER.MAX_ITER": 2, "INPUT.CT.GREY": "minmax_clahe"})
-    run = list_runs(plan, tmp_path / "out", arms=[arm], splits=["0"])[0]
-    train_run(build_config(plan, run, reduced=True), plain=run.arm.plain, threads=1)
+    return tmp_path
+
+
+@pytest.mark.parametrize("arm", ["plain", "base"])
+def test_run_leaves_its_detections(prepared, arm):
+    plan = plan_with_measured([])
+    run = list_runs(plan, prepared / "out", arms=[arm], splits=["0"])[0]
+    carry_out(run, build_config(plan, run, reduced=True), threads=1)
     assert run.results("tiny").is_file()
     assert run.has_ended
+
+
+def test_run_of_another_measures_the_same_weights(prepared):
+    """The same keys give the same detections, less overlap fewer, and augmentation others."""
+    parts = {"measured": [], "fewer": ["ablation/nms_03.yaml"], "augmented": ["ablation/tta.yaml"]}
+    found = {}
+    for name, changes in parts.items():
+        plan = plan_with_measured(changes)
+        plan = replace(plan, arms={"plain": plan.arms["plain"], name: plan.arms["measured"]})
+        for run in list_runs(plan, prepared / "out", splits=["0"]):
+            if not run.has_ended:
+                carry_out(run, build_config(plan, run, reduced=True), threads=1)
+            found[run.name] = json.loads(run.results("tiny").read_text())
+    assert len(found["plain"]) > 0
+    assert found["measured"] == found["plain"]
+    assert 0 < len(found["fewer"]) <= len(found["plain"])
+    assert found["fewer"] != found["plain"]
+    assert found["augmented"] != found["plain"]
+    assert not list((prepared / "out" / "fewer" / "0_seed1").glob("*.pth"))  # nothing is trained

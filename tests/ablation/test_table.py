@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lung_d2.ablation.plan import Arm, Plan
-from lung_d2.ablation.runs import Run, list_runs
+from lung_d2.ablation.runs import FINAL, Run, list_runs
 from lung_d2.ablation.table import FIGURES_NAME, TABLE_NAME, write_table
+from lung_d2.categories import CATEGORIES, Category, category_by_coco_id
 from lung_d2.data import register_lung_datasets
 from lung_d2.errors import DatasetError
 from lung_d2.evaluation.evaluate import EvaluationSettings
@@ -36,12 +38,13 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write_results(root: Path, run: Run) -> None:
-    """Write what an arm finds: each lesion as it is, or nothing."""
+def write_results(root: Path, run: Run, found: Sequence[Category] = CATEGORIES) -> None:
+    """Write what an arm finds: each lesion of these categories as it is, or nothing."""
     name = run.dataset(PLAN.dataset)
     truth = json.loads((root / "data" / "lung_ct" / name / "annotations" / "val.json").read_text())
     keys = ("image_id", "category_id", "bbox", "segmentation")
     lesions = [{key: lesion[key] for key in keys} | {"score": 0.9} for lesion in truth["annotations"]]
+    lesions = [lesion for lesion in lesions if category_by_coco_id(lesion["category_id"]) in found]
     path = run.results(PLAN.dataset)
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(lesions if run.name == "seer" else []))
@@ -81,14 +84,35 @@ def test_val_has_a_table_of_its_own_for_each_seed(root):
     assert "100.0 (100.0 to 100.0)" in (root / "out" / TABLE_NAME).read_text()
 
 
-def test_seeds_of_two_arms_are_compared_one_by_one(root):
+@pytest.mark.parametrize(
+    ("blind_seeds", "said"),
+    [
+        ([1, 2], "blind: +75.0 (+50.0 to +100.0)"),
+        ([1], "blind of 1: +100.0 (+100.0 to +100.0)"),
+        ([2], "blind of 1: +50.0 (+50.0 to +50.0)"),
+        ([], "75.0 (50.0 to 100.0)"),
+    ],
+)
+def test_seeds_of_two_arms_are_compared_one_by_one(root, blind_seeds, said):
+    """By hand: with seed 1 all lesions are found, with seed 2 those of one of the two categories."""
     plan = replace(PLAN, arms=PLAN.arms | {"blind": Arm("finds nothing", final=True)})
-    runs = list_runs(plan, root / "out")
+    runs = [run for run in list_runs(plan, root / "out") if run.split == FINAL]
     for run in runs:
-        if run.seed == 1 or run.name == "seer":  # of seed 2 the other has not ended
-            write_results(root, run)
+        if run.name == "seer" or run.seed in blind_seeds:
+            write_results(root, run, CATEGORIES[: 3 - run.seed])
     write_table(plan, runs, root / "out", "how", FAST)
-    assert "blind: +100.0 (+100.0 to +100.0)" in (root / "out" / TABLE_NAME).read_text()
+    seer = (root / "out" / TABLE_NAME).read_text().splitlines()[-1]
+    assert seer.startswith("| seer")
+    assert said in seer
+    assert ("blind" in seer) == ("blind" in said)
+
+
+def test_arm_of_another_says_whose_weights_it_has(root):
+    plan = replace(PLAN, arms=PLAN.arms | {"again": Arm("less overlap", of="seer", against="seer")})
+    for run in list_runs(plan, root / "out", splits=["0"], arms=["again"]):
+        write_results(root, run)
+    write_table(plan, list_runs(plan, root / "out"), root / "out", "how", FAST)
+    assert "less overlap (weights of seer)" in (root / "out" / TABLE_NAME).read_text()
 
 
 def test_arm_is_compared_on_no_fold_that_the_other_lacks(root):
