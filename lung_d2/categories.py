@@ -31,6 +31,8 @@ BRONCHIECTASIS = Category("bronchiectasis", 2, (86, 180, 233), ("12295008", "SCT
 CATEGORIES: tuple[Category, ...] = (GROUND_GLASS_OPACITY, BRONCHIECTASIS)
 COCO_NAMES = {category.coco_id: category.name for category in CATEGORIES}
 """The name of each COCO id."""
+NUMBER_OF_COCO_ID = {category.coco_id: number for number, category in enumerate(CATEGORIES)}
+"""The place of a category in :data:`CATEGORIES`, by its COCO id."""
 
 
 def category_by_name(name: str) -> Category:

@@ -10,7 +10,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 
-from lung_d2.categories import CATEGORIES, COCO_NAMES
+from lung_d2.categories import CATEGORIES, COCO_NAMES, NUMBER_OF_COCO_ID
 from lung_d2.data.dataset import DATASETS_FOLDER, datasets_root
 from lung_d2.errors import DatasetError
 
@@ -64,7 +64,7 @@ def _register_split(name: str, json_file: Path) -> None:
         image_root=str(image_root),
         evaluator_type="coco",
         thing_classes=[category.name for category in CATEGORIES],
-        thing_dataset_id_to_contiguous_id={category.coco_id: index for index, category in enumerate(CATEGORIES)},
+        thing_dataset_id_to_contiguous_id=dict(NUMBER_OF_COCO_ID),
         thing_colors=[category.color for category in CATEGORIES],
     )
 

@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from lung_d2.categories import CATEGORIES
+from lung_d2.categories import CATEGORIES, NUMBER_OF_COCO_ID
 from lung_d2.errors import DatasetError
 from lung_d2.evaluation.json_values import compress_mask, is_box, is_number, is_whole
-from lung_d2.evaluation.truth import NUMBER_OF_COCO_ID, Ints, Place, Truth
+from lung_d2.evaluation.truth import Ints, Place, Truth
 
 RESULTS_NAME = "coco_instances_results.json"
 """What Detectron2's evaluator calls the file."""

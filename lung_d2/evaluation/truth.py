@@ -11,11 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.categories import COCO_NAMES
-
 Ints = npt.NDArray[np.int64]
-NUMBER_OF_COCO_ID = {coco_id: number for number, coco_id in enumerate(COCO_NAMES)}
-"""The place of a category in :data:`lung_d2.categories.CATEGORIES`, by its COCO id."""
 Place = tuple[int, int]
 """The number of a slice in :attr:`Truth.slices`, and of a category in :data:`lung_d2.categories.CATEGORIES`."""
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from lung_d2.categories import COCO_NAMES
+from lung_d2.categories import COCO_NAMES, NUMBER_OF_COCO_ID
 from lung_d2.ct.planes import MAX_SIDE
 from lung_d2.errors import DatasetError
 from lung_d2.evaluation.json_values import compress_mask, is_box, is_number, is_whole
-from lung_d2.evaluation.truth import NUMBER_OF_COCO_ID, Place, Region, SliceRecord, Source, Truth
+from lung_d2.evaluation.truth import Place, Region, SliceRecord, Source, Truth
 
 Rle = dict[str, Any]
 _AGAIN = "prepare the data set again"
