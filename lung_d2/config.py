@@ -58,8 +58,8 @@ def add_lung_config(cfg: CfgNode) -> None:
     # Weight (no unit) of the mask loss.
     cfg.MODEL.ROI_HEADS.LOSS_WEIGHTS.MASK = 1.0
 
-    # Score a detection by sqrt(class x objectness) in place of the class; CenterNet2's key. Scores rise by it, so that
-    # thresholds have to be chosen again.
+    # Score a detection by sqrt(class x objectness) in place of the class; CenterNet2's key. Scores mean
+    # something else by it, so that thresholds have to be chosen again.
     cfg.MODEL.ROI_BOX_HEAD.MULT_PROPOSAL_SCORE = False
 
     cfg.MODEL.CT_BACKBONE = CN()

@@ -123,14 +123,13 @@ def _model_rules(cfg: CfgNode) -> list[Rule]:
 
 
 def _head_rules(cfg: CfgNode) -> list[Rule]:
-    """Return what only our joint head, or what is derived from it, reads; others would ignore it."""
+    """Return what our joint head reads, and Detectron2's own heads would ignore."""
     from detectron2.modeling import ROI_HEADS_REGISTRY
 
-    name, ours = cfg.MODEL.ROI_HEADS.NAME, "LungROIHeads"
-    head = ROI_HEADS_REGISTRY.get(name) if name in ROI_HEADS_REGISTRY else None
-    if head is None or (isinstance(head, type) and issubclass(head, ROI_HEADS_REGISTRY.get(ours))):
+    name = cfg.MODEL.ROI_HEADS.NAME
+    if name not in ROI_HEADS_REGISTRY or not ROI_HEADS_REGISTRY.get(name).__module__.startswith("detectron2."):
         return []
-    otherwise = f"or MODEL.ROI_HEADS.NAME {ours}"
+    otherwise = "or MODEL.ROI_HEADS.NAME LungROIHeads"
     weights = [f"MODEL.ROI_HEADS.LOSS_WEIGHTS.{loss}" for loss in cfg.MODEL.ROI_HEADS.LOSS_WEIGHTS]
     return [
         *((key, lambda value: value == 1, f"1, {otherwise}") for key in weights),

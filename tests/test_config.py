@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
 
 from lung_d2 import load_config
 from lung_d2.config import ignores_undecided, parse_config
+from lung_d2.config_checks import value_of
 from lung_d2.engine.weights_names import find_weights
 from lung_d2.errors import ConfigError
 from lung_d2.modeling import LungRPN
@@ -184,6 +186,15 @@ def test_leaf_freezes_only_what_is_loaded(path):
         assert model.RESNETS.NORM == "FrozenBN"
     else:
         assert (model.BACKBONE.FREEZE_AT, model.RESNETS.NORM) == (0, "GN")
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "tools/README.md", "datasets/README.md"])
+def test_keys_that_the_documents_name_are_there(name):
+    text = (CONFIGS.parent / name).read_text(encoding="utf-8")
+    cfg = load_config(BASE)
+    keys = set(re.findall(r"\b(?:MODEL|INPUT|SOLVER|TEST|DATASETS|DATALOADER)(?:\.[A-Z][A-Z0-9_]*)+\b", text))
+    for key in keys:
+        value_of(cfg, key)  # or KeyError, with the part that is not there
 
 
 def test_steps_end_before_the_training():

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-r"""Train every arm of an ablation on every fold, the final ones on val over several seeds, and write the table.
+r"""Train or test every arm of an ablation on every fold, the final ones on val over several seeds; write the table.
 
 python tools/ablate.py --data SLICES --output output/ablation --reduced
 
@@ -27,7 +27,7 @@ from lung_d2.ablation.plan import Plan, read_plan
 from lung_d2.ablation.preparation import Step, list_steps
 from lung_d2.ablation.runs import FINAL, Run, build_config, carry_out, list_runs
 from lung_d2.ablation.table import write_table
-from lung_d2.command_line import run_tool
+from lung_d2.command_line import ERROR_STATUS, run_tool
 from lung_d2.data.folders import write_text
 from lung_d2.errors import LungD2Error, TrainingError
 
@@ -42,11 +42,13 @@ _PLAN = Path(__file__).with_name("ablation.yaml")
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plan", type=Path, default=_PLAN, help="what to train (tools/ablation.yaml)")
+    parser.add_argument("--plan", type=Path, default=_PLAN, help="its arms, folds and seeds (tools/ablation.yaml)")
     parser.add_argument("--data", type=Path, required=True, help="folder of the slices, with split.csv")
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs and the table")
     parser.add_argument("--reduced", action="store_true", help="the plan's smaller settings, for a CPU")
-    parser.add_argument("--arms", nargs="+", default=[], metavar="ARM", help="only these, with those they are of (all)")
+    parser.add_argument(
+        "--arms", nargs="+", default=[], metavar="ARM", help="only these, and the arms whose weights they test (all)"
+    )
     parser.add_argument("--splits", nargs="+", default=[], metavar="N", help="only these folds, or final (all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[], metavar="N", help="only these seeds (all)")
     parser.add_argument("--workers", type=_whole, default=1, help="runs at a time; they share the cores (1)")
@@ -62,7 +64,7 @@ def _whole(text: str) -> int:
 
 
 def main() -> None:
-    """Train what has not ended yet, then write the table of all that has."""
+    """Train what has not ended yet, test what is of it, then write the table of all that has ended."""
     args = build_parser().parse_args()
     plan = read_plan(args.plan)
     every = list_runs(plan, args.output, reduced=args.reduced)
@@ -75,7 +77,7 @@ def main() -> None:
                 _make(step)
         chosen = [(run, cfg) for run, cfg in zip(every, configs, strict=True) if run in wanted]
         failed = _carry_out([one for one in chosen if not one[0].arm.of], args.workers)
-        failed += _carry_out([one for one in chosen if one[0].arm.of], args.workers)  # which the others have trained
+        failed += _carry_out([one for one in chosen if one[0].arm.of and one[0].is_trained], args.workers)
     if not failed or any(run.has_ended for run in every):
         write_table(plan, every, args.output, _describe(plan, every, configs, reduced=args.reduced))
     if failed:
@@ -93,6 +95,8 @@ def _make(step: Step) -> None:
 
 def _carry_out(runs: list[tuple[Run, CfgNode]], workers: int) -> list[str]:
     """Carry out what has not ended, so many at a time; return those that failed."""
+    if not runs:
+        return []
     todo = [(run, cfg) for run, cfg in runs if not run.has_ended]
     threads = max(len(os.sched_getaffinity(0)) // workers, 1)
     running: dict[int, tuple[Run, BaseProcess]] = {}
@@ -118,9 +122,21 @@ def _carry_out(runs: list[tuple[Run, CfgNode]], workers: int) -> list[str]:
 
 def _start(run: Run, cfg: CfgNode, threads: int) -> BaseProcess:
     # A process for each run: Detectron2's logs and registries are global.
-    process = get_context("spawn").Process(target=carry_out, args=(run, cfg), kwargs={"threads": threads})
+    process = get_context("spawn").Process(target=_carry_out_one, args=(run, cfg, threads))
     process.start()
     return process
+
+
+def _carry_out_one(run: Run, cfg: CfgNode, threads: int) -> None:
+    """Carry out a run in this process, with everything that it says in its ``log.txt``."""
+    from detectron2.utils.logger import setup_logger
+
+    log = setup_logger(cfg.OUTPUT_DIR, name="lung_d2", abbrev_name="lung_d2")
+    try:
+        carry_out(run, cfg, threads=threads)
+    except Exception as error:
+        log.error("%s: %s", run, error, exc_info=not isinstance(error, LungD2Error))
+        sys.exit(ERROR_STATUS)
 
 
 def _describe(plan: Plan, runs: Sequence[Run], configs: Sequence[CfgNode], *, reduced: bool) -> str:

@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 r"""Make the ResNet-50 that knows chest CT, the start of trainings where ImageNet weights cannot be had.
 
-python tools/make_ct_backbone.py --output datasets/ct_backbone DATASETS.TRAIN "('covid_slices_train',)"
+python tools/make_ct_backbone.py --output datasets/ct_backbone/covid_slices INPUT.CT.GREY minmax_clahe \
+    DATASETS.TRAIN "('covid_slices_train',)"
 
 It fetches a deep 3-D network (MIT licence, hash pinned), turns it into a 2-D one, keeps the blocks of a ResNet-50, fits
 their batch norm, and teaches them the features of the whole on slices whose annotations are not looked at. Give it no

@@ -1,9 +1,11 @@
-"""What an ablation trains: the arms, the folds and the seeds, as a YAML file says."""
+"""What an ablation trains and tests: the arms, the folds and the seeds, as a YAML file says."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -11,6 +13,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lung_d2.errors import ConfigError
+
+_PLACES = ("split", "train", "data", "datasets")
+"""What braces in a command of the plan can hold beside what it needs."""
 
 # OmegaConf checks names and types against these classes while it merges a file into them, so that they are not frozen.
 
@@ -41,13 +46,12 @@ class Arm:
     Attributes:
         about: What it changes, for the table.
         parts: Config files whose own keys, without their ``_BASE_``, are laid over the base, in this order.
-        start: Name of a checkpoint in the plan's ``starts``; empty: that of ``over``, or random weights.
+        start: Name of a checkpoint in the plan's ``starts``; empty: that of ``over`` or ``of``, or random weights.
         datasets: Names in the plan's ``datasets``, to train on beside those of the split.
-        against: The arm that it is compared with; empty: none.
-        final: Trained once more on the whole training split and measured on val, for every seed.
+        against: The arm that it is compared with; empty: ``over`` or ``of``, or none.
+        final: Carried out once more with the whole training split and measured on val, for every seed.
         plain: Detectron2's own mapper instead of ours.
-        over: An arm above it, whose parts, start and data sets this one takes on and which, unless another is named,
-            it is compared with; empty: none.
+        over: An arm above it, whose parts, start and data sets this one takes on; empty: none.
         of: The same, but the weights are that arm's too, measured once more with other keys of the test; empty: it
             trains its own.
     """
@@ -74,7 +78,7 @@ class Plan:
             ``_val`` the split that is reported once.
         prepare: Importer and options with which ``tools/prepare_dataset.py`` makes a data set of the source.
         folds: Patients held out, a list for each fold.
-        arms: By name, in the order in which they are trained.
+        arms: By name, in the order in which they are trained; those of another are measured after these.
         same: Patients of the source that are one: the name that stands for it, by the other.
         seeds: Of the final arms; folds use the first.
         settings: Keys over the base, for all arms: iterations, pixels, rates.
@@ -118,7 +122,7 @@ def read_plan(path: Path) -> Plan:
         raise ConfigError(path, found=reason, expected="a plan", remedy="see tools/ablation.yaml") from error
     assert isinstance(plan, Plan)
     plan.configs = str((path.parent / plan.configs).resolve())
-    _check_needs(plan, path)
+    _check_made(plan, path)
     _check_names(plan, path)
     for name, arm in plan.arms.items():
         if lower := arm.over or arm.of:
@@ -137,47 +141,72 @@ def _lay_over(lower: Arm, arm: Arm, name: str) -> Arm:
     )
 
 
-def _check_needs(plan: Plan, path: Path) -> None:
+def _check_made(plan: Plan, path: Path) -> None:
+    """Refuse a data set or a start that needs what is not above it, or whose braces stand for nothing."""
     known: list[str] = []
     for name, made in [*plan.datasets.items(), *plan.starts.items()]:
-        if name in known:
-            raise ConfigError(path, found=f"{name} as a start and as a data set", remedy="rename one")
+        if name in known or name in _PLACES:
+            found = f"{name} as a start and as a data set" if name in known else f"{name} as a name"
+            raise ConfigError(
+                path, found=found, expected=f"none of {', '.join([*_PLACES, *known])}", remedy="rename it"
+            )
         for one in made.needs:
             if one not in known:
                 found, expected = f"needs of {name}: {one}, which is not above it", ", ".join(known) or "none"
                 raise ConfigError(path, found=found, expected=expected, remedy="move it up, or correct its name")
+        in_path = ("split",) if name in plan.starts else _PLACES
+        _check_braces([made.path], in_path, f"path of {name}", path)
+        _check_braces([part for command in made.make for part in command], (*_PLACES, *made.needs), name, path)
         known.append(name)
+
+
+def _check_braces(texts: Sequence[str], known: Sequence[str], where: str, path: Path) -> None:
+    for text in texts:
+        try:
+            fields = [field for _, field, _, _ in Formatter().parse(text) if field is not None]
+        except ValueError as error:
+            raise ConfigError(path, found=f"{text} in {where}", expected="pairs of braces", remedy="mend it") from error
+        if wrong := [field for field in fields if field not in known]:
+            found, expected = f"{{{wrong[0]}}} in {where}", ", ".join(known)
+            raise ConfigError(path, found=found, expected=expected, remedy="add it to needs, or correct it")
 
 
 def _check_names(plan: Plan, path: Path) -> None:
     above: list[str] = []
     for name, arm in plan.arms.items():
-        wrong = [
-            *(f"arm {other} above it" for other in [arm.over, arm.of] if other and other not in above),
-            *(f"part {part}" for part in [plan.base, *arm.parts] if not Path(plan.configs, part).is_file()),
-            *(f"start {start}" for start in [arm.start] if start and start not in plan.starts),
-            *(f"data set {one}" for one in arm.datasets if one not in plan.datasets),
-            *(f"arm {other}" for other in [arm.against] if other and other not in plan.arms),
+        for part in [plan.base, *arm.parts]:
+            if not Path(plan.configs, part).is_file():
+                found = f"part {part} in arm {name}"
+                raise ConfigError(path, found=found, expected=f"a file in {plan.configs}", remedy="correct its name")
+        named: list[tuple[str, Sequence[str], Collection[str]]] = [
+            ("over", [arm.over], above),
+            ("of", [arm.of], above),
+            ("against", [arm.against], plan.arms),
+            ("start", [arm.start], plan.starts),
+            ("data set", arm.datasets, plan.datasets),
         ]
-        if wrong:
-            raise ConfigError(path, found=f"{wrong[0]} for arm {name}, which is not there", remedy="correct its name")
-        above.append(name)
+        for key, wanted, known in named:
+            if missing := [one for one in wanted if one and one not in known]:
+                found = f"{key} {missing[0]} in arm {name}"
+                where = "an arm above it: " if known is above else ""
+                expected = f"{where}{', '.join(known) or 'none'}"
+                raise ConfigError(path, found=found, expected=expected, remedy="correct its name")
         if arm.of:
             _check_measured(name, arm, plan.arms[arm.of], path)
+        above.append(name)
     if len(set(plan.seeds)) < len(plan.seeds) or not plan.seeds:
         raise ConfigError(path, found=f"seeds {plan.seeds}", expected="one or more, each once", remedy="correct them")
 
 
 def _check_measured(name: str, arm: Arm, trained: Arm, path: Path) -> None:
-    """Refuse an arm of another that trains something, or whose weights there are none of."""
-    wrong = {
-        f"of {arm.of} and over {arm.over}": arm.over,
-        f"of {arm.of} from start {arm.start}": arm.start,
-        f"of {arm.of}, which is of {trained.of}": trained.of,
-        f"final, which {arm.of} is not": arm.final and not trained.final,
-    }
-    for found, is_so in wrong.items():
+    """Refuse an arm of another that says how to train, or of whose weights there are none."""
+    cases = [
+        (arm.over, f"over {arm.over}", "one of both", "take one out"),
+        (arm.start, f"start {arm.start}", f"none, since its weights are {arm.of}'s", "take it out"),
+        (arm.plain, "plain", f"no mapper of its own, since its weights are {arm.of}'s", "take it out"),
+        (trained.of, f"{arm.of} itself of {trained.of}", "an arm that is trained", f"name {trained.of}"),
+        (arm.final and not trained.final, "final", f"{arm.of} final too", f"make {arm.of} final"),
+    ]
+    for is_so, found, expected, remedy in cases:
         if is_so:
-            raise ConfigError(
-                path, found=f"arm {name} {found}", expected="one of weights that are trained", remedy="correct the arm"
-            )
+            raise ConfigError(path, found=f"arm {name} of {arm.of}, {found}", expected=expected, remedy=remedy)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +33,10 @@ FINAL = "final"
 """In place of a fold's number: the whole training split, measured on val."""
 
 _ENDED = "ended.json"
+_RESULTS_FOLDER = "inference"  # Detectron2's name
 # What may differ between a run and its continuation: neither changes what comes out.
 _MAY_DIFFER = ("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "MODEL.DEVICE")
-_TEST_ALONE = re.compile(r"MODEL\.WEIGHTS|OUTPUT_DIR|TEST\..*|.*_TEST|MODEL\.ROI_BOX_HEAD\.MULT_PROPOSAL_SCORE")
+_TEST_ALONE = re.compile(r"TEST\..*|.*_TEST|MODEL\.ROI_BOX_HEAD\.MULT_PROPOSAL_SCORE")
 """In what an arm of another may differ from that."""
 
 
@@ -62,7 +65,15 @@ class Run:
     @property
     def folder(self) -> Path:
         """Where all of it is written."""
-        return self.output / self.name / f"{self.split}_seed{self.seed}"
+        return self._folder_of(self.name)
+
+    @property
+    def weights_folder(self) -> Path:
+        """The folder of the run that trains its weights: its own, or that of the arm that it is of."""
+        return self._folder_of(self.arm.of or self.name)
+
+    def _folder_of(self, name: str) -> Path:
+        return self.output / name / f"{self.split}_seed{self.seed}"
 
     def dataset(self, prefix: str) -> str:
         """Return the name of the data sets of its split, without ``_train`` and ``_val``."""
@@ -70,12 +81,26 @@ class Run:
 
     def results(self, prefix: str) -> Path:
         """Return the file of its detections."""
-        return self.folder / "inference" / f"{self.dataset(prefix)}_val" / RESULTS_NAME
+        return self.folder / _RESULTS_FOLDER / f"{self.dataset(prefix)}_val" / RESULTS_NAME
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the run that trains its weights has ended."""
+        return bool(_read_end(self.weights_folder))
 
     @property
     def has_ended(self) -> bool:
-        """Whether it was carried out to its end."""
-        return (self.folder / _ENDED).is_file()
+        """Whether it was carried out to its end, and with the weights that are there now."""
+        if not self.arm.of:
+            return self.is_trained
+        return self.is_trained and _read_end(self.folder).get("of") == _read_end(self.weights_folder)
+
+
+def _read_end(folder: Path) -> dict[str, Any]:
+    """Return what a run wrote at its end; empty: it has not ended."""
+    path = folder / _ENDED
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
 
 
 def dataset_of(prefix: str, split: str) -> str:
@@ -98,7 +123,7 @@ def list_runs(
         plan: The plan.
         output: Folder of the ablation.
         reduced: The first fold alone.
-        arms: Names of those wanted, with those whose weights they measure; empty: all.
+        arms: Names of those wanted, to which those whose weights they measure are added; empty: all.
         splits: Numbers of folds, or :data:`FINAL`; empty: all.
         seeds: Those wanted; empty: all. Folds are run with the plan's first seed alone.
 
@@ -106,12 +131,12 @@ def list_runs(
         ConfigError: An arm, a split or a seed is none of the plan's, or none of the runs chosen is of it.
     """
     folds = [str(fold) for fold in range(len(plan.folds[:1] if reduced else plan.folds))]
-    choices: list[tuple[str, Sequence[Any], Sequence[Any], Callable[[Run], Any]]] = [
-        ("arm", arms, list(plan.arms), lambda run: run.name),
-        ("split", splits, [*folds, FINAL], lambda run: run.split),
-        ("seed", seeds, plan.seeds, lambda run: run.seed),
+    choices: list[tuple[str, str, Sequence[Any], Sequence[Any]]] = [
+        ("arm", "name", arms, list(plan.arms)),
+        ("split", "split", splits, [*folds, FINAL]),
+        ("seed", "seed", seeds, plan.seeds),
     ]
-    for kind, wanted, known, _ in choices:
+    for kind, _, wanted, known in choices:
         for one in wanted:
             if one not in known:
                 expected = ", ".join(map(str, known))
@@ -119,9 +144,9 @@ def list_runs(
     with_weights = {*arms, *(plan.arms[name].of for name in arms)} if arms else plan.arms
     every = _runs(plan, output, folds, [name for name in plan.arms if name in with_weights])
     runs = [run for run in every if run.split in (splits or [run.split]) and run.seed in (seeds or [run.seed])]
-    for kind, wanted, _, of_run in choices:
+    for kind, field, wanted, _ in choices:
         for one in wanted:
-            if one not in map(of_run, runs):
+            if one not in [getattr(run, field) for run in runs]:
                 final = ", ".join(name for name, arm in plan.arms.items() if arm.final) or "no arm"
                 expected = f"folds with seed {plan.seeds[0]}, or {FINAL} for {final}"
                 raise ConfigError(f"{kind} {one}", found="in no run chosen", expected=expected, remedy="choose others")
@@ -173,8 +198,11 @@ def build_config(plan: Plan, run: Run, *, reduced: bool = False, opts: Sequence[
     if run.arm.of:
         trained = replace(run, name=run.arm.of, arm=plan.arms[run.arm.of])
         _check_test_alone(run, build_config(plan, trained, reduced=reduced, opts=opts), cfg)
-        cfg.MODEL.WEIGHTS = str(trained.folder / "model_final.pth")
-    _check_unchanged(cfg, run.folder / "config.yaml")
+        cfg.MODEL.WEIGHTS = str(run.weights_folder / "model_final.pth")
+    elif cfg.TEST.AUG.ENABLED:
+        found = f"True in arm {run.name}, which is trained"
+        raise ConfigError("TEST.AUG.ENABLED", found=found, expected="False", remedy="make it an arm of another")
+    _check_unchanged(run, cfg)
     return cfg
 
 
@@ -183,18 +211,25 @@ def start_split(run: Run, reduced: bool) -> str:
     return "0" if reduced else run.split
 
 
-def _check_unchanged(cfg: CfgNode, path: Path) -> None:
+def _check_unchanged(run: Run, cfg: CfgNode) -> None:
     """Refuse to go on with, or to measure, what was begun with another config."""
+    path = run.folder / "config.yaml"
     if not path.is_file():
         return
+    # The weights of another arm are those of its split and seed, wherever the folder of the ablation is.
+    may_differ = (*_MAY_DIFFER, "MODEL.WEIGHTS") if run.arm.of else _MAY_DIFFER
     for key, _, _ in differences(load_config(path), cfg):
-        if key not in _MAY_DIFFER:
+        if key not in may_differ:
             found = f"a run with another {key}"
             raise ConfigError(path, found=found, expected="that of the plan", remedy="give another --output")
 
 
 def _check_test_alone(run: Run, trained: CfgNode, cfg: CfgNode) -> None:
-    for key, before, now in differences(trained, cfg):
+    changed = [found for found in differences(trained, cfg) if found[0] != "OUTPUT_DIR"]
+    if not changed:
+        found = f"no key that differs from {run.arm.of}"
+        raise ConfigError(f"arm {run.name}", found=found, expected="a key of the test", remedy="correct its parts")
+    for key, before, now in changed:
         if not _TEST_ALONE.fullmatch(key):
             found = f"{key} {now}, which {run.arm.of} was trained with {before}"
             raise ConfigError(f"arm {run.name}", found=found, expected="keys of the test alone", remedy="use over")
@@ -207,35 +242,45 @@ def carry_out(run: Run, cfg: CfgNode, *, threads: int) -> None:
         run: The run.
         cfg: Its config.
         threads: Of torch.
+
+    Raises:
+        LungD2Error: It cannot be trained or evaluated.
     """
     from detectron2.engine import default_setup
 
     import lung_d2.modeling  # noqa: F401  a process of its own has read no config, which would register our heads
     from lung_d2.data import register_lung_datasets
-    from lung_d2.engine import LungTrainer
-    from lung_d2.engine.plain import PlainTrainer
 
     torch.set_num_threads(threads)
     default_setup(cfg, argparse.Namespace(config_file="", eval_only=False))
     register_lung_datasets()
-    kind = PlainTrainer if run.arm.plain else LungTrainer
-    if run.arm.of:
-        _evaluate(kind, cfg)
-    else:
-        trainer = kind(cfg)
-        trainer.resume_or_load(resume=True)
-        trainer.train()
-    write_json({"run": str(run)}, run.folder / _ENDED)
+    end = _evaluate(run, cfg) if run.arm.of else _train(run, cfg)
+    write_json(end, run.folder / _ENDED)
 
 
-def _evaluate(kind: type[LungTrainer], cfg: CfgNode) -> None:
-    """Evaluate ``MODEL.WEIGHTS``, with test-time augmentation where the config has it."""
+def _train(run: Run, cfg: CfgNode) -> dict[str, Any]:
+    trainer = _trainer_of(run)(cfg)
+    trainer.resume_or_load(resume=True)
+    trainer.train()
+    return {"iterations": trainer.iter, "ended": datetime.now(UTC).isoformat()}
+
+
+def _evaluate(run: Run, cfg: CfgNode) -> dict[str, Any]:
     from lung_d2.engine import LungCheckpointer
-    from lung_d2.engine.tta import build_tta, without_resize
     from lung_d2.engine.weights_settings import bound_settings
 
-    model = kind.build_model(cfg)
+    trainer = _trainer_of(run)
+    model = trainer.build_model(cfg)
     LungCheckpointer(model, settings=bound_settings(cfg)).load(cfg.MODEL.WEIGHTS, checkpointables=[])
     if cfg.TEST.AUG.ENABLED:
-        cfg, model = without_resize(cfg), build_tta(cfg, model)
-    kind.test(cfg, model)
+        trainer.test_with_tta(cfg, model, _RESULTS_FOLDER)
+    else:
+        trainer.test(cfg, model)
+    return {"of": _read_end(run.weights_folder)}
+
+
+def _trainer_of(run: Run) -> type[LungTrainer]:
+    from lung_d2.engine import LungTrainer
+    from lung_d2.engine.plain import PlainTrainer
+
+    return PlainTrainer if run.arm.plain else LungTrainer

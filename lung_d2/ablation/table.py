@@ -126,7 +126,7 @@ def _say(figure: dict[str, Any], key: str, digits: int, sign: str = "") -> str:
 
 
 def _over_seeds(plan: Plan, figures: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Return a table of the arms that were trained with several seeds: mean, least and greatest."""
+    """Return a table of the arms that were measured with several seeds: mean, least and greatest."""
     rows = []
     for name in plan.arms:
         own = [row for title, part in figures.items() if title.startswith("Val") for row in part if row["arm"] == name]
@@ -143,7 +143,7 @@ def _spread_against(rows: Sequence[dict[str, Any]], key: str) -> str:
     paired = [row["against"] for row in rows if "against" in row]
     if not paired:
         return ""
-    fewer = f" of {len(paired)}" if len(paired) < len(rows) else ""
+    fewer = f" ({len(paired)} of {len(rows)} seeds)" if len(paired) < len(rows) else ""
     differences = [against[key]["difference"] for against in paired]
     return f"{paired[0]['arm']}{fewer}: {_spread(differences, _COLUMNS[key].digits, '+')}"
 

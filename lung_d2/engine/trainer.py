@@ -117,14 +117,18 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
         return self.average.averaged if self.average is not None else self.model  # type: ignore[no-any-return]
 
     @classmethod
-    def test_with_tta(cls, cfg: CfgNode, model: torch.nn.Module) -> dict[str, Any]:
-        """Evaluate with test-time augmentation, by ``TEST.AUG``; results go to ``inference_TTA``.
+    def test_with_tta(cls, cfg: CfgNode, model: torch.nn.Module, folder: str = TTA_FOLDER) -> dict[str, Any]:
+        """Evaluate with test-time augmentation, by ``TEST.AUG``.
+
+        Args:
+            cfg: The model's.
+            model: Detectron2's ``GeneralizedRCNN``.
+            folder: Name of the folder of the results, in ``OUTPUT_DIR``.
 
         Returns:
             What ``test`` returns, each name with ``_TTA`` at its end, as in Detectron2's ``train_net.py``.
         """
-        folder = Path(cfg.OUTPUT_DIR, TTA_FOLDER)
-        evaluators = [cls.build_evaluator(cfg, name, folder / name) for name in cfg.DATASETS.TEST]
+        evaluators = [cls.build_evaluator(cfg, name, Path(cfg.OUTPUT_DIR, folder, name)) for name in cfg.DATASETS.TEST]
         results = cls.test(without_resize(cfg), build_tta(cfg, model), evaluators)
         return {f"{name}_TTA": value for name, value in results.items()}
 

@@ -24,6 +24,11 @@ SMALL = {
 }
 
 
+def of_base(**more: object) -> dict[str, object]:
+    """Return arms of which a third is of the base."""
+    return SMALL["arms"] | {"third": {"about": "", "of": "base"} | more}
+
+
 def write(folder: Path, **changes: object) -> Path:
     path = folder / "plan.yaml"
     path.write_text(yaml.safe_dump(SMALL | changes))
@@ -93,19 +98,17 @@ def test_configs_are_relative_to_the_plan(tmp_path):
         ({"colour": "red"}, "colour"),
         ({"arms": {"base": {"abut": "a word wrong"}}}, "abut"),
         ({"arms": {"base": {"about": None}}}, "about"),
-        ({"arms": {"base": {"about": "", "against": "none"}}}, "arm none"),
-        ({"arms": {"base": {"about": "", "over": "later"}, "later": {"about": ""}}}, "arm later above it"),
-        ({"arms": {"base": {"about": "", "of": "later"}, "later": {"about": ""}}}, "arm later above it"),
-        ({"arms": SMALL["arms"] | {"third": {"about": "", "of": "base", "over": "other"}}}, "of base and over other"),
-        ({"arms": SMALL["arms"] | {"third": {"about": "", "of": "base", "start": "ct"}}}, "of base from start ct"),
-        ({"arms": SMALL["arms"] | {"third": {"about": "", "of": "base", "final": True}}}, "final, which base is not"),
-        (
-            {"arms": SMALL["arms"] | {"third": {"about": "", "of": "base"}, "upper": {"about": "", "of": "third"}}},
-            "upper of third, which is of base",
-        ),
-        ({"arms": {"base": {"about": "", "start": "imagenet"}}}, "start imagenet"),
-        ({"arms": {"base": {"about": "", "parts": ["no.yaml"]}}}, r"part no\.yaml"),
-        ({"arms": {"base": {"about": "", "datasets": ["more"]}}}, "data set more"),
+        ({"arms": {"base": {"about": "", "against": "none"}}}, "against none in arm base; expected base"),
+        ({"arms": {"base": {"about": "", "over": "later"}, "later": {"about": ""}}}, "over later .* above it: none"),
+        ({"arms": {"base": {"about": "", "of": "later"}, "later": {"about": ""}}}, "of later .* above it: none"),
+        ({"arms": of_base(over="other")}, "third of base, over other; expected one of both"),
+        ({"arms": of_base(start="ct")}, "third of base, start ct; expected none"),
+        ({"arms": of_base(plain=True)}, "third of base, plain; expected no mapper"),
+        ({"arms": of_base(final=True)}, "third of base, final; expected base final too"),
+        ({"arms": of_base() | {"upper": {"about": "", "of": "third"}}}, "third itself of base; .*; name base"),
+        ({"arms": {"base": {"about": "", "start": "imagenet"}}}, "start imagenet in arm base; expected ct"),
+        ({"arms": {"base": {"about": "", "parts": ["no.yaml"]}}}, r"part no\.yaml in arm base"),
+        ({"arms": {"base": {"about": "", "datasets": ["more"]}}}, "data set more in arm base; expected none"),
         ({"arms": ["base"]}, "list"),
         ({"folds": None}, "folds"),
         ({"seeds": 3}, "Invalid"),
@@ -114,6 +117,10 @@ def test_configs_are_relative_to_the_plan(tmp_path):
         ({"starts": {"ct": {"path": "", "needs": ["later"]}, "later": {"path": ""}}}, "ct: later, which"),
         ({"datasets": {"more": {"path": "", "needs": ["ct"]}}}, "needs of more: ct, which is not above it"),
         ({"datasets": {"ct": {"path": ""}}}, "ct as a start and as a data set"),
+        ({"datasets": {"data": {"path": ""}}}, "data as a name; expected none of split, train, data"),
+        ({"starts": {"ct": {"path": "{train}.pth"}}}, "{train} in path of ct; expected split"),
+        ({"starts": {"ct": {"path": "", "make": [["a.py", "{other}"]]}}}, "{other} in ct; .*; add it to needs"),
+        ({"datasets": {"more": {"path": "{"}}}, "{ in path of more; expected pairs of braces"),
         ({"settings": ["SEED"]}, "merge"),
     ],
 )

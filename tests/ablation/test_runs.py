@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from lung_d2.ablation.plan import Arm, Made, Plan, read_plan
-from lung_d2.ablation.runs import FINAL, build_config, carry_out, list_runs
+from lung_d2.ablation.runs import FINAL, Run, build_config, carry_out, list_runs
 from lung_d2.config import load_config
 from lung_d2.config_checks import differences
 from lung_d2.data import register_lung_datasets
@@ -129,21 +130,21 @@ def test_choice_where_no_arm_is_final_says_so():
         list_runs(plan, Path("out"), splits=[FINAL])
 
 
-def plan_with_measured(parts: list[str]) -> Plan:
-    """Return a plan in which an arm measures the weights of the plain one, with these parts laid over it."""
+def plan_with(parts: list[str], of: str = "plain") -> Plan:
+    """Return a plan in which an arm measures the weights of another, with these parts laid over it."""
     plan = build_plan(reduced={"SOLVER.MAX_ITER": 2, "INPUT.CT.GREY": "minmax_clahe"})
-    plain = plan.arms["plain"]
-    measured = replace(plain, about="less overlap", of="plain", against="plain", parts=[*plain.parts, *parts])
-    return replace(plan, arms=plan.arms | {"measured": measured})
+    arms = plan.arms | {"averaged": Arm("EMA", ["ablation/ema.yaml"], final=True)}
+    measured = replace(arms[of], of=of, against=of, parts=[*arms[of].parts, *parts])
+    return replace(plan, arms=arms | {"measured": measured})
 
 
 def test_choice_of_an_arm_of_another_trains_that_too():
-    runs = list_runs(plan_with_measured([]), Path("out"), arms=["measured"], splits=["1"])
+    runs = list_runs(plan_with([]), Path("out"), arms=["measured"], splits=["1"])
     assert [str(run) for run in runs] == ["plain, 1, seed 1", "measured, 1, seed 1"]
 
 
 def test_arm_of_another_takes_its_weights_and_differs_in_the_test_alone():
-    plan = plan_with_measured(["ablation/nms_03.yaml", "ablation/tta.yaml"])
+    plan = plan_with(["ablation/nms_03.yaml", "ablation/tta.yaml"])
     plain, measured = (
         build_config(plan, run) for run in list_runs(plan, Path("out"), arms=["measured"], splits=[FINAL], seeds=[2])
     )
@@ -152,11 +153,39 @@ def test_arm_of_another_takes_its_weights_and_differs_in_the_test_alone():
     assert {key for key, _, _ in differences(plain, measured)} == changed
 
 
-def test_arm_of_another_that_would_be_trained_otherwise_is_refused():
-    plan = plan_with_measured(["ablation/rate_2.yaml"])
+@pytest.mark.parametrize(
+    ("parts", "opts", "finding"),
+    [
+        (["ablation/rate_2.yaml"], [], "SOLVER.*which plain was trained with .*test alone"),
+        ([], [], "no key that differs from plain"),
+        (["ablation/nms_03.yaml"], ["MODEL.ROI_HEADS.NMS_THRESH_TEST", "0.4"], "no key that differs from plain"),
+    ],
+)
+def test_arm_of_another_that_differs_in_more_or_nothing_is_refused(parts, opts, finding):
+    plan = plan_with(parts)
     run = list_runs(plan, Path("out"), arms=["measured"], splits=["0"])[1]
-    with pytest.raises(ConfigError, match=r"arm measured: SOLVER.*which plain was trained with .*test alone"):
-        build_config(plan, run)
+    with pytest.raises(ConfigError, match=f"arm measured: {finding}"):
+        build_config(plan, run, opts=opts)
+
+
+@pytest.mark.parametrize(("parts", "opts"), [(["ablation/tta.yaml"], []), ([], ["TEST.AUG.ENABLED", "True"])])
+def test_augmentation_of_the_test_is_for_arms_of_another(parts, opts):
+    plan = build_plan(arms={"base": Arm("ours", parts)})
+    with pytest.raises(ConfigError, match=r"TEST\.AUG\.ENABLED: True in arm base.*make it an arm of another"):
+        build_config(plan, list_runs(plan, Path("out"))[0], opts=opts)
+
+
+def test_folder_of_the_ablation_may_move(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = plan_with(["ablation/nms_03.yaml"])
+    for output in (Path("out"), tmp_path / "out"):
+        _, measured = list_runs(plan, output, arms=["measured"], splits=["0"])
+        cfg = build_config(plan, measured)
+        measured.folder.mkdir(parents=True, exist_ok=True)
+        (measured.folder / "config.yaml").write_text(cfg.dump())
+    other = plan_with(["ablation/tta.yaml"])
+    with pytest.raises(ConfigError, match=r"another MODEL\.ROI_HEADS\.NMS_THRESH_TEST"):
+        build_config(other, list_runs(other, output, arms=["measured"], splits=["0"])[1])
 
 
 def test_key_that_is_not_there_names_the_part(tmp_path):
@@ -221,29 +250,57 @@ def prepared(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def carried_out(plan: Plan, output: Path, *arms: str) -> list[Run]:
+    runs = list_runs(plan, output, arms=arms, splits=["0"])
+    for run in runs:
+        if not run.has_ended:
+            carry_out(run, build_config(plan, run, reduced=True), threads=1)
+    return runs
+
+
 @pytest.mark.parametrize("arm", ["plain", "base"])
 def test_run_leaves_its_detections(prepared, arm):
-    plan = plan_with_measured([])
-    run = list_runs(plan, prepared / "out", arms=[arm], splits=["0"])[0]
-    carry_out(run, build_config(plan, run, reduced=True), threads=1)
+    (run,) = carried_out(build_plan(reduced=plan_with([]).reduced), prepared / "out", arm)
     assert run.results("tiny").is_file()
     assert run.has_ended
 
 
-def test_run_of_another_measures_the_same_weights(prepared):
-    """The same keys give the same detections, less overlap fewer, and augmentation others."""
-    parts = {"measured": [], "fewer": ["ablation/nms_03.yaml"], "augmented": ["ablation/tta.yaml"]}
+@pytest.mark.parametrize("trained", ["plain", "averaged"])
+def test_run_of_another_measures_the_same_weights(prepared, trained):
+    """By a threshold below every score: the same detections; with less overlap or augmentation others."""
+    same, strict = prepared / "same.yaml", prepared / "strict.yaml"
+    same.write_text("MODEL: {ROI_HEADS: {SCORE_THRESH_TEST: 0.0001}}")
+    strict.write_text("MODEL: {ROI_HEADS: {NMS_THRESH_TEST: 0.01}}")
     found = {}
-    for name, changes in parts.items():
-        plan = plan_with_measured(changes)
-        plan = replace(plan, arms={"plain": plan.arms["plain"], name: plan.arms["measured"]})
-        for run in list_runs(plan, prepared / "out", splits=["0"]):
-            if not run.has_ended:
-                carry_out(run, build_config(plan, run, reduced=True), threads=1)
-            found[run.name] = json.loads(run.results("tiny").read_text())
-    assert len(found["plain"]) > 0
-    assert found["measured"] == found["plain"]
-    assert 0 < len(found["fewer"]) <= len(found["plain"])
-    assert found["fewer"] != found["plain"]
-    assert found["augmented"] != found["plain"]
-    assert not list((prepared / "out" / "fewer" / "0_seed1").glob("*.pth"))  # nothing is trained
+    for part in (str(same), str(strict), "ablation/tta.yaml"):
+        runs = carried_out(plan_with([part], of=trained), prepared / "out", "measured")
+        own, found[part] = (json.loads(run.results("tiny").read_text()) for run in runs)
+        assert not list(runs[1].folder.glob("*.pth"))  # nothing is trained
+        shutil.rmtree(runs[1].folder)
+    assert len(own) > 0
+    assert found[str(same)] == own
+    assert found[str(strict)] not in ([], own)
+    assert found["ablation/tta.yaml"] not in ([], own)
+
+
+def test_score_of_class_and_objectness_needs_no_training(prepared):
+    plan = plan_with(["variants/objectness.yaml"], of="averaged")
+    own, measured = (json.loads(run.results("tiny").read_text()) for run in carried_out(plan, prepared, "measured"))
+    assert max(one["score"] for one in own) != max(one["score"] for one in measured)
+
+
+def test_what_was_measured_of_other_weights_is_measured_again(tmp_path):
+    trained, measured = list_runs(plan_with([]), tmp_path, arms=["measured"], splits=["0"])
+    ends = {run.name: run.folder / "ended.json" for run in (trained, measured)}
+    for run in (trained, measured):
+        run.folder.mkdir(parents=True)
+    first, second = {"iterations": 2, "ended": "first"}, {"iterations": 2, "ended": "second"}
+    assert not measured.is_trained
+    ends["plain"].write_text(json.dumps(first))
+    assert (trained.has_ended, measured.is_trained, measured.has_ended) == (True, True, False)
+    ends["measured"].write_text(json.dumps({"of": first}))
+    assert measured.has_ended
+    ends["plain"].write_text(json.dumps(second))
+    assert not measured.has_ended
+    ends["plain"].unlink()
+    assert not measured.has_ended

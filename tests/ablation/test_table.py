@@ -48,7 +48,7 @@ def write_results(root: Path, run: Run, found: Sequence[Category] = CATEGORIES) 
     path = run.results(PLAN.dataset)
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(lesions if run.name == "seer" else []))
-    (run.folder / "ended.json").write_text("{}")
+    (run.folder / "ended.json").write_text(json.dumps({"of": {"iterations": 1}} if run.arm.of else {"iterations": 1}))
 
 
 def runs_of(root: Path) -> list[Run]:
@@ -88,8 +88,8 @@ def test_val_has_a_table_of_its_own_for_each_seed(root):
     ("blind_seeds", "said"),
     [
         ([1, 2], "blind: +75.0 (+50.0 to +100.0)"),
-        ([1], "blind of 1: +100.0 (+100.0 to +100.0)"),
-        ([2], "blind of 1: +50.0 (+50.0 to +50.0)"),
+        ([1], "blind (1 of 2 seeds): +100.0 (+100.0 to +100.0)"),
+        ([2], "blind (1 of 2 seeds): +50.0 (+50.0 to +50.0)"),
         ([], "75.0 (50.0 to 100.0)"),
     ],
 )

@@ -29,6 +29,7 @@ PLAN = {
     "arms": {
         "base": {"about": "ours", "final": True},
         "sigmoid": {"about": "one each", "parts": ["variants/sigmoid.yaml"], "against": "base"},
+        "strict": {"about": "less overlap", "of": "base", "parts": ["ablation/nms_03.yaml"], "final": True},
     },
 }
 
@@ -64,13 +65,13 @@ def test_runs_end_in_a_table_and_are_not_run_again(folder):
     assert done.returncode == 0, done.stderr
     table = json.loads((folder / "out" / "ablation.json").read_text())
     assert "on val SOLVER.MAX_ITER 3.\n\nEach arm 2 iterations on folds and 3 iterations for val, of" in table["about"]
-    assert [row["arm"] for row in table["sections"]["Val, seed 1"]] == ["base"]
+    assert [row["arm"] for row in table["sections"]["Val, seed 1"]] == ["base", "strict"]
     rows = table["sections"]["Folds over the training patients"]
-    assert [row["arm"] for row in rows] == ["base", "sigmoid"]
-    assert rows[1]["against"]["arm"] == "base"
+    assert [row["arm"] for row in rows] == ["base", "sigmoid", "strict"]
+    assert [row["against"]["arm"] for row in rows[1:]] == ["base", "base"]
     results = sorted((folder / "out").rglob("coco_instances_results.json"))
     times = [path.stat().st_mtime_ns for path in results]
-    assert len(results) == 3
+    assert len(results) == 5
     assert run(folder, *plan).returncode == 0
     assert [path.stat().st_mtime_ns for path in results] == times
 
@@ -87,7 +88,7 @@ def test_run_that_fails_is_named_with_its_log(folder):
         "--plan",
         str(folder / "plan.yaml"),
         "--arms",
-        "base",
+        "strict",
         "--output",
         str(folder / "other"),
         "--opts",
@@ -95,4 +96,8 @@ def test_run_that_fails_is_named_with_its_log(folder):
         "('none_val',)",
     )
     assert done.returncode == 2
-    assert "base, 0, seed 1" in done.stderr.splitlines()[-1]
+    last = done.stderr.splitlines()[-1]
+    assert "base, 0, seed 1" in last
+    assert "strict" not in last  # of which there are no weights to test
+    assert not (folder / "other" / "strict").exists()
+    assert "none_val" in (folder / "other" / "base" / "0_seed1" / "log.txt").read_text()
