@@ -81,7 +81,11 @@ def main() -> None:
     if not failed or any(run.has_ended for run in every):
         write_table(plan, every, args.output, _describe(plan, every, configs, reduced=args.reduced))
     if failed:
-        raise TrainingError("; ".join(failed), found="ended with an error", remedy="see log.txt in their folders")
+        raise TrainingError(
+            "; ".join(failed),
+            found="ended with an error",
+            remedy="see log.txt in their folders, or the traceback above",
+        )
 
 
 def _make(step: Step) -> None:
@@ -128,14 +132,14 @@ def _start(run: Run, cfg: CfgNode, threads: int) -> BaseProcess:
 
 
 def _carry_out_one(run: Run, cfg: CfgNode, threads: int) -> None:
-    """Carry out a run in this process, with everything that it says in its ``log.txt``."""
+    """Carry out a run in this process, with what it says in its ``log.txt``; a defect keeps its traceback on stderr."""
     from detectron2.utils.logger import setup_logger
 
     log = setup_logger(cfg.OUTPUT_DIR, name="lung_d2", abbrev_name="lung_d2")
     try:
         carry_out(run, cfg, threads=threads)
-    except Exception as error:
-        log.error("%s: %s", run, error, exc_info=not isinstance(error, LungD2Error))
+    except LungD2Error as error:
+        log.error("%s: %s", run, error)
         sys.exit(ERROR_STATUS)
 
 

@@ -14,7 +14,7 @@ from yaml import YAMLError
 
 from lung_d2.errors import ConfigError
 
-_PLACES = ("split", "train", "data", "datasets")
+_PLACEHOLDERS = ("split", "train", "data", "datasets")
 """What braces in a command of the plan can hold beside what it needs."""
 
 # OmegaConf checks names and types against these classes while it merges a file into them, so that they are not frozen.
@@ -126,17 +126,17 @@ def read_plan(path: Path) -> Plan:
     _check_names(plan, path)
     for name, arm in plan.arms.items():
         if lower := arm.over or arm.of:
-            plan.arms[name] = _lay_over(plan.arms[lower], arm, lower)
+            plan.arms[name] = _lay_over(plan.arms[lower], arm)
     return plan
 
 
-def _lay_over(lower: Arm, arm: Arm, name: str) -> Arm:
+def _lay_over(lower: Arm, arm: Arm) -> Arm:
     return replace(
         arm,
         parts=[*lower.parts, *arm.parts],
         start=arm.start or lower.start,
         datasets=[*lower.datasets, *arm.datasets],
-        against=arm.against or name,
+        against=arm.against or arm.over or arm.of,
         plain=arm.plain or lower.plain,
     )
 
@@ -145,18 +145,18 @@ def _check_made(plan: Plan, path: Path) -> None:
     """Refuse a data set or a start that needs what is not above it, or whose braces stand for nothing."""
     known: list[str] = []
     for name, made in [*plan.datasets.items(), *plan.starts.items()]:
-        if name in known or name in _PLACES:
+        if name in known or name in _PLACEHOLDERS:
             found = f"{name} as a start and as a data set" if name in known else f"{name} as a name"
             raise ConfigError(
-                path, found=found, expected=f"none of {', '.join([*_PLACES, *known])}", remedy="rename it"
+                path, found=found, expected=f"none of {', '.join([*_PLACEHOLDERS, *known])}", remedy="rename it"
             )
         for one in made.needs:
             if one not in known:
                 found, expected = f"needs of {name}: {one}, which is not above it", ", ".join(known) or "none"
                 raise ConfigError(path, found=found, expected=expected, remedy="move it up, or correct its name")
-        in_path = ("split",) if name in plan.starts else _PLACES
+        in_path = ("split",) if name in plan.starts else _PLACEHOLDERS
         _check_braces([made.path], in_path, f"path of {name}", path)
-        _check_braces([part for command in made.make for part in command], (*_PLACES, *made.needs), name, path)
+        _check_braces([part for command in made.make for part in command], (*_PLACEHOLDERS, *made.needs), name, path)
         known.append(name)
 
 
