@@ -29,7 +29,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", required=True, type=Path, help="checkpoint of the training")
     parser.add_argument("--output", required=True, type=Path, help="NAME.safetensors; NAME is that of the weights")
     parser.add_argument(
-        "--evaluation", type=Path, nargs="+", default=[], help="evaluation.json of these weights; may be several"
+        "--evaluation",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="evaluation.json of these weights, which is taken at your word; may be several",
     )
     parser.add_argument("--licence", default="", help="under which the weights may be used")
     parser.add_argument("--note", nargs="+", default=[], help="sentences to keep with them, as notices of licences")

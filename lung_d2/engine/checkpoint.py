@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
-from lung_d2.engine.weights_file import read_weights_file
+from lung_d2.engine.weights_file import check_finite, read_weights_file
 from lung_d2.engine.weights_names import SUFFIX, find_weights
 from lung_d2.errors import CheckpointError
 
@@ -118,8 +119,8 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
         """Load weights from a checkpoint, a weights file or its name, or a ``detectron2://`` or ``https://`` address.
 
         Raises:
-            CheckpointError: The file is missing, cannot be fetched, is broken, holds more than arrays, or is of
-                another model or of other images.
+            CheckpointError: The file is missing, cannot be fetched, is broken, holds more than arrays, or NaN or
+                infinity, or is of another model or of other images.
         """
         path = os.fspath(find_weights(path) or path)
         self._partial_is_fine, self._source = self.allow_partial and checkpointables == [], path
@@ -134,7 +135,12 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
                 self._parsed_url_during_load = None
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        self._check_settings(_as_plain(checkpoint.pop("settings", {})))
+        settings = checkpoint.pop("settings", {})
+        if not isinstance(settings, Mapping):
+            raise _untrusted(self._source, f"holds settings that are {type(settings).__name__}")
+        if not _is_state_dict(checkpoint["model"]):
+            raise _untrusted(self._source, "holds no state dict")
+        self._check_settings(_as_plain(settings))
         self._keep_notice(checkpoint)
         incompatible = super()._load_model(checkpoint)
         missing, total = len(incompatible.missing_keys), len(self.model.state_dict())
@@ -145,6 +151,7 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
                 expected="weights of this config's model",
                 remedy="give the config that they were trained with",
             )
+        check_finite(self.model.state_dict(), self._source)
         return incompatible
 
     def _check_settings(self, settings: Mapping[str, Any]) -> None:
@@ -197,6 +204,12 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
 
     def _torch_load(self, f: str) -> Any:
         return torch.load(f, map_location="cpu", weights_only=True)
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and isinstance(one, torch.Tensor | np.ndarray) for name, one in value.items()
+    )
 
 
 def _as_plain(value: Any) -> Any:

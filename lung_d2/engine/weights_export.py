@@ -19,7 +19,13 @@ from lung_d2.config import input_settings
 from lung_d2.data.folders import write_text
 from lung_d2.engine.checkpoint import LungCheckpointer
 from lung_d2.engine.weights import config_of
-from lung_d2.engine.weights_file import FORMAT_VERSION, PREFIX, describe_categories, read_weights_file
+from lung_d2.engine.weights_file import (
+    FORMAT_VERSION,
+    PREFIX,
+    check_finite,
+    describe_categories,
+    read_weights_file,
+)
 from lung_d2.engine.weights_names import SUFFIX, check_digest
 from lung_d2.engine.weights_settings import bound_settings, portable_config
 from lung_d2.errors import CheckpointError, OutputError
@@ -89,6 +95,7 @@ def export_weights(model: torch.nn.Module, cfg: CfgNode, provenance: Mapping[str
         CheckpointError: A parameter holds NaN or infinity, or what was written differs by more than rounding.
         OutputError: It cannot be written.
     """
+    check_finite(model.state_dict(), path)
     sums, staging = path.with_name(f"{path.name}.sha256"), path.with_name(f".{path.stem}.partial")
     try:
         shutil.rmtree(staging, ignore_errors=True)  # what a killed export left
@@ -112,19 +119,15 @@ def write_weights_file(state: Tensors, cfg: CfgNode, provenance: Mapping[str, An
     """Write the file alone.
 
     Raises:
-        CheckpointError: A parameter holds NaN or infinity.
         OSError: It cannot be written.
     """
-    for name, value in state.items():
-        if not bool(torch.isfinite(value).all()):
-            raise CheckpointError(name, found="NaN or infinity", remedy="export a checkpoint of a run that converged")
     tensors = {name: value.detach().cpu().to(choose_type(value)).contiguous().clone() for name, value in state.items()}
     texts = {
         "format_version": FORMAT_VERSION,
         "config": portable_config(cfg),
         "categories": json.dumps(describe_categories()),
         "input": json.dumps(input_settings(cfg)),
-        "provenance": json.dumps(provenance),
+        "provenance": json.dumps(provenance, allow_nan=False),
     }
     try:
         save_file(tensors, path, {"format": "pt", **{f"{PREFIX}{key}": text for key, text in texts.items()}})

@@ -76,9 +76,15 @@ class WeightsFile:
     shapes: Mapping[str, tuple[int, ...]]
 
     def read_tensors(self) -> dict[str, torch.Tensor]:
-        """Return the parameters by name, in the types of the file."""
+        """Return the parameters by name, in the types of the file.
+
+        Raises:
+            CheckpointError: The file is broken, or a parameter holds NaN or infinity.
+        """
         with _named_errors(self.path), safe_open(self.path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in self.shapes}
+            tensors = {name: file.get_tensor(name) for name in self.shapes}
+        check_finite(tensors, self.path)
+        return tensors
 
 
 def read_weights_file(path: Path) -> WeightsFile:
@@ -117,6 +123,22 @@ def _read(path: Path, digest: str) -> WeightsFile:
         raise _broken(path, f"{PREFIX}input that contradicts its config", "the same in both")
     _check_parameters(path, cfg, shapes)
     return WeightsFile(path, digest, portable_config(cfg), bound_settings(cfg), provenance, shapes)
+
+
+def check_finite(tensors: Mapping[str, torch.Tensor], where: str | Path) -> None:
+    """Refuse parameters with which a network finds nothing, and says so with a good conscience.
+
+    Raises:
+        CheckpointError: A parameter holds NaN or infinity.
+    """
+    odd = next((name for name, value in tensors.items() if not bool(torch.isfinite(value).all())), None)
+    if odd is not None:
+        raise CheckpointError(
+            where,
+            found=f"NaN or infinity in {odd}",
+            expected="finite numbers",
+            remedy="take a checkpoint of a run that converged, or get it from its source again",
+        )
 
 
 def describe_categories() -> list[dict[str, Any]]:

@@ -37,6 +37,7 @@ from lung_d2.errors import CheckpointError, ConfigError, DatasetError
 from lung_d2.evaluation.description import describe_truth
 from lung_d2.evaluation.evaluate import SCHEMA_VERSION
 from lung_d2.evaluation.headline import ROWS, shown_categories
+from lung_d2.evaluation.json_values import is_number, is_whole
 from lung_d2.evaluation.truth_reading import read_truth
 
 if TYPE_CHECKING:
@@ -81,11 +82,13 @@ def build_provenance(
         remarks: What the user adds.
 
     Raises:
+        CheckpointError: The checkpoint cannot be read, or what it tells of its training is no whole number.
         ConfigError: A remark, or another text, names a place.
         DatasetError: An evaluation, or a data set that is there, is broken.
     """
-    iteration = checkpoint.get("iteration")
-    seed = checkpoint.get("trainer", {}).get("seed", cfg.SEED)
+    iteration = _whole_number(checkpoint, "iteration", weights)
+    trainer = checkpoint.get("trainer")
+    seed = _whole_number(trainer, "seed", weights) if isinstance(trainer, Mapping) and "seed" in trainer else cfg.SEED
     content = {
         "name": name,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -94,7 +97,7 @@ def build_provenance(
         "iterations": None if iteration is None else iteration + 1,
         "start": _describe_start(cfg.MODEL.WEIGHTS),
         "start_source": checkpoint.get("source", ""),
-        "seed": seed if seed >= 0 else None,
+        "seed": None if seed is None or seed < 0 else seed,
         "versions": dict(versions),
         "evaluations": [_read_evaluation(path) for path in remarks.evaluations],
         "licence": remarks.licence,
@@ -106,6 +109,18 @@ def build_provenance(
                 repr(text[:80]), found="a path, or an address with a user", remedy="leave it out of the weights"
             )
     return {**content, "start_licence": checkpoint.get("licence", "")}
+
+
+def _whole_number(content: Mapping[str, Any], key: str, weights: Path) -> int | None:
+    value = content.get(key)
+    if value is None or is_whole(value):
+        return value
+    raise CheckpointError(
+        weights,
+        found=f"{key} {str(value)[:20]!r}",
+        expected="a whole number",
+        remedy="export a checkpoint of train_net.py",
+    )
 
 
 def _describe_start(weights: str) -> str:
@@ -150,6 +165,8 @@ def _list_figures(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             figure = row.find(content["metrics"], category)
             if figure is not None and figure["value"] is not None:
                 kept = {key: figure[key] for key in ("value", "low", "high", "patients")}
+                if odd := [value for value in kept.values() if value is not None and not is_number(value)]:
+                    raise ValueError(f"{row.label} {str(odd[0])[:20]!r}")
                 yield {"figure": row.label, "category": category, **kept}
 
 

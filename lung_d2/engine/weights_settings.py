@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -116,18 +117,21 @@ def check_architecture(cfg: CfgNode, where: object) -> None:
 
 
 def check_bounds(cfg: CfgNode, where: object) -> None:
-    """Refuse numbers that no model needs and that would fill the memory, where a config comes of any source.
+    """Refuse what is no finite number, or would fill the memory, where a config comes of any source.
 
     Raises:
         CheckpointError: Naming the key.
     """
     for key, value in _leaves(cfg):
-        bound = next((bound for keys, bound in _BOUNDS if keys.fullmatch(key)), None)
-        worst = max((abs(number) for number in _numbers(value)), default=0)
-        if bound is not None and worst > bound:
-            raise CheckpointError(
-                str(where), found=f"{key} {worst:g}", expected=f"at most {bound}", remedy="do not trust this file"
-            )
+        bound = next((bound for keys, bound in _BOUNDS if keys.fullmatch(key)), sys.float_info.max)
+        for number in _numbers(value):
+            if not abs(number) <= bound:  # NaN is neither
+                raise CheckpointError(
+                    str(where),
+                    found=f"{key} {str(number)[:20]}",
+                    expected=f"at most {bound:g}",
+                    remedy="do not trust this file",
+                )
 
 
 class _PlainDumper(yaml.SafeDumper):

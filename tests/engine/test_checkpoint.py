@@ -127,6 +127,30 @@ def test_broken_file_is_refused(tmp_path: Path, name: str, content: bytes) -> No
         LungCheckpointer(model()).load(str(tmp_path / name))
 
 
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ({"model": 5}, "holds no state dict"),
+        ({"model": {"weight": "much", "bias": torch.ones(2)}}, "holds no state dict"),
+        ({"model": torch.nn.Linear(2, 2).state_dict(), "settings": [1]}, "holds settings that are list"),
+    ],
+)
+def test_checkpoint_of_no_sense_is_refused(tmp_path: Path, content: dict[str, Any], match: str) -> None:
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=rf"odd\.pth: {match}"):
+        LungCheckpointer(model()).load(str(tmp_path / "odd.pth"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("checkpointables", [None, []])
+def test_weights_that_are_no_numbers_are_refused(
+    tmp_path: Path, value: float, checkpointables: list[str] | None
+) -> None:
+    torch.save({"model": {"weight": torch.ones(2, 2), "bias": torch.tensor([0.0, value])}}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=r"odd\.pth: NaN or infinity in bias"):
+        LungCheckpointer(model(), allow_partial=True).load(str(tmp_path / "odd.pth"), checkpointables)
+
+
 def test_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
     LungCheckpointer(model(), str(tmp_path)).save("weights")
     path = tmp_path / "weights.pth"

@@ -165,7 +165,7 @@ def test_yaml_tag_is_refused_and_does_not_run(weights, tmp_path, tag):
 @pytest.mark.parametrize(
     ("line", "changed", "match"),
     [
-        ("    CONV_DIM: 16", "    CONV_DIM: 1000000000", r"MODEL\.ROI_MASK_HEAD\.CONV_DIM 1e\+09"),
+        ("    CONV_DIM: 16", "    CONV_DIM: 1000000000", r"MODEL\.ROI_MASK_HEAD\.CONV_DIM 1000000000"),
         ("    NUM_CONV: 1\n", "    NUM_CONV: 100000\n", r"MODEL\.ROI_MASK_HEAD\.NUM_CONV 100000"),
         ("  MAX_SIZE_TEST: 64", "  MAX_SIZE_TEST: 60000", r"INPUT\.MAX_SIZE_TEST 60000"),
         ("    CONV_DIM: 16", "    CONV_DIM: 60000", "parameters that are not those of its config"),
@@ -252,6 +252,13 @@ def test_places_of_the_config_are_cleared(weights, tmp_path):
 def test_parameter_of_another_kind_is_refused(weights, tmp_path, change, match):
     name = "roi_heads.box_predictor.cls_score.weight"
     refuse(rewrite(weights, tmp_path / "odd.safetensors", lambda _, tensors: change(tensors, name)), match)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_parameter_that_is_no_number_is_refused(weights, tmp_path, value):
+    name = "roi_heads.box_predictor.cls_score.bias"
+    path = rewrite(weights, tmp_path / "odd.safetensors", lambda _, tensors: tensors[name].fill_(value))
+    refuse(path, f"NaN or infinity in {name}", lambda path: read_weights_file(path).read_tensors())
 
 
 def test_folder_and_missing_file_are_refused(tmp_path):

@@ -54,6 +54,7 @@ def test_data_set_is_counted_where_it_is_prepared(folder):
 def test_checkpoint_tells_iterations_and_seed(folder):
     told = build(folder, checkpoint={"iteration": 499, "trainer": {"seed": 11}})
     assert (told["iterations"], told["seed"]) == (500, 11)
+    assert build(folder, "SEED", 7, checkpoint={"trainer": 3})["seed"] == 7
     told = build(folder, "SEED", -1)
     assert (told["iterations"], told["seed"]) == (None, None)
     assert told["source"] == {"weights": "model.pth", "sha256": hashlib.sha256(b"weights").hexdigest()}
@@ -104,6 +105,28 @@ def test_other_file_is_no_evaluation(folder, content):
     (folder / "other.json").write_text(content)
     with pytest.raises(DatasetError, match=r"other\.json: no evaluation\.json"):
         build(folder, remarks=Remarks((folder / "other.json",)))
+
+
+@pytest.mark.parametrize("value", ["high", float("nan"), [1]])
+def test_figure_that_is_no_number_is_refused(folder, value):
+    content = json.loads(write_evaluation(folder).read_text())
+    content["metrics"]["coco"]["figures"]["segm"]["AP50"]["bronchiectasis"]["value"] = value
+    (folder / "odd.json").write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match=r"odd\.json: no evaluation\.json \(ValueError: Mask AP50"):
+        build(folder, remarks=Remarks((folder / "odd.json",)))
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "match"),
+    [
+        ({"iteration": "many"}, "iteration 'many'"),
+        ({"iteration": 1.5}, "iteration '1.5'"),
+        ({"trainer": {"seed": "x"}}, "seed 'x'"),
+    ],
+)
+def test_training_that_is_told_in_no_numbers_is_refused(folder, checkpoint, match):
+    with pytest.raises(CheckpointError, match=rf"model\.pth: {match}; expected a whole number"):
+        build(folder, checkpoint=checkpoint)
 
 
 def test_remarks_are_kept_and_hold_no_place(folder):

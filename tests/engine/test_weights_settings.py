@@ -91,9 +91,12 @@ def test_what_only_looks_like_a_place_is_not(text):
         ("MODEL.ANCHOR_GENERATOR.SIZES", [[1 << 20]]),
         ("INPUT.MIN_SIZE_TEST", 5000),
         ("TEST.DETECTIONS_PER_IMAGE", 1_000_000),
+        ("MODEL.ROI_HEADS.NMS_THRESH_TEST", float("nan")),
+        ("INPUT.CT.WINDOW_WIDTH", float("inf")),
+        ("SOLVER.MAX_ITER", 10**400),
     ],
 )
-def test_number_that_would_fill_the_memory_is_refused(tmp_path, key, value):
+def test_number_of_no_sense_is_refused(tmp_path, key, value):
     check_bounds(cfg := tiny_config(tmp_path, tmp_path), "here")
     cfg.merge_from_list([key, value])
     with pytest.raises(CheckpointError, match=rf"here: {key}"):
