@@ -4,7 +4,8 @@ r"""Train or test every arm of an ablation on every fold, the final ones on val 
 python tools/ablate.py --data SLICES --output output/ablation --reduced
 
 It prepares the data sets of the folds and makes what the arms start from. May be stopped at any moment and started
-again: runs that have ended are kept, others go on from their checkpoint.
+again: runs that have ended are kept, others go on from their checkpoint. What was made or begun from another
+split, or by other commands, is refused by name.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from multiprocessing import get_context
@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from lung_d2.ablation.folds import FINAL
 from lung_d2.ablation.plan import Plan, read_plan
-from lung_d2.ablation.preparation import Step, list_steps
-from lung_d2.ablation.runs import FINAL, Run, build_config, carry_out, list_runs
+from lung_d2.ablation.preparation import list_steps
+from lung_d2.ablation.runs import Run, build_config, carry_out, list_runs
 from lung_d2.ablation.table import write_table
 from lung_d2.command_line import ERROR_STATUS, run_tool
-from lung_d2.data.folders import write_text
 from lung_d2.errors import LungD2Error, TrainingError
 
 if TYPE_CHECKING:
@@ -67,14 +67,15 @@ def main() -> None:
     """Train what has not ended yet, test what is of it, then write the table of all that has ended."""
     args = build_parser().parse_args()
     plan = read_plan(args.plan)
-    every = list_runs(plan, args.output, reduced=args.reduced)
+    choice = {"arms": args.arms, "splits": args.splits, "seeds": args.seeds}
+    every = list_runs(plan, args.output, args.data, reduced=args.reduced)
     configs = [build_config(plan, run, reduced=args.reduced, opts=args.opts) for run in every]
-    wanted = list_runs(plan, args.output, reduced=args.reduced, arms=args.arms, splits=args.splits, seeds=args.seeds)
+    wanted = list_runs(plan, args.output, args.data, reduced=args.reduced, **choice)
     failed: list[str] = []
     if not args.table_only:
         for step in list_steps(plan, wanted, args.data, args.output, reduced=args.reduced):
-            if not step.is_done:  # a tool may have made two at once
-                _make(step)
+            if step.is_due:  # a tool may have made two at once
+                step.carry_out(_PLAN.parent)
         chosen = [(run, cfg) for run, cfg in zip(every, configs, strict=True) if run in wanted]
         failed = _carry_out([one for one in chosen if not one[0].arm.of], args.workers)
         failed += _carry_out([one for one in chosen if one[0].arm.of and one[0].is_trained], args.workers)
@@ -86,15 +87,6 @@ def main() -> None:
             found="ended with an error",
             remedy="see log.txt in their folders, or the traceback above",
         )
-
-
-def _make(step: Step) -> None:
-    for script, *arguments in step.commands:
-        status = subprocess.run([sys.executable, str(_PLAN.with_name(script)), *arguments], check=False).returncode
-        if status:
-            raise LungD2Error(f"tools/{script}", found=f"exit status {status}", remedy="see its message above")
-    if step.mark:
-        write_text(step.mark, step.result)
 
 
 def _carry_out(runs: list[tuple[Run, CfgNode]], workers: int) -> list[str]:

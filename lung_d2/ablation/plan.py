@@ -29,7 +29,7 @@ class Made:
     needs for that one's file.
 
     Attributes:
-        path: The file; in that of a start only ``{split}`` is filled in.
+        path: The file, beside which ``.made`` says what it is made from; that of a start takes ``{split}`` alone.
         make: Scripts in ``tools/`` with their arguments, in order.
         needs: Data sets and starts that these scripts take, named above it; a data set can need no start.
     """
@@ -65,6 +65,11 @@ class Arm:
     plain: bool = False
     over: str = ""
     of: str = ""
+
+    @property
+    def needs(self) -> list[str]:
+        """Names of the data sets and the start that it is trained with."""
+        return [*self.datasets, *([self.start] if self.start else [])]
 
 
 @dataclass

@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
+from lung_d2.ablation.folds import FINAL, dataset_of, split_rows
 from lung_d2.ablation.plan import Arm, Plan
+from lung_d2.ablation.steps import Workshop
 from lung_d2.config import check_config, load_config
 from lung_d2.config_checks import differences
+from lung_d2.ct.identity import hash_identity
 from lung_d2.data.folders import write_json
 from lung_d2.errors import ConfigError
 from lung_d2.evaluation.results import RESULTS_NAME
@@ -29,10 +32,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FINAL = "final"
-"""In place of a fold's number: the whole training split, measured on val."""
-
-_ENDED = "ended.json"
+_BEGUN, _ENDED = "begun.json", "ended.json"
+_CONFIG = "config.yaml"  # Detectron2's name
 _RESULTS_FOLDER = "inference"  # Detectron2's name
 # What may differ between a run and its continuation: neither changes what comes out.
 _MAY_DIFFER = ("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "MODEL.DEVICE")
@@ -50,6 +51,7 @@ class Run:
         split: Number of the fold, or :data:`FINAL`.
         seed: ``SEED`` of the config.
         output: Folder of the ablation.
+        made_from: Digests of its ``split``, and of the marks of its ``start`` and further data sets; empty: not known.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Run:
     split: str
     seed: int
     output: Path
+    made_from: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         """Return what logs call it."""
@@ -86,31 +89,38 @@ class Run:
     @property
     def is_trained(self) -> bool:
         """Whether the run that trains its weights has ended."""
-        return bool(_read_end(self.weights_folder))
+        return bool(_read_record(self.weights_folder, _ENDED))
 
     @property
     def has_ended(self) -> bool:
         """Whether it was carried out to its end, and with the weights that are there now."""
         if not self.arm.of:
             return self.is_trained
-        return self.is_trained and _read_end(self.folder).get("of") == _read_end(self.weights_folder)
+        trained = _read_record(self.weights_folder, _ENDED)
+        return bool(trained) and _read_record(self.folder, _ENDED).get("of") == trained
+
+    @property
+    def says_split(self) -> bool:
+        """Whether the run that trains its weights has noted its split; those of earlier versions have not."""
+        return "split" in self.record
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the run that trains its weights has noted at its end, or before at its begin; empty: nothing."""
+        return _read_record(self.weights_folder, _ENDED) or _read_record(self.weights_folder, _BEGUN)
 
 
-def _read_end(folder: Path) -> dict[str, Any]:
-    """Return what a run wrote at its end; empty: it has not ended."""
-    path = folder / _ENDED
+def _read_record(folder: Path, name: str) -> dict[str, Any]:
+    """Return what a run wrote at its begin or its end; empty: it has not got there."""
+    path = folder / name
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return found
-
-
-def dataset_of(prefix: str, split: str) -> str:
-    """Return the name of the data sets of a split, without ``_train`` and ``_val``."""
-    return prefix if split == FINAL else f"{prefix}_fold{split}"
 
 
 def list_runs(
     plan: Plan,
     output: Path,
+    source: Path | None = None,
     *,
     reduced: bool = False,
     arms: Sequence[str] = (),
@@ -122,13 +132,16 @@ def list_runs(
     Args:
         plan: The plan.
         output: Folder of the ablation.
+        source: Folder of the data, with ``split.csv``, by which runs of another split or start are told; none: not.
         reduced: The first fold alone.
         arms: Names of those wanted, to which those whose weights they measure are added; empty: all.
         splits: Numbers of folds, or :data:`FINAL`; empty: all.
         seeds: Those wanted; empty: all. Folds are run with the plan's first seed alone.
 
     Raises:
-        ConfigError: An arm, a split or a seed is none of the plan's, or none of the runs chosen is of it.
+        ConfigError: An arm, a split or a seed is none of the plan's, or none of the runs chosen is of it; or a fold
+            holds out a patient that is not trained on.
+        DatasetError: The split file is broken.
     """
     folds = [str(fold) for fold in range(len(plan.folds[:1] if reduced else plan.folds))]
     choices: list[tuple[str, str, Sequence[Any], Sequence[Any]]] = [
@@ -150,7 +163,7 @@ def list_runs(
                 final = ", ".join(name for name, arm in plan.arms.items() if arm.final) or "no arm"
                 expected = f"folds with seed {plan.seeds[0]}, or {FINAL} for {final}"
                 raise ConfigError(f"{kind} {one}", found="in no run chosen", expected=expected, remedy="choose others")
-    return runs
+    return [replace(run, made_from=tuple(_made_from(plan, run, source, reduced))) for run in runs] if source else runs
 
 
 def _runs(plan: Plan, output: Path, folds: list[str], arms: Sequence[str]) -> Iterator[Run]:
@@ -160,6 +173,13 @@ def _runs(plan: Plan, output: Path, folds: list[str], arms: Sequence[str]) -> It
             for name in arms:
                 if split != FINAL or plan.arms[name].final:
                     yield Run(name, plan.arms[name], split, seed, output)
+
+
+def _made_from(plan: Plan, run: Run, source: Path, reduced: bool) -> Iterator[tuple[str, str]]:
+    yield "split", hash_identity("split", split_rows(plan, run.split, source))
+    workshop = Workshop(plan, start_split(run, reduced), source)
+    if marks := [workshop.step(name).mark for name in run.arm.needs]:
+        yield "start", hash_identity("start", "\n".join(marks))
 
 
 def build_config(plan: Plan, run: Run, *, reduced: bool = False, opts: Sequence[str] = ()) -> CfgNode:
@@ -172,8 +192,8 @@ def build_config(plan: Plan, run: Run, *, reduced: bool = False, opts: Sequence[
         opts: ``KEY VALUE`` pairs over everything.
 
     Raises:
-        ConfigError: A config is broken, the run was begun with another one, or an arm of another differs from it in
-            more than the test.
+        ConfigError: A config is broken, the run was begun with another one, split or start, or an arm of another
+            differs from it in more than the test.
     """
     from detectron2.config import CfgNode
 
@@ -212,8 +232,13 @@ def start_split(run: Run, reduced: bool) -> str:
 
 
 def _check_unchanged(run: Run, cfg: CfgNode) -> None:
-    """Refuse to go on with, or to measure, what was begun with another config."""
-    path = run.folder / "config.yaml"
+    """Refuse to go on with, or to measure, what was begun with another config, split or start."""
+    record = {} if run.arm.of else run.record  # what is of another is bound to the record of that
+    for key, digest in run.made_from:
+        if (before := record.get(key, digest)) != digest:
+            found, expected = f"a run with another {key}, {before}", f"{digest}, that of the plan and the data"
+            raise ConfigError(run.folder, found=found, expected=expected, remedy="give another --output, or delete it")
+    path = run.folder / _CONFIG
     if not path.is_file():
         return
     # The weights of another arm are those of its split and seed, wherever the folder of the ablation is.
@@ -252,6 +277,8 @@ def carry_out(run: Run, cfg: CfgNode, *, threads: int) -> None:
     from lung_d2.data import register_lung_datasets
 
     torch.set_num_threads(threads)
+    if not run.arm.of and not (run.folder / _CONFIG).is_file():
+        write_json(dict(run.made_from), run.folder / _BEGUN)
     default_setup(cfg, argparse.Namespace(config_file="", eval_only=False))
     register_lung_datasets()
     end = _evaluate(run, cfg) if run.arm.of else _train(run, cfg)
@@ -262,7 +289,8 @@ def _train(run: Run, cfg: CfgNode) -> dict[str, Any]:
     trainer = _trainer_of(run)(cfg)
     trainer.resume_or_load(resume=True)
     trainer.train()
-    return {"iterations": trainer.iter, "ended": datetime.now(UTC).isoformat()}
+    begun = _read_record(run.folder, _BEGUN)
+    return begun | {"iterations": trainer.iter, "ended": datetime.now(UTC).isoformat()}
 
 
 def _evaluate(run: Run, cfg: CfgNode) -> dict[str, Any]:
@@ -276,7 +304,7 @@ def _evaluate(run: Run, cfg: CfgNode) -> dict[str, Any]:
         trainer.test_with_tta(cfg, model, _RESULTS_FOLDER)
     else:
         trainer.test(cfg, model)
-    return {"of": _read_end(run.weights_folder)}
+    return {"of": _read_record(run.weights_folder, _ENDED)}
 
 
 def _trainer_of(run: Run) -> type[LungTrainer]:

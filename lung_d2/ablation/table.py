@@ -10,8 +10,9 @@ from typing import Any
 
 from tabulate import tabulate
 
+from lung_d2.ablation.folds import FINAL
 from lung_d2.ablation.plan import Plan
-from lung_d2.ablation.runs import FINAL, Run
+from lung_d2.ablation.runs import Run
 from lung_d2.data.folders import create_folder, write_json, write_text
 from lung_d2.data.register import register_lung_datasets
 from lung_d2.errors import DatasetError
@@ -63,6 +64,8 @@ def write_table(
     ended = [run for run in runs if run.has_ended]
     if not ended:
         raise DatasetError(folder, found="no run that has ended", expected="one or more", remedy="train first")
+    if silent := sum(not run.says_split for run in ended):
+        logger.warning("%d runs of an earlier version did not note their split: taken for the plan's", silent)
     sections = {"Folds over the training patients": [run for run in ended if run.split != FINAL]}
     sections |= {
         f"Val, seed {seed}": [run for run in ended if (run.split, run.seed) == (FINAL, seed)] for seed in plan.seeds

@@ -1,4 +1,4 @@
-"""What an ablation prepares: the splits of its folds, and the steps that are still to be done."""
+"""What an ablation prepares: the steps that are due, and what is refused or taken as it is."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from lung_d2.ablation.plan import Arm, Made, Plan
-from lung_d2.ablation.preparation import Step, list_steps, write_split_file
+from lung_d2.ablation.preparation import list_steps
 from lung_d2.ablation.runs import list_runs
-from lung_d2.data.splits import read_split_file
+from lung_d2.ablation.steps import Making, Step
 from lung_d2.errors import ConfigError, DatasetError
 
 BACKBONE = [["make_ct_backbone.py", "--output", "starts/split_{split}", "DATASETS.TRAIN", "('{train}',)"]]
@@ -36,39 +36,21 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def steps_of(source: Path, *, reduced: bool = False) -> list[Step]:
-    runs = list_runs(PLAN, source / "out", reduced=reduced)
-    return list_steps(PLAN, runs, source, source / "out", reduced=reduced)
+def steps_of(source: Path, plan: Plan = PLAN, *, reduced: bool = False) -> list[Step]:
+    runs = list_runs(plan, source / "out", reduced=reduced)
+    return list_steps(plan, runs, source, source / "out", reduced=reduced)
+
+
+def finish(step: Step) -> None:
+    """Leave what the step would leave."""
+    step.result.parent.mkdir(parents=True, exist_ok=True)
+    step.result.write_text(step.mark)
+    if isinstance(step, Making):
+        step.mark_file.write_text(step.mark)
 
 
 def scripts(steps: list[Step]) -> list[str]:
     return [command[0] for step in steps for command in step.commands]
-
-
-def test_fold_holds_out_its_patients_and_keeps_val_away(source):
-    write_split_file(source / "split.csv", ["a"], {}, source / "fold.csv")
-    found = read_split_file(source / "fold.csv")
-    assert found["split"] == {"a": "val", "b": "train", "c": "test", "e": "train"}
-    assert found["patient"]["3.png"] == "c"
-
-
-def test_patients_that_are_one_get_one_name(source):
-    write_split_file(source / "split.csv", ["b", "e"], {"e": "b"}, source / "fold.csv")
-    found = read_split_file(source / "fold.csv")
-    assert found["split"] == {"a": "train", "b": "val", "c": "test"}
-    assert found["patient"]["4.png"] == "b"
-
-
-def test_split_without_files_keeps_its_patients(tmp_path):
-    (tmp_path / "split.csv").write_text("patient,split\na,train\nb,train\n")
-    write_split_file(tmp_path / "split.csv", ["a"], {}, tmp_path / "fold.csv")
-    assert read_split_file(tmp_path / "fold.csv")["split"] == {"a": "val", "b": "train"}
-
-
-@pytest.mark.parametrize("patient", ["c", "d"])
-def test_fold_of_patients_that_are_not_trained_on_is_refused(source, patient):
-    with pytest.raises(ConfigError, match=f"fold patient {patient}"):
-        write_split_file(source / "split.csv", [patient], {}, source / "fold.csv")
 
 
 def test_every_split_is_prepared_once_and_then_what_arms_need(source):
@@ -94,7 +76,7 @@ def test_what_a_start_needs_is_made_before_it_and_once(source):
     assert scripts(steps) == ["prepare_dataset.py", "make_phantom.py", "make_ct_backbone.py", "train_net.py"]
     assert steps[-1].result == Path("both_0.pth")
     assert steps[-1].commands[0][-1] == "starts/split_0/net.pth"
-    steps[-1].result.touch()
+    finish(steps[-1])
     plan = replace(plan, arms={"both": Arm("", start="both")})
     steps = list_steps(plan, list_runs(plan, source / "out", splits=["0"]), source, source / "out", reduced=False)
     assert scripts(steps) == ["prepare_dataset.py"]  # a start that is there needs nothing more
@@ -102,19 +84,68 @@ def test_what_a_start_needs_is_made_before_it_and_once(source):
 
 def test_what_is_there_is_not_made_again(source):
     for step in steps_of(source):
-        step.result.parent.mkdir(parents=True, exist_ok=True)
-        step.result.write_text(step.mark)
+        finish(step)
     assert steps_of(source) == []
 
 
 def test_data_set_of_another_split_is_prepared_again(source):
-    for step in steps_of(source):
-        step.result.parent.mkdir(parents=True, exist_ok=True)
-        step.result.write_text(step.mark)
+    plan = replace(PLAN, arms={"base": PLAN.arms["base"]})
+    for step in steps_of(source, plan):
+        finish(step)
     text = (source / "split.csv").read_text()
     (source / "split.csv").write_text(text.replace("2.png,b", "2.png,f").replace("4.png,e", "4.png,b"))
     (source / "split.csv").write_text((source / "split.csv").read_text() + "\n5.png,e,train")
-    assert scripts(steps_of(source)) == ["prepare_dataset.py"] * 3
+    assert scripts(steps_of(source, plan)) == ["prepare_dataset.py"] * 3
+
+
+def test_start_of_a_fold_that_was_swapped_is_refused_by_name(source):
+    for step in steps_of(source):
+        finish(step)
+    with pytest.raises(ConfigError, match=r"split_0/net\.pth: made from split \w+; expected split \w+; delete it"):
+        steps_of(source, replace(PLAN, folds=PLAN.folds[::-1]))
+
+
+def test_start_of_other_rows_of_the_split_file_is_refused(source):
+    for step in steps_of(source):
+        finish(step)
+    (source / "split.csv").write_text((source / "split.csv").read_text().replace("3.png,c,val", "3.png,c,train"))
+    with pytest.raises(ConfigError, match=r"split_final/net\.pth: made from split"):
+        list_steps(PLAN, list_runs(PLAN, source, splits=["final"], arms=["ct"]), source, source, reduced=False)
+
+
+def test_data_set_of_another_folder_of_the_data_is_refused(source):
+    for step in steps_of(source):
+        finish(step)
+    other = source / "other"
+    other.mkdir()
+    (other / "split.csv").write_text((source / "split.csv").read_text())
+    with pytest.raises(ConfigError, match=r"more\.json: made from --into .*; expected --into .*/other/series"):
+        list_steps(PLAN, list_runs(PLAN, source / "out"), other, source / "out", reduced=False)
+
+
+def test_folder_of_the_data_may_be_named_otherwise(source):
+    for step in steps_of(source):
+        finish(step)
+    due = list_steps(PLAN, list_runs(PLAN, source / "out"), Path(), source / "out", reduced=False)
+    assert scripts(due) == ["prepare_dataset.py"] * 3  # of data sets alone, whose names are free to be made again
+
+
+def test_start_made_by_other_commands_is_refused(source):
+    for step in steps_of(source):
+        finish(step)
+    other = [[*BACKBONE[0], "SOLVER.MAX_ITER", "9"]]
+    with pytest.raises(ConfigError, match=r"net\.pth: made from .*; expected .* SOLVER\.MAX_ITER; delete"):
+        steps_of(source, replace(PLAN, starts={"ct": Made("starts/split_{split}/net.pth", other)}))
+
+
+def test_start_without_a_mark_is_taken_with_a_word(source, caplog):
+    for step in steps_of(source):
+        finish(step)
+        if isinstance(step, Making):
+            step.mark_file.unlink()
+    swapped = steps_of(source, replace(PLAN, folds=PLAN.folds[::-1]))
+    assert scripts(swapped) == ["prepare_dataset.py"] * 2
+    assert "starts/split_0/net.pth: taken as it is" in caplog.text
 
 
 def test_file_that_nothing_makes_has_to_be_there(source):

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lung_d2.ablation.folds import FINAL
 from lung_d2.ablation.plan import Arm, Made, Plan, read_plan
-from lung_d2.ablation.runs import FINAL, Run, build_config, carry_out, list_runs
+from lung_d2.ablation.runs import Run, build_config, carry_out, list_runs
 from lung_d2.config import load_config
 from lung_d2.config_checks import differences
 from lung_d2.data import register_lung_datasets
@@ -234,6 +235,49 @@ def test_run_begun_with_another_config_is_not_gone_on_with(tmp_path):
         build_config(plan, run, reduced=True)
 
 
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    (tmp_path / "split.csv").write_text("patient,split\na,train\nb,train\nc,val\n")
+    return tmp_path
+
+
+def first_run(plan: Plan, source: Path, arm: str = "base") -> Run:
+    return list_runs(plan, source / "out", source, arms=[arm])[0]
+
+
+@pytest.mark.parametrize("record", ["begun.json", "ended.json"])
+def test_run_of_a_fold_that_was_swapped_is_refused_by_name(source, record):
+    run = first_run(build_plan(), source)
+    run.folder.mkdir(parents=True)
+    (run.folder / record).write_text(json.dumps(dict(run.made_from)))
+    build_config(build_plan(), run)
+    swapped = build_plan(folds=[["b"], ["a"]])
+    with pytest.raises(ConfigError, match=r"base/0_seed1: a run with another split, \w+; expected \w+.*--output"):
+        build_config(swapped, first_run(swapped, source))
+
+
+def test_run_of_a_start_that_is_made_otherwise_is_refused(source):
+    plans = [
+        build_plan(starts={"ct": Made("ct_{split}.pth", [["train_net.py", "SOLVER.MAX_ITER", length]])})
+        for length in ("6", "7")
+    ]
+    run = first_run(plans[0], source, "sigmoid")
+    run.folder.mkdir(parents=True)
+    (run.folder / "ended.json").write_text(json.dumps(dict(run.made_from)))
+    build_config(plans[0], run)
+    with pytest.raises(ConfigError, match="a run with another start"):
+        build_config(plans[1], first_run(plans[1], source, "sigmoid"))
+
+
+def test_run_of_an_earlier_version_is_kept(source):
+    run = first_run(build_plan(), source)
+    run.folder.mkdir(parents=True)
+    (run.folder / "ended.json").write_text('{"iterations": 4}')
+    build_config(build_plan(), run)
+    assert run.has_ended
+    assert not run.says_split
+
+
 def grey_slices(patient: int) -> Iterator[AnnotatedSlice]:
     """Yield slices as 8-bit pictures, which Detectron2's own mapper reads too."""
     for item in tiny_slices(patient, slices=3, size=64, seed=0):
@@ -250,8 +294,8 @@ def prepared(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def carried_out(plan: Plan, output: Path, *arms: str) -> list[Run]:
-    runs = list_runs(plan, output, arms=arms, splits=["0"])
+def carried_out(plan: Plan, output: Path, *arms: str, source: Path | None = None) -> list[Run]:
+    runs = list_runs(plan, output, source, arms=arms, splits=["0"])
     for run in runs:
         if not run.has_ended:
             carry_out(run, build_config(plan, run, reduced=True), threads=1)
@@ -263,6 +307,25 @@ def test_run_leaves_its_detections(prepared, arm):
     (run,) = carried_out(build_plan(reduced=plan_with([]).reduced), prepared / "out", arm)
     assert run.results("tiny").is_file()
     assert run.has_ended
+
+
+def test_run_that_has_ended_says_what_it_was_made_from(prepared, source):
+    plan = plan_with(["ablation/nms_03.yaml"])
+    trained, measured = carried_out(plan, prepared / "out", "measured", source=source)
+    own, of = (json.loads((run.folder / "ended.json").read_text()) for run in (trained, measured))
+    assert own["split"] == dict(trained.made_from)["split"]
+    assert of == {"of": own}
+    assert measured.says_split
+
+
+def test_run_begun_by_an_earlier_version_does_not_say_a_split_at_its_end(prepared, source):
+    plan = build_plan(reduced=plan_with([]).reduced)
+    run = first_run(plan, source)
+    run.folder.mkdir(parents=True)
+    (run.folder / "config.yaml").write_text(build_config(plan, run, reduced=True).dump())
+    carry_out(run, build_config(plan, run, reduced=True), threads=1)
+    assert run.has_ended
+    assert not run.says_split
 
 
 @pytest.mark.parametrize("trained", ["plain", "averaged"])

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from lung_d2.ablation.folds import FINAL
 from lung_d2.ablation.plan import Arm, Plan
-from lung_d2.ablation.runs import FINAL, Run, list_runs
+from lung_d2.ablation.runs import Run, list_runs
 from lung_d2.ablation.table import FIGURES_NAME, TABLE_NAME, write_table
 from lung_d2.categories import CATEGORIES, Category, category_by_coco_id
 from lung_d2.data import register_lung_datasets
@@ -123,6 +124,14 @@ def test_arm_is_compared_on_no_fold_that_the_other_lacks(root):
     blind, seer = read(root)["Folds over the training patients"]
     assert blind["splits"] == ["0"]
     assert "against" not in seer
+
+
+def test_runs_that_do_not_say_their_split_are_counted(root, caplog):
+    for run in runs_of(root)[:3]:
+        write_results(root, run)
+    (runs_of(root)[0].folder / "ended.json").write_text(json.dumps({"split": "0a"}))
+    write_table(PLAN, runs_of(root), root / "out", "how", FAST)
+    assert "2 runs of an earlier version did not note their split" in caplog.text
 
 
 def test_results_of_a_run_that_has_not_ended_do_not_count(root):
