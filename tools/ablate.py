@@ -11,30 +11,15 @@ split, or by other commands, is refused by name.
 from __future__ import annotations
 
 import argparse
-import logging
-import os
-import sys
-from collections.abc import Sequence
-from multiprocessing import get_context
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
-from lung_d2.ablation.folds import FINAL
-from lung_d2.ablation.plan import Plan, read_plan
+from lung_d2.ablation.plan import read_plan
+from lung_d2.ablation.pool import carry_out_all
 from lung_d2.ablation.preparation import list_steps
-from lung_d2.ablation.runs import Run, build_config, carry_out, list_runs
-from lung_d2.ablation.table import write_table
-from lung_d2.command_line import ERROR_STATUS, run_tool
-from lung_d2.errors import LungD2Error, TrainingError
-
-if TYPE_CHECKING:
-    from detectron2.config import CfgNode
-
-logger = logging.getLogger(__name__)
+from lung_d2.ablation.runs import build_config, list_runs
+from lung_d2.ablation.table import describe, write_table
+from lung_d2.command_line import run_tool
+from lung_d2.errors import TrainingError
 
 _PLAN = Path(__file__).with_name("ablation.yaml")
 
@@ -77,82 +62,16 @@ def main() -> None:
             if step.is_due:  # a tool may have made two at once
                 step.carry_out(_PLAN.parent)
         chosen = [(run, cfg) for run, cfg in zip(every, configs, strict=True) if run in wanted]
-        failed = _carry_out([one for one in chosen if not one[0].arm.of], args.workers)
-        failed += _carry_out([one for one in chosen if one[0].arm.of and one[0].is_trained], args.workers)
+        failed = carry_out_all([one for one in chosen if not one[0].arm.of], args.workers)
+        failed += carry_out_all([one for one in chosen if one[0].arm.of and one[0].is_trained], args.workers)
     if not failed or any(run.has_ended for run in every):
-        write_table(plan, every, args.output, _describe(plan, every, configs, reduced=args.reduced))
+        write_table(plan, every, args.output, describe(plan, every, configs, reduced=args.reduced))
     if failed:
         raise TrainingError(
             "; ".join(failed),
             found="ended with an error",
             remedy="see log.txt in their folders, or the traceback above",
         )
-
-
-def _carry_out(runs: list[tuple[Run, CfgNode]], workers: int) -> list[str]:
-    """Carry out what has not ended, so many at a time; return those that failed."""
-    if not runs:
-        return []
-    todo = [(run, cfg) for run, cfg in runs if not run.has_ended]
-    threads = max(len(os.sched_getaffinity(0)) // workers, 1)
-    running: dict[int, tuple[Run, BaseProcess]] = {}
-    failed = []
-    with tqdm(total=len(runs), initial=len(runs) - len(todo), unit="run") as bar:
-        try:
-            while todo or running:
-                while todo and len(running) < workers:
-                    run, cfg = todo.pop(0)
-                    process = _start(run, cfg, threads)
-                    running[process.sentinel] = run, process
-                for sentinel in wait(list(running)):
-                    run, process = running.pop(int(sentinel))
-                    process.join()
-                    failed += [str(run)] if process.exitcode else []
-                    bar.set_postfix_str(str(run))
-                    bar.update()
-        finally:
-            for _, process in running.values():
-                process.terminate()
-    return failed
-
-
-def _start(run: Run, cfg: CfgNode, threads: int) -> BaseProcess:
-    # A process for each run: Detectron2's logs and registries are global.
-    process = get_context("spawn").Process(target=_carry_out_one, args=(run, cfg, threads))
-    process.start()
-    return process
-
-
-def _carry_out_one(run: Run, cfg: CfgNode, threads: int) -> None:
-    """Carry out a run in this process, with what it says in its ``log.txt``; a defect keeps its traceback on stderr."""
-    from detectron2.utils.logger import setup_logger
-
-    log = setup_logger(cfg.OUTPUT_DIR, name="lung_d2", abbrev_name="lung_d2")
-    try:
-        carry_out(run, cfg, threads=threads)
-    except LungD2Error as error:
-        log.error("%s: %s", run, error)
-        sys.exit(ERROR_STATUS)
-
-
-def _describe(plan: Plan, runs: Sequence[Run], configs: Sequence[CfgNode], *, reduced: bool) -> str:
-    less = ""
-    if reduced:
-        on_val = f"; on val {_join(plan.reduced_final)}" if plan.reduced_final else ""
-        less = f"Reduced: the first fold alone, whose starts serve val too, and {_join(plan.reduced)}{on_val}.\n\n"
-    length = {run.split == FINAL: cfg.SOLVER.MAX_ITER for run, cfg in zip(runs, configs, strict=True)}
-    long = " and ".join(f"{count} iterations {'for val' if final else 'on folds'}" for final, count in length.items())
-    cfg = configs[0]
-    return (
-        f"{less}Each arm {long}, of {cfg.SOLVER.IMS_PER_BATCH} slices at "
-        f"{' or '.join(map(str, cfg.INPUT.MIN_SIZE_TRAIN))} px, measured at {cfg.INPUT.MIN_SIZE_TEST} px, with "
-        f"{cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE} proposals a slice learnt from and at most "
-        f"{cfg.TEST.DETECTIONS_PER_IMAGE} detections; seed {cfg.SEED} unless said.\n"
-    )
-
-
-def _join(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in settings.items())
 
 
 if __name__ == "__main__":

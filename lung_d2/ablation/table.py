@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
@@ -23,6 +23,9 @@ from lung_d2.evaluation.figures import ALL
 from lung_d2.evaluation.headline import Row, say_interval
 from lung_d2.evaluation.results import read_results
 from lung_d2.evaluation.truth_reading import read_truth
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,34 @@ of an arm are pooled. AP10 is AP at IoU 0.1; found is the share of lesions found
 """
 
 
+def describe(plan: Plan, runs: Sequence[Run], configs: Sequence[CfgNode], *, reduced: bool) -> str:
+    """Return how runs are trained and measured, for the head of the table.
+
+    Args:
+        plan: The plan.
+        runs: Its runs.
+        configs: Their configs, in the same order.
+        reduced: As in :func:`lung_d2.ablation.runs.build_config`.
+    """
+    less = ""
+    if reduced:
+        on_val = f"; on val {_join(plan.reduced_final)}" if plan.reduced_final else ""
+        less = f"Reduced: the first fold alone, whose starts serve val too, and {_join(plan.reduced)}{on_val}.\n\n"
+    length = {run.split == FINAL: cfg.SOLVER.MAX_ITER for run, cfg in zip(runs, configs, strict=True)}
+    long = " and ".join(f"{count} iterations {'for val' if final else 'on folds'}" for final, count in length.items())
+    cfg = configs[0]
+    return (
+        f"{less}Each arm {long}, of {cfg.SOLVER.IMS_PER_BATCH} slices at "
+        f"{' or '.join(map(str, cfg.INPUT.MIN_SIZE_TRAIN))} px, measured at {cfg.INPUT.MIN_SIZE_TEST} px, with "
+        f"{cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE} proposals a slice learnt from and at most "
+        f"{cfg.TEST.DETECTIONS_PER_IMAGE} detections; seed {cfg.SEED} unless said.\n"
+    )
+
+
+def _join(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in settings.items())
+
+
 def write_table(
     plan: Plan, runs: Sequence[Run], folder: Path, about: str, settings: EvaluationSettings | None = None
 ) -> None:
@@ -53,7 +84,7 @@ def write_table(
         plan: The plan.
         runs: Its runs, ended or not.
         folder: Where to write.
-        about: How they were trained, in a line.
+        about: How they were trained, as :func:`describe` says it.
         settings: How they are measured.
 
     Raises:
