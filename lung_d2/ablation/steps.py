@@ -87,7 +87,7 @@ class Making(Step):
 
     @property
     def is_unmarked(self) -> bool:
-        """Whether it is there, made by no one knows what."""
+        """Whether it is there, and nothing says what made it."""
         return bool(self.commands) and self.result.is_file() and not self.mark_file.is_file()
 
     @property
@@ -118,7 +118,7 @@ class Making(Step):
         begun = self.result.with_name("last_checkpoint")  # Detectron2's name, of what a training would take up
         others = [path for path in self.together if path.is_file() and _read_mark(path) != self.mark]
         for left in [*others, *([begun] if begun.is_file() else [])]:
-            found = f"not there, and begun by who knows what, of which {left.name} is left"
+            found = f"not there, but {left.name} is, and nothing says what made that"
             remedy = "delete all that its commands wrote, to make it again"
             raise ConfigError(self.result, found=found, expected=self.mark_file.name, remedy=remedy)
 
