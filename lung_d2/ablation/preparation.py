@@ -30,7 +30,8 @@ def list_steps(plan: Plan, runs: Sequence[Run], source: Path, output: Path, *, r
         ConfigError: A fold holds out a patient that is not trained on, or a data set or a start was made from
             something else.
     """
-    steps: list[Step] = [_prepare(plan, run.split, source, output) for run in runs]
+    splits = [split for run in runs for split in (run.split, *([start_split(run, reduced)] if run.arm.needs else []))]
+    steps: list[Step] = [_prepare(plan, split, source, output) for split in splits]
     for run in runs:
         steps += _in_order(Workshop(plan, start_split(run, reduced), source), run.arm.needs)
     steps = list(dict.fromkeys(steps))

@@ -66,6 +66,15 @@ def test_start_of_a_reduced_ablation_has_seen_the_first_fold_alone(source):
     assert step.commands[0][1:] == ("--output", "starts/split_0", "DATASETS.TRAIN", "('tiny_fold0_train',)")
 
 
+def test_split_that_a_start_has_seen_is_prepared_where_no_run_is_of_it(source):
+    runs = list_runs(PLAN, source / "out", reduced=True, splits=["final"])
+    steps = list_steps(PLAN, runs, source, source / "out", reduced=True)
+    prepared = [step.commands[0][-2] for step in steps if step.commands[0][0] == "prepare_dataset.py"]
+    assert prepared == ["tiny", "tiny_fold0"]
+    steps = list_steps(PLAN, runs[:1], source, source / "out", reduced=True)
+    assert [step.commands[0][-2] for step in steps] == ["tiny"]
+
+
 def test_what_a_start_needs_is_made_before_it_and_once(source):
     more = Made("more.json", [["make_phantom.py"]])
     on_both = Made("both_{split}.pth", [["train_net.py", "MODEL.WEIGHTS", "{ct}"]], needs=["ct", "more_train"])

@@ -83,7 +83,9 @@ def test_value_of_a_command_is_named_with_its_key(source):
 def test_what_was_begun_without_a_mark_is_not_taken_up(source, name, left):
     Path("out").mkdir()
     Path(left).touch()
-    with pytest.raises(ConfigError, match=rf"{name}_0\.pth: not there, but {Path(left).name} is, and nothing says what made that"):
+    with pytest.raises(
+        ConfigError, match=rf"{name}_0\.pth: not there, but {Path(left).name} is, and nothing says what made that"
+    ):
         assert workshop(source).step(name).is_due
 
 
