@@ -10,7 +10,11 @@ from lung_d2.ablation.folds import dataset_of, split_rows
 from lung_d2.ablation.plan import Plan
 from lung_d2.ablation.runs import Run, start_split
 from lung_d2.ablation.steps import Making, Preparation, Step, Workshop
+from lung_d2.data.dataset import DATASETS_FOLDER, datasets_root
 from lung_d2.data.folders import write_text
+
+MARK_NAME = "ablation.prepared"
+"""What an ablation prepared a data set from, in the data set's folder."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +52,9 @@ def _prepare(plan: Plan, split: str, source: Path, output: Path) -> Preparation:
     importer, *options = plan.prepare
     target = ("--split-file", str(split_file), "--name", name, "--overwrite")
     command = ("prepare_dataset.py", importer, str(source), *options, *target)
-    # A data set of this name may be there with another split: ours is marked by the split it was made with.
-    return Preparation((command,), output / f"{name}.prepared", mark=" ".join(command) + "\n" + rows)
+    # A data set of this name may be there with another split: the mark in its folder goes when that is made anew.
+    result = datasets_root() / DATASETS_FOLDER / name / MARK_NAME
+    return Preparation((command,), result, mark=" ".join((importer, str(source.resolve()), *options)) + "\n" + rows)
 
 
 def _in_order(workshop: Workshop, needed: Sequence[str]) -> Iterator[Making]:

@@ -181,21 +181,23 @@ class Workshop:
         return {
             "split": self.split,
             "train": f"{dataset_of(self.plan.dataset, self.split)}_train",
-            "data": str(self.source.resolve()),  # the mark is the same from whatever folder the tool is called
+            "data": str(self.source),
             "datasets": str(datasets_root() / DATASETS_FOLDER),
         }
 
     def _path(self, made: Made) -> Path:
         return Path(made.path.format(**self._names))
 
-    def _commands(self, made: Made) -> tuple[Command, ...]:
-        names = {**self._names, **{need: str(self._path(self._known[need])) for need in made.needs}}
+    def _commands(self, made: Made, **places: str) -> tuple[Command, ...]:
+        names = {**self._names, **places}
+        names |= {need: self._known[need].path.format(**names) for need in made.needs}
         return tuple(tuple(part.format(**names) for part in command) for command in made.make)
 
     def _mark(self, name: str) -> str:
         """Say what it is made from: its commands, the split where they take it, and all that it needs."""
         made = self._known[name]
-        lines = [" ".join(command) for command in self._commands(made)]
+        places = {"data": "{data}", "datasets": "{datasets}"}  # both may move
+        lines = [" ".join(command) for command in self._commands(made, **places)]
         if any(field in part for command in made.make for part in command for field in ("{split}", "{train}")):
             lines.append(f"split {hash_identity('split', split_rows(self.plan, self.split, self.source))}")
         return "\n".join([*lines, *(f"{need}: {self._mark(need)}" for need in made.needs)])

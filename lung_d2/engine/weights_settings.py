@@ -126,9 +126,10 @@ def check_bounds(cfg: CfgNode, where: object) -> None:
         bound = next((bound for keys, bound in _BOUNDS if keys.fullmatch(key)), sys.float_info.max)
         for number in _numbers(value):
             if not abs(number) <= bound:  # NaN is neither
+                huge = isinstance(number, int) and number.bit_length() > 64  # which Python may refuse to write out
                 raise CheckpointError(
                     str(where),
-                    found=f"{key} {str(number)[:20]}",
+                    found=f"{key} of more than 64 bits" if huge else f"{key} {number}",
                     expected=f"at most {bound:g}",
                     remedy="do not trust this file",
                 )

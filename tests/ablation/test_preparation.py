@@ -122,21 +122,26 @@ def test_start_of_other_rows_of_the_split_file_is_refused(source):
         list_steps(PLAN, list_runs(PLAN, source, splits=["final"], arms=["ct"]), source, source, reduced=False)
 
 
-def test_data_set_of_another_folder_of_the_data_is_refused(source):
+def test_folder_of_the_data_may_move(source):
     for step in steps_of(source):
         finish(step)
+    runs, output = list_runs(PLAN, source / "out"), source / "out"
+    assert not list_steps(PLAN, runs, Path(), output, reduced=False)  # the same by another name
     other = source / "other"
     other.mkdir()
-    (other / "split.csv").write_text((source / "split.csv").read_text())
-    with pytest.raises(ConfigError, match=r"more\.json: made from --into .*; expected --into .*/other/series"):
-        list_steps(PLAN, list_runs(PLAN, source / "out"), other, source / "out", reduced=False)
+    (source / "split.csv").rename(other / "split.csv")
+    due = list_steps(PLAN, runs, other, output, reduced=False)
+    assert scripts(due) == ["prepare_dataset.py"] * 3  # what is made in seconds is made again
 
 
-def test_folder_of_the_data_may_be_named_otherwise(source):
+def test_data_set_that_another_ablation_has_taken_is_prepared_again(source):
     for step in steps_of(source):
         finish(step)
-    due = list_steps(PLAN, list_runs(PLAN, source / "out"), Path(), source / "out", reduced=False)
-    assert scripts(due) == ["prepare_dataset.py"] * 3  # of data sets alone, whose names are free to be made again
+    assert not steps_of(source)
+    other = replace(PLAN, folds=PLAN.folds[::-1], starts={}, arms={"base": PLAN.arms["base"]})
+    for step in list_steps(other, list_runs(other, source / "theirs"), source, source / "theirs", reduced=False):
+        finish(step)
+    assert [step.commands[0][-2] for step in steps_of(source)] == ["tiny_fold0", "tiny_fold1"]
 
 
 def test_start_made_by_other_commands_is_refused(source):
