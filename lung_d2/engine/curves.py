@@ -44,7 +44,7 @@ def read_metrics(output_dir: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def draw_training_curves(output_dir: Path) -> Path | None:
-    """Draw the run in ``output_dir`` from its ``metrics.json``.
+    """Draw the run in ``output_dir`` from its ``metrics.json``; without an evaluation the losses stand alone.
 
     Returns:
         The picture's path, or None while nothing was logged.
@@ -55,13 +55,15 @@ def draw_training_curves(output_dir: Path) -> Path | None:
     series = read_metrics(output_dir)
     if "total_loss" not in series:
         return None
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    panels = 2 if series.keys() & _SCORES.keys() else 1
+    figure = Figure(figsize=(5.5 * panels, 4), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
+    left, *right = figure.subplots(1, panels, squeeze=False)[0]
     _draw_lines(left, series, _LOSSES, marker="")
     left.set(xlabel="iteration", ylabel="loss", title="Losses", ylim=(0, None))
-    _draw_lines(right, series, _SCORES, marker="o")
-    right.set(xlabel="iteration", ylabel="%", title="Evaluation", ylim=(0, 100))
+    for axes in right:
+        _draw_lines(axes, series, _SCORES, marker="o")
+        axes.set(xlabel="iteration", ylabel="%", title="Evaluation", ylim=(0, 100))
     if "lr" in series:
         rate = left.twinx()
         rate.plot(*zip(*series["lr"], strict=True), color="0.7", linewidth=1, linestyle=":")

@@ -29,5 +29,13 @@ def test_older_run_in_the_folder_does_not_show(tmp_path: Path) -> None:
     assert read_metrics(tmp_path)["total_loss"] == [(19, 1.0)]
 
 
+def test_losses_stand_alone_before_an_evaluation(tmp_path: Path) -> None:
+    widths = []
+    for row in ({"iteration": 19, "total_loss": 3.0}, {"iteration": 19, "total_loss": 3.0, "segm/AP": 1.0}):
+        (tmp_path / "metrics.json").write_text(json.dumps(row))
+        widths.append(cv2.imread(str(draw_training_curves(tmp_path))).shape[1])
+    assert widths[1] == 2 * widths[0]
+
+
 def test_no_picture_before_the_first_loss(tmp_path: Path) -> None:
     assert draw_training_curves(tmp_path) is None
