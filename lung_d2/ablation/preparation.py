@@ -35,7 +35,7 @@ def list_steps(plan: Plan, runs: Sequence[Run], source: Path, output: Path, *, r
             something else.
     """
     splits = [split for run in runs for split in (run.split, *([start_split(run, reduced)] if run.arm.needs else []))]
-    steps: list[Step] = [_prepare(plan, split, source, output) for split in splits]
+    steps: list[Step] = [_prepare(plan, split, source, output) for split in dict.fromkeys(splits)]
     for run in runs:
         steps += _in_order(Workshop(plan, start_split(run, reduced), source), run.arm.needs)
     steps = list(dict.fromkeys(steps))

@@ -88,7 +88,8 @@ def build_provenance(
     """
     iteration = _whole_number(checkpoint, "iteration", weights)
     trainer = checkpoint.get("trainer")
-    seed = _whole_number(trainer, "seed", weights) if isinstance(trainer, Mapping) and "seed" in trainer else cfg.SEED
+    told = trainer if isinstance(trainer, Mapping) else {}
+    seed = _whole_number({"seed": cfg.SEED, **told}, "seed", weights)
     content = {
         "name": name,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
