@@ -19,8 +19,22 @@ No message may hold a patient's name, id or birth date: name files and UIDs.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Warning:
+    """Something that a reader should know before trusting a data set, an evaluation or a finding.
+
+    Attributes:
+        kind: A fixed word for programs, as ``thick_slices``.
+        text: A sentence for people, without names, ids and paths of patients.
+    """
+
+    kind: str
+    text: str
 
 
 class LungD2Error(Exception):

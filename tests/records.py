@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.data.annotations import build_annotation
 from lung_d2.data.cases import AnnotatedSlice
-from lung_d2.data.facts import measure_slice
+from lung_d2.data.quality.facts import measure_slice
+from lung_d2.masks import build_annotation
 
 LUNG_HU, TISSUE_HU, BONE_HU, AIR_HU = -850, 30, 700, -1000
 Mask = npt.NDArray[np.bool_]

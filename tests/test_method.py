@@ -18,8 +18,8 @@ from torch.nn import functional
 from lung_d2 import load_config
 from lung_d2.categories import CATEGORIES
 from lung_d2.data import CTDatasetMapper
-from lung_d2.data.annotations import build_annotation
 from lung_d2.data.planes import write_plane
+from lung_d2.masks import build_annotation
 from lung_d2.modeling.undecided import share_inside
 from tiny import CONFIGS, GGO_HU, GROUND_HU, Mask, square, tiny_config
 

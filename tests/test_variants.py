@@ -14,7 +14,7 @@ from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
 from lung_d2 import load_config
-from lung_d2.config import input_settings
+from lung_d2.config.keys import input_settings
 from lung_d2.ct import read_volume
 from lung_d2.ct.grey import GreyLevels
 from lung_d2.engine.checkpoint import LungCheckpointer

@@ -16,7 +16,7 @@ from lung_d2.errors import ConfigError
 from lung_d2.evaluation.bootstrap import DEFAULT_DRAWS
 from lung_d2.evaluation.catalog import check_folder, find_sources
 from lung_d2.evaluation.evaluate import EvaluationSettings
-from lung_d2.report.evaluation_files import write_evaluation
+from lung_d2.evaluation.files import write_evaluation
 
 
 def build_parser() -> argparse.ArgumentParser:

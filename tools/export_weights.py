@@ -16,7 +16,7 @@ import logging
 from pathlib import Path
 
 from lung_d2.command_line import run_tool
-from lung_d2.config import load_config
+from lung_d2.config.keys import load_config
 from lung_d2.errors import detectron2_missing
 
 logger = logging.getLogger("export_weights")
@@ -50,10 +50,10 @@ def main() -> None:
         raise detectron2_missing() from error
     from lung_d2.data import register_lung_datasets
     from lung_d2.engine import LungCheckpointer
-    from lung_d2.engine.weights_export import check_output, export_weights
-    from lung_d2.engine.weights_provenance import Remarks, build_provenance
-    from lung_d2.engine.weights_settings import bound_settings, check_architecture
-    from lung_d2.report.manifest import list_versions
+    from lung_d2.engine.weights.export import check_output, export_weights
+    from lung_d2.engine.weights.provenance import Remarks, build_provenance
+    from lung_d2.engine.weights.settings import bound_settings, check_architecture
+    from lung_d2.findings.manifest import list_versions
 
     check_output(args.output, overwrite=args.overwrite)
     cfg = load_config(args.config_file, ["MODEL.DEVICE", "cpu"])

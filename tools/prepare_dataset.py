@@ -25,10 +25,10 @@ from lung_d2.data.dataset import SplitRule, datasets_root, write_dataset
 from lung_d2.data.importers.registry import Importer, PatientRule, Request, list_importers
 from lung_d2.data.instances import INSTANCE_KINDS, InstanceRule
 from lung_d2.data.labels import parse_labels
+from lung_d2.data.quality.page import PAGE_NAME, write_dataset_page
 from lung_d2.data.selection import TRAIN, Selection
 from lung_d2.data.splits import assign_patients, read_split_file
 from lung_d2.errors import ConfigError
-from lung_d2.report.dataset_page import PAGE_NAME, write_dataset_page
 
 logger = logging.getLogger("prepare_dataset")
 

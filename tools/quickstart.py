@@ -25,8 +25,8 @@ from tabulate import tabulate
 
 from lung_d2.categories import CATEGORIES
 from lung_d2.command_line import run_tool
-from lung_d2.data.folders import write_json
 from lung_d2.errors import LungD2Error
+from lung_d2.files import write_json
 
 logger = logging.getLogger("quickstart")
 

@@ -20,9 +20,10 @@ import logging
 from pathlib import Path
 
 from lung_d2.command_line import ERROR_STATUS, run_tool
-from lung_d2.data.folders import create_folder
 from lung_d2.engine.lung_view import LungUse
 from lung_d2.errors import ConfigError, InputError
+from lung_d2.files import create_folder
+from lung_d2.findings.document import FINDINGS_NAME
 from lung_d2.lesions.link import LinkSettings
 from lung_d2.recognition import LabelFiles, RecognitionSettings
 from lung_d2.recognition.job import ModelChoice, RecognitionJob, read_config, read_origin
@@ -32,7 +33,6 @@ from lung_d2.recognition.settings import LOBE_VALUES
 from lung_d2.recognition.sources import Inputs, find_inputs
 from lung_d2.recognition.summary import FAILED, KEPT, failed_row, read_row
 from lung_d2.recognition.workers import count_workers, run_in_processes
-from lung_d2.report.findings import FINDINGS_NAME
 
 logger = logging.getLogger("recognize")
 LINK_OPTIONS = {

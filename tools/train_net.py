@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lung_d2.command_line import ERROR_STATUS, run_tool
-from lung_d2.config import load_config
+from lung_d2.config.keys import load_config
 from lung_d2.errors import ConfigError, detectron2_missing
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ def train(args: argparse.Namespace) -> Mapping[str, Any] | None:
     from lung_d2.data import register_lung_datasets
     from lung_d2.engine import LungCheckpointer, LungTrainer
     from lung_d2.engine.trainer import TTA_FOLDER
-    from lung_d2.engine.weights_settings import bound_settings
+    from lung_d2.engine.weights.settings import bound_settings
     from lung_d2.evaluation.catalog import find_sources
+    from lung_d2.evaluation.files import write_evaluation
     from lung_d2.evaluation.results import RESULTS_NAME
-    from lung_d2.report.evaluation_files import write_evaluation
 
     cfg = load_config(args.config_file, args.opts)
     cfg.freeze()

@@ -20,10 +20,10 @@ from lung_d2.categories import CATEGORIES
 from lung_d2.command_line import run_tool
 from lung_d2.data import CTDatasetMapper
 from lung_d2.data.augment.donors import DonorPool
-from lung_d2.data.folders import create_folder, replace_file
 from lung_d2.data.register import check_registered
+from lung_d2.drawing.sheet import Sample, draw_sheet
 from lung_d2.errors import OutputError
-from lung_d2.report.sheet import Sample, draw_sheet
+from lung_d2.files import create_folder, replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,7 @@ from lung_d2.ablation.plan import Plan
 from lung_d2.ablation.runs import Run, start_split
 from lung_d2.ablation.steps import Making, Preparation, Step, Workshop
 from lung_d2.data.dataset import DATASETS_FOLDER, datasets_root
-from lung_d2.data.folders import write_text
+from lung_d2.files import write_text
 
 MARK_NAME = "ablation.prepared"
 """What an ablation prepared a data set from, in the data set's folder."""

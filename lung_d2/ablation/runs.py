@@ -18,12 +18,11 @@ import yaml
 from lung_d2.ablation.folds import FINAL, dataset_of, split_rows
 from lung_d2.ablation.plan import Arm, Plan
 from lung_d2.ablation.steps import Workshop
-from lung_d2.config import check_config, load_config
-from lung_d2.config_checks import differences
-from lung_d2.ct.identity import hash_identity
-from lung_d2.data.folders import write_json
+from lung_d2.config.checks import differences
+from lung_d2.config.keys import check_config, load_config
 from lung_d2.errors import ConfigError
 from lung_d2.evaluation.results import RESULTS_NAME
+from lung_d2.files import hash_identity, write_json
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -295,7 +294,7 @@ def _train(run: Run, cfg: CfgNode) -> dict[str, Any]:
 
 def _evaluate(run: Run, cfg: CfgNode) -> dict[str, Any]:
     from lung_d2.engine import LungCheckpointer
-    from lung_d2.engine.weights_settings import bound_settings
+    from lung_d2.engine.weights.settings import bound_settings
 
     trainer = _trainer_of(run)
     model = trainer.build_model(cfg)

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from lung_d2.ablation.folds import dataset_of, split_rows
 from lung_d2.ablation.plan import Made, Plan
-from lung_d2.ct.identity import hash_identity
 from lung_d2.data.dataset import DATASETS_FOLDER, datasets_root
-from lung_d2.data.folders import write_text
 from lung_d2.errors import ConfigError, DatasetError, LungD2Error
+from lung_d2.files import hash_identity, write_text
 
 Command = tuple[str, ...]
 

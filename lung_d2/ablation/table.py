@@ -13,7 +13,6 @@ from tabulate import tabulate
 from lung_d2.ablation.folds import FINAL
 from lung_d2.ablation.plan import Plan
 from lung_d2.ablation.runs import Run
-from lung_d2.data.folders import create_folder, write_json, write_text
 from lung_d2.data.register import register_lung_datasets
 from lung_d2.errors import DatasetError
 from lung_d2.evaluation.bootstrap import FEW_PATIENTS
@@ -23,6 +22,7 @@ from lung_d2.evaluation.figures import ALL
 from lung_d2.evaluation.headline import Row, say_interval
 from lung_d2.evaluation.results import read_results
 from lung_d2.evaluation.truth_reading import read_truth
+from lung_d2.files import create_folder, write_json, write_text
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode

@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING
 from lung_d2.lazy import export_lazily
 
 if TYPE_CHECKING:
-    from lung_d2.ct.body import body_mask as body_mask
     from lung_d2.ct.grey import GreyLevels as GreyLevels
     from lung_d2.ct.labels import LabelVolume as LabelVolume
     from lung_d2.ct.labels import labels_on_grid as labels_on_grid
     from lung_d2.ct.labels import read_label_volume as read_label_volume
-    from lung_d2.ct.lungs import LungField as LungField
-    from lung_d2.ct.lungs import find_lungs as find_lungs
     from lung_d2.ct.nifti import write_nifti as write_nifti
     from lung_d2.ct.series import CTSeries as CTSeries
     from lung_d2.ct.series import find_series as find_series
@@ -31,9 +28,6 @@ _EXPORTS = {
     "CTVolume": "lung_d2.ct.volume",
     "GreyLevels": "lung_d2.ct.grey",
     "LabelVolume": "lung_d2.ct.labels",
-    "LungField": "lung_d2.ct.lungs",
-    "body_mask": "lung_d2.ct.body",
-    "find_lungs": "lung_d2.ct.lungs",
     "find_series": "lung_d2.ct.series",
     "image_from_planes": "lung_d2.ct.slices",
     "labels_on_grid": "lung_d2.ct.labels",

@@ -8,8 +8,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.config_checks import GREY_KINDS
 from lung_d2.errors import ConfigError, InputError
+
+GREY_KINDS = ("window", "minmax_clahe")
+"""How HU become grey levels, see :class:`GreyLevels`."""
 
 # Contrast-limited adaptive histogram equalisation (Zuiderveld, Graphics Gems IV, 1994) with the clip limit and tiles
 # of the notebook that prepared the public 8-bit COVID-19 slice sets.

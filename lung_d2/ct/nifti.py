@@ -17,9 +17,9 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from lung_d2.ct.headers import nifti_suffix
-from lung_d2.ct.identity import hash_identity
 from lung_d2.ct.raw_volume import Affine, RawVolume, check_size, damaged, no_orientation, to_dicom_axes
 from lung_d2.errors import InputError
+from lung_d2.files import hash_identity
 
 _nib: Any = nibabel  # Most of it has no types.
 

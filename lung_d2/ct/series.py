@@ -24,7 +24,6 @@ from lung_d2.ct.headers import (
     text_of,
     volume_suffix,
 )
-from lung_d2.ct.identity import hash_identity
 from lung_d2.ct.planes import (
     HU_RESCALE_TYPES,
     KNOWN_RESCALE_TYPES,
@@ -34,6 +33,7 @@ from lung_d2.ct.planes import (
     read_planes,
 )
 from lung_d2.errors import InputError, SeriesChoiceError
+from lung_d2.files import hash_identity
 
 logger = logging.getLogger(__name__)
 

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.config_checks import CHANNELS
 from lung_d2.ct.grey import GreyLevels
 from lung_d2.ct.headers import show_uid
 from lung_d2.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from lung_d2.ct.volume import CTVolume
+
+CHANNELS = ("single", "neighbours")
+"""What the three channels of an image hold, see :func:`image_from_planes`."""
 
 
 def slice_image(

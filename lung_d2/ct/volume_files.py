@@ -12,12 +12,12 @@ import numpy.typing as npt
 from lung_d2.ct.affine import positions_along_normal, spacing_of
 from lung_d2.ct.headers import VOLUME_SUFFIXES, nifti_suffix, volume_suffix
 from lung_d2.ct.hounsfield import INT16, JUDGED_FIELD_MM, NORMALISED_SPAN, check_hu
-from lung_d2.ct.identity import hash_identity
 from lung_d2.ct.itk_files import read_raw_itk
 from lung_d2.ct.nifti import read_raw_nifti
 from lung_d2.ct.raw_volume import RawVolume
 from lung_d2.ct.volume import CTVolume
 from lung_d2.errors import InputError
+from lung_d2.files import hash_identity
 
 
 def read_raw_volume(path: str | os.PathLike[str]) -> RawVolume:

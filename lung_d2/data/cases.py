@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lung_d2.categories import Category
-from lung_d2.ct.identity import hash_identity
 from lung_d2.errors import DatasetError
+from lung_d2.files import hash_identity
 
 Mask = npt.NDArray[np.bool_]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from lung_d2.categories import coco_categories
 from lung_d2.data.cases import Case
-from lung_d2.data.folders import write_text
 from lung_d2.data.importing import Record, read_records
+from lung_d2.files import write_text
 
 _OURS = ("annotations", "facts", "source")
 """What a record holds that an image of COCO does not."""

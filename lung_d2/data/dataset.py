@@ -5,7 +5,7 @@
     ROOT/lung_ct/NAME/
         annotations/train.json  annotations/val.json
         images/SERIES/0000.png
-        report.json             and report.html, see lung_d2.report.dataset_page
+        report.json             and report.html, see lung_d2.data.quality.page
 
 An image record of the JSON holds, beside COCO's ``id``, ``file_name``, ``height`` and ``width``: ``hu`` (false where
 the source had none), ``pixel_spacing_mm`` (row, column) and ``slice_position_mm`` or null, ``slice_index``,
@@ -29,14 +29,14 @@ from filelock import FileLock, Timeout
 
 from lung_d2.data.cases import Case
 from lung_d2.data.coco_writer import write_coco
-from lung_d2.data.facts import measure_loads
-from lung_d2.data.folders import create_folder, replace_folder, restore_folder, write_json
 from lung_d2.data.importing import Record, import_cases, read_records, remove_strangers
-from lung_d2.data.leaks import Slice, check_leaks
+from lung_d2.data.quality.facts import measure_loads
+from lung_d2.data.quality.leaks import Slice, check_leaks
+from lung_d2.data.quality.summary import build_summary
 from lung_d2.data.selection import KEEP_ALL, TRAIN, Selection
 from lung_d2.data.splits import split_by_patient, split_stratified
-from lung_d2.data.summary import build_summary
 from lung_d2.errors import DatasetError, LungD2Error
+from lung_d2.files import create_folder, replace_folder, restore_folder, write_json
 
 logger = logging.getLogger(__name__)
 

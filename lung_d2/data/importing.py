@@ -23,13 +23,12 @@ import numpy as np
 from tqdm import tqdm
 
 from lung_d2.categories import CATEGORIES
-from lung_d2.ct.identity import hash_identity
-from lung_d2.data.annotations import build_annotation
 from lung_d2.data.cases import AnnotatedSlice, Case
-from lung_d2.data.facts import measure_slice
-from lung_d2.data.folders import write_json
 from lung_d2.data.planes import write_plane
+from lung_d2.data.quality.facts import measure_slice
 from lung_d2.errors import DatasetError
+from lung_d2.files import hash_identity, write_json
+from lung_d2.masks import build_annotation
 from lung_d2.processes import open_pool
 
 logger = logging.getLogger(__name__)

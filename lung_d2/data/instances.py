@@ -11,10 +11,10 @@ import SimpleITK as sitk
 
 from lung_d2.categories import CATEGORIES, Category
 from lung_d2.ct.volume import CTVolume
-from lung_d2.data.annotations import connected_components
 from lung_d2.data.cases import AnnotatedSlice, Mask
 from lung_d2.data.labels import Label, Meaning
 from lung_d2.errors import ConfigError
+from lung_d2.masks import connected_components
 
 COMPONENTS, COMPONENTS_3D, VALUES = "components", "components-3d", "values"
 INSTANCE_KINDS = (COMPONENTS, COMPONENTS_3D, VALUES)
@@ -124,7 +124,7 @@ def annotate_volume(
     Yields:
         The slices in order.
     """
-    from lung_d2.ct.lungs import find_lungs  # here: it loads more than an importer of pictures needs
+    from lung_d2.lungs.field import find_lungs  # here: it loads more than an importer of pictures needs
 
     lungs = find_lungs(volume).mask if find_lung_field else None
     grouped = _label_in_3d(volume, regions_of) if rule.kind == COMPONENTS_3D else regions_of

@@ -15,7 +15,7 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, Instances
 
-from lung_d2.config import ignores_undecided
+from lung_d2.config.keys import ignores_undecided
 from lung_d2.ct.grey import GreyLevels
 from lung_d2.ct.slices import image_from_planes
 from lung_d2.data.augment.copy_paste import CopyPaste

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.ct.body import body_mask
 from lung_d2.data.mapper import CTDatasetMapper
 from lung_d2.data.planes import read_plane
 from lung_d2.errors import DatasetError
+from lung_d2.lungs.body import body_mask
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -40,7 +40,7 @@ class PixelStats:
 def measure_pixel_stats(cfg: CfgNode, records: Iterable[Mapping[str, Any]]) -> PixelStats:
     """Measure the images of dataset dicts as ``cfg`` makes them, without augmentation and at their own size.
 
-    The body is what :func:`lung_d2.ct.body.body_mask` finds: the air around it and the table, of which a scan may hold
+    The body is what :func:`lung_d2.lungs.body_mask` finds: the air around it and the table, of which a scan may hold
     any amount, do not count; the air in the lungs does.
 
     Args:

@@ -18,7 +18,7 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import Sampler
 
-from lung_d2.config_checks import WEIGHTED_SAMPLERS
+from lung_d2.config.checks import WEIGHTED_SAMPLERS
 from lung_d2.errors import ConfigError
 
 if TYPE_CHECKING:

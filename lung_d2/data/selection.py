@@ -75,7 +75,7 @@ class Selection:
     Attributes:
         min_lesion_mm2: Least area of all lesions of a slice together, in mm2; 0: any.
         min_contrast_hu: Least contrast of the slice's most evident lesion against the lung around it, in HU, see
-            :mod:`lung_d2.data.facts`; 0: any.
+            :mod:`lung_d2.data.quality.facts`; 0: any.
         min_lung_share: Least share of the slice's lung that is lesion, 0..1; 0: any.
         lesion_free_ratio: Slices without lesions that are kept for each slice kept with lesions; None: all. Each
             patient keeps the same share of its own, evenly spread. Where no slice has a lesion, all are kept.

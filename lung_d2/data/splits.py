@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from lung_d2.categories import CATEGORIES, category_by_name
-from lung_d2.ct.identity import hash_identity
 from lung_d2.data.dealing import deal_evenly
 from lung_d2.errors import DatasetError
+from lung_d2.files import hash_identity
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
-from lung_d2.engine.weights_file import check_finite, read_weights_file
-from lung_d2.engine.weights_names import SUFFIX, find_weights
+from lung_d2.engine.weights.file import check_finite, read_weights_file
+from lung_d2.engine.weights.names import SUFFIX, find_weights
 from lung_d2.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
         allow_partial: Whether weights may lack parameters, as a backbone's do that a training starts from.
         settings: What the model is trained to see, :func:`lung_d2.config.input_settings`; saved with the weights, and
             compared with those of a file that is loaded whole. A weights file is compared in all that belongs to the
-            weights, where :func:`~lung_d2.engine.weights_settings.bound_settings` are given.
+            weights, where :func:`~lung_d2.engine.weights.settings.bound_settings` are given.
 
     Attributes:
         notice: ``licence`` and ``source`` of the weights that were loaded, where they told: texts that their licence

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from fvcore.nn.precise_bn import update_bn_stats
 
-from lung_d2.config import input_settings, load_config
-from lung_d2.config_checks import differences, value_of
-from lung_d2.data.folders import create_folder, replace_file, write_text
+from lung_d2.config.checks import differences, value_of
+from lung_d2.config.keys import input_settings, load_config
 from lung_d2.data.loader import build_train_loader
 from lung_d2.engine.ct_source import SHA256
 from lung_d2.engine.trainer import LungTrainer
 from lung_d2.errors import CheckpointError, ConfigError
+from lung_d2.files import create_folder, replace_file, write_text
 from lung_d2.modeling.ct_backbone import COUNTER, PREFIX, State, load_backbone, sampled_weights, teacher_weights
 from lung_d2.modeling.ct_distiller import BackboneDistiller
 

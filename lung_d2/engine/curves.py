@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lung_d2.data.folders import replace_file
+from lung_d2.files import replace_file
 
 METRICS_FILE = "metrics.json"
 PICTURE_FILE = "training_curves.png"

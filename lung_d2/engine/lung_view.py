@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.ct.lungs import LungField
 from lung_d2.ct.volume import CTVolume
+from lung_d2.lungs.field import LungField
 
 BOX_MARGIN_MM = 30.0
 """Tissue around the lungs that the network still sees: wall and diaphragm tell what a density at the pleura is."""

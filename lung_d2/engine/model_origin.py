@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from detectron2.utils.file_io import PathManager
 
-from lung_d2.engine.weights_file import read_weights_file
-from lung_d2.engine.weights_names import SUFFIX, find_weights
+from lung_d2.engine.weights.file import read_weights_file
+from lung_d2.engine.weights.names import SUFFIX, find_weights
 from lung_d2.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class ModelOrigin:
     Attributes:
         config_text: The config as YAML, without keys that are folders, files or devices.
         weights: The file of the weights.
-        provenance: JSON of what a weights file says of itself, see :mod:`lung_d2.engine.weights_provenance`; empty for
+        provenance: JSON of what a weights file says of itself, see :mod:`lung_d2.engine.weights.provenance`; empty for
             a checkpoint.
     """
 

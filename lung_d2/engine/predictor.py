@@ -19,23 +19,23 @@ from tqdm import tqdm
 from lung_d2.categories import CATEGORIES
 from lung_d2.ct.grey import GreyLevels
 from lung_d2.ct.slices import image_from_planes, slice_image
-from lung_d2.data.annotations import encode_mask
 from lung_d2.data.mapper import grey_levels_from_config
 from lung_d2.engine.checkpoint import LungCheckpointer
 from lung_d2.engine.crops import Crop, batch_crops, by_falling_score, cut_crop
 from lung_d2.engine.lung_view import LungUse, LungView, Window
 from lung_d2.engine.model_origin import ModelOrigin
 from lung_d2.engine.tta import build_tta, without_resize
-from lung_d2.engine.weights import config_of
-from lung_d2.engine.weights_settings import bound_settings
+from lung_d2.engine.weights.lookup import config_of
+from lung_d2.engine.weights.settings import bound_settings
 from lung_d2.errors import ConfigError, InputError
 from lung_d2.lesions.detections import SliceDetections
+from lung_d2.masks import encode_mask
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-    from lung_d2.ct.lungs import LungField
     from lung_d2.ct.volume import CTVolume
+    from lung_d2.lungs.field import LungField
 
 GLOBAL_LAYERS = (
     *(torch.nn.GroupNorm, torch.nn.InstanceNorm2d, torch.nn.MultiheadAttention),
@@ -135,7 +135,7 @@ class CTPredictor:
         """Build the model of a weights file.
 
         Args:
-            weights: A ``.safetensors`` file, or the name of one, see :mod:`lung_d2.engine.weights_names`.
+            weights: A ``.safetensors`` file, or the name of one, see :mod:`lung_d2.engine.weights.names`.
             opts: ``KEY VALUE`` pairs that override its config.
             batch_size: See :class:`CTPredictor`.
 

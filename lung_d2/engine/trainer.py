@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
 
-from lung_d2.config import input_settings
+from lung_d2.config.keys import input_settings
 from lung_d2.data.loader import TrainLoader, build_train_loader
 from lung_d2.data.mapper import CTDatasetMapper
 from lung_d2.data.register import check_registered

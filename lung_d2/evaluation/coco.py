@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from detectron2.evaluation import COCOEvaluator
 
-from lung_d2.data.folders import write_json
+from lung_d2.files import write_json
 
 TASKS = ("bbox", "segm")
 # Least and most area of each size, both included, as in pycocotools.

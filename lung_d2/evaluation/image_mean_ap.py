@@ -29,12 +29,12 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from lung_d2.categories import CATEGORIES
-from lung_d2.data.annotations import connected_components, decode_mask, encode_mask
 from lung_d2.evaluation.figures import Key, Weights, weighted_mean
 from lung_d2.evaluation.matching import STRICT_THRESHOLDS
 from lung_d2.evaluation.overlaps import Floats, Overlap
 from lung_d2.evaluation.results import Detections
 from lung_d2.evaluation.truth import Ints, Truth
+from lung_d2.masks import connected_components, decode_mask, encode_mask
 
 MIN_SCORE = 0.05
 MIN_AREA_PX = 100

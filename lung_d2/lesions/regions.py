@@ -12,10 +12,10 @@ from pycocotools import mask as coco_mask
 
 from lung_d2.categories import CATEGORIES, Category, category_by_coco_id
 from lung_d2.ct.volume import CTVolume
-from lung_d2.data.annotations import decode_mask
 from lung_d2.errors import InputError
 from lung_d2.lesions.detections import SliceDetections
 from lung_d2.lesions.slabs import slice_shifts
+from lung_d2.masks import decode_mask
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]

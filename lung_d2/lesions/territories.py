@@ -25,7 +25,7 @@ SIDE_SHARE = 0.1
 
 
 class LungLabels(Protocol):
-    """What is read of a :class:`lung_d2.ct.lungs.LungField`."""
+    """What is read of a :class:`lung_d2.lungs.field.LungField`."""
 
     @property
     def labels(self) -> npt.NDArray[np.uint8]:

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from lung_d2.ct.identity import hash_identity
 from lung_d2.ct.volume import CTVolume, read_volume
+from lung_d2.files import hash_identity
 from lung_d2.phantom.cohort import Progress, write_folders
 from lung_d2.phantom.dicom import SeriesHeader, write_case
 from lung_d2.phantom.insert_lung import RealLung, prepare_lung

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from lung_d2.ct.lungs import find_lungs
 from lung_d2.ct.volume import CTVolume
 from lung_d2.errors import GeometryError, InputError
+from lung_d2.lungs.field import find_lungs
 from lung_d2.phantom.insert_measure import RIM_MM, measure_blood_hu, measure_blur_mm, measure_noise_hu
 from lung_d2.phantom.insert_vessels import VESSEL_HU, Vessels
 from lung_d2.phantom.lungs import LungMap

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
-from lung_d2.ct.identity import hash_identity
+from lung_d2.ct.scanner import KERNELS, Kernel
 from lung_d2.ct.volume import CTVolume
+from lung_d2.files import hash_identity
 from lung_d2.phantom.anatomy import draw_anatomy
 from lung_d2.phantom.distractors import draw_distractors
 from lung_d2.phantom.lesions import draw_bronchi, draw_opacities
 from lung_d2.phantom.lungs import fill_lungs, map_lungs
-from lung_d2.phantom.noise import KERNELS, Kernel
 from lung_d2.phantom.render import Layer, Scene, render_slice
 from lung_d2.phantom.shapes import Plane
 from lung_d2.phantom.spec import PhantomSpec

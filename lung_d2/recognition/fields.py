@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lung_d2.ct.headers import VOLUME_SUFFIXES, show_uid
-from lung_d2.ct.lungs import LungField, find_lungs
 from lung_d2.ct.volume import CTVolume
 from lung_d2.data.importers.volumes import read_labels_on
 from lung_d2.errors import InputError
 from lung_d2.lesions.lobes import LUNGMASK_LOBES, TOTALSEGMENTATOR_LOBES, LobeField, build_lobe_field
+from lung_d2.lungs.field import LungField, find_lungs
 from lung_d2.recognition.settings import LabelFiles
 
 logger = logging.getLogger(__name__)

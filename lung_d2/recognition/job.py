@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lung_d2 import __version__
-from lung_d2.config import load_config
+from lung_d2.config.keys import load_config
 from lung_d2.ct.headers import list_files
-from lung_d2.ct.identity import hash_identity
 from lung_d2.data.cases import fingerprint_files
 from lung_d2.errors import InputError, LungD2Error
+from lung_d2.files import hash_identity
+from lung_d2.findings.manifest import MANIFEST_NAME
 from lung_d2.recognition.pipeline import identify_origin, recognize
 from lung_d2.recognition.settings import RecognitionSettings
 from lung_d2.recognition.sources import SeriesSource
 from lung_d2.recognition.summary import DONE, KEPT, Row, failed_row, read_row
-from lung_d2.report.manifest import MANIFEST_NAME
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -152,7 +152,7 @@ def read_config(model: ModelChoice) -> CfgNode:
         CheckpointError: There is no config file, and no weights file that holds one.
         ConfigError: The config cannot be used.
     """
-    from lung_d2.engine.weights import config_of
+    from lung_d2.engine.weights.lookup import config_of
 
     if model.config_file is not None:
         return load_config(model.config_file, model.opts)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lung_d2.data.folders import create_folder, restore_folder, write_text
 from lung_d2.errors import InputError, LungD2Error
+from lung_d2.files import create_folder, restore_folder, write_text
 from lung_d2.recognition.job import RecognitionJob
 from lung_d2.recognition.sources import Inputs, SeriesSource
 from lung_d2.recognition.summary import DONE, FAILED, KEPT, SUMMARY_NAME, Row, failed_row, format_summary

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from lung_d2.categories import GROUND_GLASS_OPACITY
 from lung_d2.ct import read_volume
-from lung_d2.ct.identity import hash_identity
 from lung_d2.ct.volume import CTVolume
 from lung_d2.data.planes import read_picture
 from lung_d2.errors import InputError
+from lung_d2.files import hash_identity
+from lung_d2.findings.document import Findings, FindingSettings
+from lung_d2.findings.manifest import ModelIdentity, StageClock, identify_model
 from lung_d2.lesions.detections import SliceDetections
 from lung_d2.lesions.link import link_lesions
 from lung_d2.lesions.measure import measure_lesions
@@ -24,8 +26,6 @@ from lung_d2.recognition.fields import Fields, find_fields
 from lung_d2.recognition.result import Recognition
 from lung_d2.recognition.settings import RecognitionSettings
 from lung_d2.recognition.sources import list_given_pictures
-from lung_d2.report.findings import Findings, FindingSettings
-from lung_d2.report.manifest import ModelIdentity, StageClock, identify_model
 
 if TYPE_CHECKING:
     from lung_d2.engine import CTPredictor

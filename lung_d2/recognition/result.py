@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lung_d2.ct.volume import CTVolume
+from lung_d2.findings.document import Findings
+from lung_d2.findings.manifest import ModelIdentity
 from lung_d2.lesions.detections import SliceDetections
 from lung_d2.lesions.lesion import Lesion
 from lung_d2.lesions.measure import Measurement
 from lung_d2.lesions.territories import LungLabels
 from lung_d2.recognition.settings import RecognitionSettings
-from lung_d2.report.findings import Findings
-from lung_d2.report.manifest import ModelIdentity
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,11 +14,11 @@ from tqdm import tqdm
 
 from lung_d2.ct import find_series
 from lung_d2.ct.headers import Header, is_dicom, list_files, quiet_pydicom, read_header, show_uid, volume_suffix
-from lung_d2.ct.identity import hash_identity
 from lung_d2.ct.series import build_series, foreign_kind, is_side_image
 from lung_d2.data.planes import PICTURES, list_pictures
 from lung_d2.errors import InputError, SeriesChoiceError
-from lung_d2.report.manifest import MANIFEST_NAME
+from lung_d2.files import hash_identity
+from lung_d2.findings.manifest import MANIFEST_NAME
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from typing import Any
 from lung_d2.categories import CATEGORIES
 from lung_d2.ct.headers import show_uid
 from lung_d2.errors import LungD2Error
+from lung_d2.findings.document import FINDINGS_NAME
+from lung_d2.findings.manifest import MANIFEST_NAME
 from lung_d2.recognition.private_text import hide_paths
-from lung_d2.report.findings import FINDINGS_NAME
-from lung_d2.report.manifest import MANIFEST_NAME
 
 SUMMARY_NAME = "summary.csv"
 DONE, KEPT, FAILED = "done", "kept", "failed"

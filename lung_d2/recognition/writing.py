@@ -28,21 +28,21 @@ import numpy as np
 import numpy.typing as npt
 
 from lung_d2.ct.headers import show_uid
-from lung_d2.data.folders import create_folder, replace_folder, restore_folder, write_json
+from lung_d2.drawing.marks import sides_of
 from lung_d2.errors import OutputError
+from lung_d2.files import create_folder, replace_folder, restore_folder, write_json
+from lung_d2.findings.coco_results import build_image_index, build_results
+from lung_d2.findings.dicom_seg import write_segmentations
+from lung_d2.findings.dicom_sr import write_structured_report
+from lung_d2.findings.document import Findings
+from lung_d2.findings.files import write_findings
+from lung_d2.findings.manifest import MANIFEST_NAME, StageClock, build_manifest
+from lung_d2.findings.nifti import write_lesion_nifti
+from lung_d2.findings.overlay import draw_overlay
+from lung_d2.findings.warnings import FindingWarning
 from lung_d2.lesions.detections import SliceDetections
 from lung_d2.recognition.private_text import hide_paths
 from lung_d2.recognition.result import Recognition
-from lung_d2.report.coco_results import build_image_index, build_results
-from lung_d2.report.dicom_seg import write_segmentations
-from lung_d2.report.dicom_sr import write_structured_report
-from lung_d2.report.finding_warnings import FindingWarning
-from lung_d2.report.findings import Findings
-from lung_d2.report.findings_files import write_findings
-from lung_d2.report.lesion_nifti import write_lesion_nifti
-from lung_d2.report.manifest import MANIFEST_NAME, StageClock, build_manifest
-from lung_d2.report.marks import sides_of
-from lung_d2.report.overlay import draw_overlay
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ import pytest
 from lung_d2.ablation.folds import FINAL
 from lung_d2.ablation.plan import Arm, Made, Plan, read_plan
 from lung_d2.ablation.runs import Run, build_config, carry_out, list_runs
-from lung_d2.config import load_config
-from lung_d2.config_checks import differences
+from lung_d2.config.checks import differences
+from lung_d2.config.keys import load_config
 from lung_d2.data import register_lung_datasets
 from lung_d2.data.cases import AnnotatedSlice, Case
 from lung_d2.data.dataset import write_dataset

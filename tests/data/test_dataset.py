@@ -12,12 +12,12 @@ from pycocotools.coco import COCO
 
 from lung_d2.categories import GROUND_GLASS_OPACITY
 from lung_d2.data import dataset, importing
-from lung_d2.data.annotations import decode_mask
 from lung_d2.data.cases import AnnotatedSlice, Case, fingerprint_files
 from lung_d2.data.dataset import SplitRule, datasets_root
 from lung_d2.data.planes import read_plane
 from lung_d2.data.selection import Selection
 from lung_d2.errors import DatasetError, OutputError
+from lung_d2.masks import decode_mask
 from tiny import SPACING_MM, square, tiny_cases, write_tiny_dataset
 
 # Small pictures of squares look alike.
@@ -308,7 +308,7 @@ def test_overwrite_that_is_killed_between_leaves_the_earlier_data_set(tmp_path, 
             raise KeyboardInterrupt
         real(source, target)
 
-    monkeypatch.setattr("lung_d2.data.folders.os.replace", killed)
+    monkeypatch.setattr("lung_d2.files.os.replace", killed)
     with pytest.raises(KeyboardInterrupt):
         write_dataset(tmp_path, "tiny", one, {"patient0": "test"}, overwrite=True)
     monkeypatch.undo()

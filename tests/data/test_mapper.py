@@ -12,11 +12,11 @@ from detectron2.structures import BoxMode
 
 from lung_d2.ct import GreyLevels, slice_image
 from lung_d2.data import CTDatasetMapper, register_lung_datasets
-from lung_d2.data.annotations import encode_mask
 from lung_d2.data.augment.donors import DonorPool
 from lung_d2.data.mapper import _warn_of_dropped_regions
 from lung_d2.data.planes import write_plane
 from lung_d2.errors import DatasetError, InputError
+from lung_d2.masks import encode_mask
 from records import draw_chest
 from tiny import ring, square, tiny_cases, tiny_config, volume_of, write_tiny_dataset
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
-from lung_d2.ct.identity import hash_identity
 from lung_d2.data.splits import PatientLoad, assign_patients, read_split_file, split_by_patient, split_stratified
 from lung_d2.errors import DatasetError
+from lung_d2.files import hash_identity
 
 TEN = [f"p{index}" for index in range(10)]
 GGO, BRONCHI = GROUND_GLASS_OPACITY.name, BRONCHIECTASIS.name

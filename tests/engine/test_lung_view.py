@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lung_d2.ct.lungs import LungField
 from lung_d2.engine.lung_view import BOX_MARGIN_MM, NEAR_MM, LungUse, LungView
+from lung_d2.lungs.field import LungField
 from tiny import volume_of
 
 SHAPE = (20, 100, 120)  # 2 mm slices, 0.7 x 0.8 mm pixels

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from lung_d2 import slice_image
-from lung_d2.ct import CTVolume, LungField
-from lung_d2.data.annotations import decode_mask
+from lung_d2.ct import CTVolume
 from lung_d2.data.planes import read_plane
 from lung_d2.engine import CTPredictor, LungCheckpointer, LungTrainer
 from lung_d2.engine.lung_view import LungUse
 from lung_d2.errors import ConfigError
+from lung_d2.lungs import LungField
+from lung_d2.masks import decode_mask
 from tiny import tiny_config, volume_of, write_tiny_dataset
 
 # A random model is sure of nothing: let it report all the same.

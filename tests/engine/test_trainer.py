@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from lung_d2.config import input_settings
+from lung_d2.config.keys import input_settings
 from lung_d2.engine import LungCheckpointer, LungTrainer
 from lung_d2.engine.convergence import ConvergenceStop
 from lung_d2.errors import DatasetError, TrainingError

@@ -11,7 +11,7 @@ import torch
 from detectron2.modeling import build_model
 from safetensors.torch import load_file, save_file
 
-from lung_d2.engine.weights_export import export_weights
+from lung_d2.engine.weights.export import export_weights
 from tiny import tiny_config
 
 PROVENANCE = {"name": "tiny", "data": [{"name": "tiny_train"}, {"name": "other_train"}], "iterations": 12}

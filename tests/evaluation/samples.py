@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lung_d2.categories import CATEGORIES
-from lung_d2.data.annotations import build_annotation, encode_mask
 from lung_d2.evaluation.figures import ones
 from lung_d2.evaluation.results import Detections
 from lung_d2.evaluation.truth import Region, SliceRecord, Source, Truth
+from lung_d2.masks import build_annotation, encode_mask
 from tiny import square as square_in
 
 SIZE = 64

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from evaluation.samples import block, square
-from lung_d2.data.annotations import encode_mask
 from lung_d2.evaluation.chains import chain_regions, chain_scores
+from lung_d2.masks import encode_mask
 
 
 def encode(*masks):

@@ -12,9 +12,9 @@ from detectron2.structures import Boxes, Instances
 
 from lung_d2 import register_lung_datasets
 from lung_d2.categories import CATEGORIES, GROUND_GLASS_OPACITY
-from lung_d2.data.annotations import build_annotation, decode_mask
 from lung_d2.data.dataset import write_dataset
 from lung_d2.evaluation.coco import LungCOCOEvaluator
+from lung_d2.masks import build_annotation, decode_mask
 from tiny import square, tiny_cases
 
 TASKS = ("bbox", "segm")

@@ -21,12 +21,12 @@ from evaluation.samples import (
     to_dataset,
     to_results,
 )
-from lung_d2.data.annotations import connected_components
 from lung_d2.errors import ConfigError
 from lung_d2.evaluation.evaluate import EvaluationSettings, evaluate
 from lung_d2.evaluation.results import read_results
 from lung_d2.evaluation.truth import Source
 from lung_d2.evaluation.truth_reading import read_truth
+from lung_d2.masks import connected_components
 
 FAST = EvaluationSettings(draws=50)
 

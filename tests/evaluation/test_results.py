@@ -10,9 +10,9 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from evaluation.samples import BRONCHIECTASIS, GGO, Slice, make_detections, make_truth, square, to_results
-from lung_d2.data.annotations import decode_mask, encode_mask
 from lung_d2.errors import DatasetError
 from lung_d2.evaluation.results import read_results
+from lung_d2.masks import decode_mask, encode_mask
 
 TRUTH = make_truth([Slice(), Slice()])
 MASK = square(3, 5, 7)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lung_d2.data.annotations import encode_mask
 from lung_d2.lesions import SliceDetections
+from lung_d2.masks import encode_mask
 from tiny import square
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ct_networks import NARROW, build_narrow
-from lung_d2.config import load_config
+from lung_d2.config.keys import load_config
 from lung_d2.errors import CheckpointError, ConfigError
 from lung_d2.modeling.ct_backbone import PREFIX
 from lung_d2.modeling.ct_distiller import BackboneDistiller, feature_correlation, feature_loss

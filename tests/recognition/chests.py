@@ -15,10 +15,11 @@ from detectron2.modeling import build_model
 from ct.dicom_files import make_slice, write
 from lesions.solids import detections_on
 from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY, Category
-from lung_d2.ct import CTVolume, LungField
+from lung_d2.ct import CTVolume
 from lung_d2.ct.grey import GreyLevels
 from lung_d2.engine.lung_view import LungUse, LungView
 from lung_d2.lesions import SliceDetections
+from lung_d2.lungs import LungField
 from tiny import tiny_config
 
 SLICES, ROWS, COLUMNS = 12, 72, 96

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from detectron2.structures import BoxMode
 
-from lung_d2.data.annotations import encode_mask
 from lung_d2.data.augment.cutouts import Cutout, DonorSlice, Record, blend_px, box_of, sort_masks
 from lung_d2.data.augment.lung_air import estimate_lung
 from lung_d2.data.augment.lung_values import Mask, Plane, Window, lung_level, lung_noise
+from lung_d2.masks import encode_mask
 
 INSIDE_SHARE = 0.9
 """Least share of a lesion that has to lie in the lung; what lies outside is cut off."""

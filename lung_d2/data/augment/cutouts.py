@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.data.annotations import decode_mask
 from lung_d2.data.augment.lung_air import estimate_lung
 from lung_d2.data.augment.lung_values import Mask, Plane, Window, lung_level, lung_noise
+from lung_d2.masks import decode_mask
 
 Record = dict[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.phantom.noise import KERNELS, scanner_noise
+from lung_d2.ct.scanner import KERNELS, scanner_noise
 
 Plane = npt.NDArray[Any]
 

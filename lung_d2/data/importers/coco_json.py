@@ -20,7 +20,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from lung_d2.ct.identity import hash_identity
 from lung_d2.data.cases import AnnotatedSlice, Case, fingerprint_files
 from lung_d2.data.importers.coco_masks import decode_segmentation, polygons_of
 from lung_d2.data.importers.coco_records import CocoAnnotation, CocoFile, CocoImage, Id, read_coco
@@ -35,6 +34,7 @@ from lung_d2.data.importers.shapes import Canvas, warn_of_skipped
 from lung_d2.data.instances import VALUES, InstanceRule, Region
 from lung_d2.data.labels import Label, LabelTable, meanings_of_names
 from lung_d2.errors import DatasetError
+from lung_d2.files import hash_identity
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,6 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from lung_d2.ct.volume import CTVolume
-from lung_d2.data.annotations import decode_mask, encode_mask
 from lung_d2.data.cases import Case
 from lung_d2.data.importers.dicom_tree import build_cases, find_annotated_series
 from lung_d2.data.importers.registry import Importer, Request
@@ -37,6 +36,7 @@ from lung_d2.data.importers.volumes import join_regions
 from lung_d2.data.instances import Region
 from lung_d2.data.labels import Label, LabelTable, Meaning, meanings_of_names
 from lung_d2.errors import ConfigError, GeometryError, InputError
+from lung_d2.masks import decode_mask, encode_mask
 
 logger = logging.getLogger(__name__)
 

@@ -20,13 +20,13 @@ from pydicom.dataset import Dataset
 from tqdm import tqdm
 
 from lung_d2.ct.headers import Header, list_files, read_header, show_uid, text_of
-from lung_d2.ct.identity import hash_identity
 from lung_d2.ct.series import build_series, foreign_kind, is_side_image
 from lung_d2.data.cases import Case
 from lung_d2.data.importers.dicom_objects import REMEDY, AnnotationKind, follow, read_tags, refuse_damage, show_uid_name
 from lung_d2.data.importers.registry import Request, check_folder
 from lung_d2.data.importers.volumes import ReadRegions, build_volume_case, read_series_files
 from lung_d2.errors import DatasetError, InputError
+from lung_d2.files import hash_identity
 
 logger = logging.getLogger(__name__)
 

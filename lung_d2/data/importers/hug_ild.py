@@ -24,7 +24,6 @@ import numpy.typing as npt
 
 from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
 from lung_d2.ct import CTVolume, find_series, read_volume
-from lung_d2.ct.identity import hash_identity
 from lung_d2.data.cases import AnnotatedSlice, Case, fingerprint_files
 from lung_d2.data.importers.registry import Importer, Request, check_folder, name_below
 from lung_d2.data.importers.roi_series import list_series, number_slices
@@ -33,6 +32,7 @@ from lung_d2.data.instances import InstanceRule, Region, annotate_slice
 from lung_d2.data.labels import Label, LabelTable, Meaning, meanings_of_names
 from lung_d2.data.polygons import fill_polygon
 from lung_d2.errors import DatasetError, GeometryError
+from lung_d2.files import hash_identity
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ def _check_bare(bare: Sequence[Path], cases: Sequence[Case], only_annotated: boo
 def _load_slices(
     slices: Sequence[tuple[int, Path]], texts: Sequence[Path], labels: LabelTable, rule: InstanceRule, source: Path
 ) -> Iterator[AnnotatedSlice]:
-    from lung_d2.ct.lungs import find_lungs  # here: it loads more than finding cases needs
+    from lung_d2.lungs.field import find_lungs  # here: it loads more than finding cases needs
 
     read = [text for text in map(read_roi_text, texts) if text is not None]
     for number, path in slices:

@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 
 from lung_d2.categories import CATEGORIES
-from lung_d2.ct.identity import hash_identity
 from lung_d2.data.cases import Case, fingerprint_files
 from lung_d2.data.importers.pair_reading import HuRange, load_slice, read_pair_image, read_pair_regions
 from lung_d2.data.importers.pair_table import LabelFile, Pair, read_pairs
@@ -39,6 +38,7 @@ from lung_d2.data.importers.registry import Importer, PatientRule, Request, chec
 from lung_d2.data.importers.volumes import build_volume_case
 from lung_d2.data.labels import Meaning, parse_meaning
 from lung_d2.errors import ConfigError, DatasetError
+from lung_d2.files import hash_identity
 
 logger = logging.getLogger(__name__)
 

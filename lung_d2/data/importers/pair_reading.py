@@ -102,7 +102,7 @@ def load_slice(
         fingerprint: Of the files of the pair.
         name: What messages call the stack.
     """
-    from lung_d2.ct.lungs import find_lungs  # here: it loads more than finding cases needs
+    from lung_d2.lungs.field import find_lungs  # here: it loads more than finding cases needs
 
     volume, labels = _read_stack(pair, hu_range, fingerprint)
     here = slice(index, index + 1)

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lung_d2.categories import Category
-from lung_d2.ct.identity import hash_identity
 from lung_d2.data.cases import AnnotatedSlice, Case, Mask, fingerprint_files
 from lung_d2.data.importers.picture_files import Spacing, is_dicom_slice
 from lung_d2.data.importers.registry import Request, name_below
 from lung_d2.data.instances import InstanceRule, Region, annotate_slice
 from lung_d2.errors import DatasetError
+from lung_d2.files import hash_identity
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from lung_d2.ct.identity import hash_identity
 from lung_d2.data.cases import Case
 from lung_d2.data.instances import COMPONENTS, InstanceRule
 from lung_d2.data.labels import LabelTable
 from lung_d2.errors import ConfigError, DatasetError
+from lung_d2.files import hash_identity
 
 ENTRY_POINTS = "lung_d2.data.importers"
 _BUILT_IN = (

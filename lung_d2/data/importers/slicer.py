@@ -20,7 +20,6 @@ from pathlib import Path
 
 from lung_d2.ct import CTVolume, read_volume
 from lung_d2.ct.headers import volume_suffix
-from lung_d2.ct.identity import hash_identity
 from lung_d2.data.cases import Case
 from lung_d2.data.importers.pairing import stem_of
 from lung_d2.data.importers.registry import Importer, Request, check_folder
@@ -35,6 +34,7 @@ from lung_d2.data.importers.volumes import (
 from lung_d2.data.instances import Region
 from lung_d2.data.labels import LabelTable
 from lung_d2.errors import DatasetError, SeriesChoiceError
+from lung_d2.files import hash_identity
 
 
 def find_cases(request: Request) -> list[Case]:

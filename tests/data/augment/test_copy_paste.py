@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from detectron2.structures import BoxMode
 
-from lung_d2.data.annotations import decode_mask, encode_mask
 from lung_d2.data.augment.copy_paste import INSIDE_SHARE, CopyPaste
 from lung_d2.data.augment.cutouts import box_of
 from lung_d2.data.augment.lung_air import estimate_lung
+from lung_d2.masks import decode_mask, encode_mask
 from records import LUNG_HU, draw_chest
 from tiny import ring, square
 

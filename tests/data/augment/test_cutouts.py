@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from detectron2.structures import BoxMode
 
-from lung_d2.data.annotations import decode_mask, encode_mask
 from lung_d2.data.augment.cutouts import LEAST_PX, DonorSlice, blend_px, box_of, sort_masks
+from lung_d2.masks import decode_mask, encode_mask
 from records import draw_chest
 from tiny import ring, square
 

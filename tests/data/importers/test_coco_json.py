@@ -24,12 +24,12 @@ from data.importers.drawn import (
 )
 from lung_d2.categories import BRONCHIECTASIS, CATEGORIES, GROUND_GLASS_OPACITY
 from lung_d2.ct import read_volume
-from lung_d2.ct.identity import hash_identity
-from lung_d2.data.annotations import encode_mask
 from lung_d2.data.importers.coco_json import find_cases
 from lung_d2.data.importers.registry import PatientRule
 from lung_d2.data.labels import Label
 from lung_d2.errors import ConfigError, DatasetError, InputError, LungD2Error
+from lung_d2.files import hash_identity
+from lung_d2.masks import encode_mask
 
 SIZE = (16, 20)
 SQUARE = [2, 3, 8, 3, 8, 7, 2, 7]  # 6 x 4 pixels from (2, 3) on

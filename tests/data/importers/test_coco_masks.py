@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from lung_d2.data.annotations import encode_mask
 from lung_d2.data.importers.coco_masks import decode_segmentation
 from lung_d2.data.importers.shapes import Canvas
 from lung_d2.errors import DatasetError
+from lung_d2.masks import encode_mask
 
 SIZE = (16, 20)
 CANVAS = Canvas(SIZE)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from data.importers.drawn import make_request
-from lung_d2.ct.identity import hash_identity
 from lung_d2.data.importers.coco_json import find_cases
 from lung_d2.data.importers.coco_splits import split_of_file
 from lung_d2.data.importers.registry import PatientRule
 from lung_d2.errors import DatasetError
+from lung_d2.files import hash_identity
 
 
 @pytest.mark.parametrize(

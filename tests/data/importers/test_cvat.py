@@ -14,13 +14,13 @@ from ct.dicom_files import make_slice, write
 from data.importers.drawn import NAMES, compare, contours_of, grey_slices, lesions_of, make_request, write_pictures
 from lung_d2.categories import BRONCHIECTASIS, CATEGORIES, GROUND_GLASS_OPACITY
 from lung_d2.ct import read_volume
-from lung_d2.ct.identity import hash_identity
 from lung_d2.data.importers.cvat import find_cases
 from lung_d2.data.importers.cvat_xml import CvatShape, fill_shape
 from lung_d2.data.importers.registry import PatientRule
 from lung_d2.data.importers.shapes import Canvas
 from lung_d2.data.labels import Label
 from lung_d2.errors import DatasetError, LungD2Error
+from lung_d2.files import hash_identity
 
 SIZE = (16, 20)
 SQUARE = "2.00,3.00;8.00,3.00;8.00,7.00;2.00,7.00"

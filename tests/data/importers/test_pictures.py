@@ -9,7 +9,6 @@ import pytest
 
 from ct.dicom_files import make_enhanced, make_slice, write
 from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
-from lung_d2.ct.identity import hash_identity
 from lung_d2.data.cases import AnnotatedSlice
 from lung_d2.data.importers.picture_files import (
     check_size,
@@ -23,6 +22,7 @@ from lung_d2.data.importers.registry import PatientRule, Request
 from lung_d2.data.instances import InstanceRule, Region
 from lung_d2.data.labels import Label
 from lung_d2.errors import DatasetError, InputError
+from lung_d2.files import hash_identity
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
 LETTERS = PatientRule(r"^(.)")

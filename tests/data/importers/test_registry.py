@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lung_d2.ct.identity import hash_identity
 from lung_d2.data.importers.registry import Importer, PatientRule, check_folder, list_importers
 from lung_d2.errors import ConfigError, DatasetError
+from lung_d2.files import hash_identity
 
 ROOT = Path("/data")
 PLUGIN = """

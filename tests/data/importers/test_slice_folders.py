@@ -11,12 +11,12 @@ from data.importers.drawn import NAMES, compare, make_request, write_pictures
 from data.importers.truth import make_truth
 from lung_d2.categories import BRONCHIECTASIS, CATEGORIES, GROUND_GLASS_OPACITY
 from lung_d2.ct import read_volume
-from lung_d2.ct.identity import hash_identity
 from lung_d2.data.importers.registry import PatientRule
 from lung_d2.data.importers.slice_folders import find_cases
 from lung_d2.data.labels import Label
 from lung_d2.data.splits import read_split_file
 from lung_d2.errors import DatasetError, InputError
+from lung_d2.files import hash_identity
 from tiny import square
 
 SIZE = 16

@@ -1,0 +1,257 @@
+"""Every config key of ours, and the safe way to read a config file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lung_d2.config.checks import check_config, value_of
+from lung_d2.config.merge import merge_file, merge_opts, merge_text
+from lung_d2.errors import ConfigError, detectron2_missing
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+logger = logging.getLogger(__name__)
+
+
+def add_lung_config(cfg: CfgNode) -> None:
+    """Add the keys of lung_d2 to a Detectron2 config, in place, and register our heads.
+
+    Args:
+        cfg: What ``detectron2.config.get_cfg()`` returns.
+    """
+    from detectron2.config import CfgNode as CN
+
+    import lung_d2.modeling  # noqa: F401  the names in the configs must be in Detectron2's registries
+
+    cfg.INPUT.CT = CN()
+    # How HU become the 0..255 of the image: "window", or "minmax_clahe", which mimics public 8-bit sets.
+    cfg.INPUT.CT.GREY = "window"
+    # Centre and width of the window in HU: the usual lung window.
+    cfg.INPUT.CT.WINDOW_CENTER = -600.0
+    cfg.INPUT.CT.WINDOW_WIDTH = 1500.0
+    # "single": the slice in all three channels; "neighbours": slices k-1, k, k+1.
+    cfg.INPUT.CT.CHANNELS = "single"
+    # Training only: standard deviation, in HU, of one shift of the whole image (scanners and calibration differ).
+    # 0 turns it off. It shows in a window alone: minmax_clahe follows the shift, and 8-bit sources have no HU.
+    cfg.INPUT.CT.HU_JITTER = 0.0
+    _add_augment_keys(cfg)
+
+    # Feature attention of the pyramid, where BACKBONE.NAME is build_resnet_attention_fpn_backbone.
+    cfg.MODEL.FPN.ATTENTION = CN()
+    # Weigh the channels of each level.
+    cfg.MODEL.FPN.ATTENTION.CHANNEL = True
+    # Weigh the places of each level.
+    cfg.MODEL.FPN.ATTENTION.SPATIAL = True
+    # How many times fewer channels than the pyramid the bottleneck of the channel attention has, 1 or more; 16 as in
+    # CBAM (Woo et al. 2018).
+    cfg.MODEL.FPN.ATTENTION.REDUCTION = 16
+
+    cfg.MODEL.ROI_HEADS.LOSS_WEIGHTS = CN()
+    # Weight (no unit) of the class loss in the joint optimisation of class, box and mask.
+    cfg.MODEL.ROI_HEADS.LOSS_WEIGHTS.CLS = 1.0
+    # Weight (no unit) of the box regression loss.
+    cfg.MODEL.ROI_HEADS.LOSS_WEIGHTS.BOX = 1.0
+    # Weight (no unit) of the mask loss.
+    cfg.MODEL.ROI_HEADS.LOSS_WEIGHTS.MASK = 1.0
+
+    # Score a detection by sqrt(class x objectness) in place of the class; CenterNet2's key. Scores mean
+    # something else by it, so that thresholds have to be chosen again.
+    cfg.MODEL.ROI_BOX_HEAD.MULT_PROPOSAL_SCORE = False
+
+    cfg.MODEL.CT_BACKBONE = CN()
+    # Only for META_ARCHITECTURE BackboneDistiller: checkpoint of the deep network whose features are learnt.
+    cfg.MODEL.CT_BACKBONE.TEACHER = ""
+    # Its depth, as RESNETS.DEPTH counts it.
+    cfg.MODEL.CT_BACKBONE.TEACHER_DEPTH = 152
+
+    # How often the images of a data set come in an epoch, as pairs (name in DATASETS.TRAIN, factor above 0); those not
+    # named come once. Detectron2's own key, which its samplers Weighted*TrainingSampler read and its defaults lack.
+    cfg.DATASETS.TRAIN_REPEAT_FACTOR = []
+
+    _add_solver_config(cfg)
+
+    # The metric that says which checkpoint is best, as metrics.json names it: "task/metric", and where DATASETS.TEST
+    # names several data sets "NAME/task/metric".
+    cfg.TEST.BEST_METRIC = "segm/AP50"
+
+
+def _add_solver_config(cfg: CfgNode) -> None:
+    from detectron2.config import CfgNode as CN
+
+    # Batch size, in images, for which BASE_LR is meant: the rate is scaled by IMS_PER_BATCH / REFERENCE_BATCH
+    # (Goyal et al. 2017). 0 turns it off; a BASE_LR given on the command line is never scaled.
+    cfg.SOLVER.REFERENCE_BATCH = 16
+
+    cfg.SOLVER.EMA = CN()
+    # Keep an exponential moving average of the weights: it is what is evaluated and what checkpoints give; the last
+    # weights themselves go to model_final_raw.pth.
+    cfg.SOLVER.EMA.ENABLED = False
+    # Share of the average that each iteration keeps, 0 to below 1: it spans about 1 / (1 - DECAY) iterations, fewer at
+    # first.
+    cfg.SOLVER.EMA.DECAY = 0.999
+
+    cfg.SOLVER.CONVERGENCE = CN()
+    # Stop before MAX_ITER once the total loss no longer falls.
+    cfg.SOLVER.CONVERGENCE.ENABLED = True
+    # The loss is smoothed by its mean over this many iterations, 1 or more.
+    cfg.SOLVER.CONVERGENCE.WINDOW = 100
+    # Iterations without a fall after which the loss has converged.
+    cfg.SOLVER.CONVERGENCE.PATIENCE = 400
+    # A fall counts when the smoothed loss drops by more than this share of its best value.
+    cfg.SOLVER.CONVERGENCE.TOLERANCE = 0.005
+
+
+def _add_augment_keys(cfg: CfgNode) -> None:
+    """Add what else changes training slices at random; 0 turns each off. Flips and sizes are Detectron2's keys."""
+    from detectron2.config import CfgNode as CN
+
+    cfg.INPUT.CT.AUGMENT = CN()
+    # Largest turn about the middle of the picture, in degrees: patients lie askew.
+    cfg.INPUT.CT.AUGMENT.ROTATION = 0.0
+    # Largest growth or shrinking, as a share: patients and fields of view differ.
+    cfg.INPUT.CT.AUGMENT.SCALE = 0.0
+    # Largest shift in each direction, as a share of the picture's width.
+    cfg.INPUT.CT.AUGMENT.TRANSLATION = 0.0
+    # Largest displacement of the control points of an elastic deformation, as a share of the width, at most 0.08
+    # (beyond it the picture could fold); they lie a sixth of the width apart.
+    cfg.INPUT.CT.AUGMENT.ELASTIC = 0.0
+    # Largest standard deviation of added scanner noise, in HU: dose and kernel differ. Slices without HU have none.
+    cfg.INPUT.CT.AUGMENT.HU_NOISE = 0.0
+    # The counterparts for 8-bit slices without HU: largest change of contrast about the mean, as a share,
+    cfg.INPUT.CT.AUGMENT.GREY_CONTRAST = 0.0
+    # largest shift, in grey levels of 255,
+    cfg.INPUT.CT.AUGMENT.GREY_BRIGHTNESS = 0.0
+    # and largest standard deviation of added scanner noise, in grey levels of 255.
+    cfg.INPUT.CT.AUGMENT.GREY_NOISE = 0.0
+
+    # Share of the crops (INPUT.CROP) of slices with lesions, 0 to 1, that hold one of these; others lie anywhere.
+    cfg.INPUT.CT.AUGMENT.LESION_CROP = 0.0
+
+    cfg.INPUT.CT.AUGMENT.COPY_PASTE = CN()
+    # Share of the slices, 0 to 1, into whose lung lesions of another training slice are copied (Ghiasi et al. 2021);
+    # about a quarter of these stay as they are, for want of a donor of like noise or of room.
+    cfg.INPUT.CT.AUGMENT.COPY_PASTE.PROBABILITY = 0.0
+    # Most lesions copied into a slice, 1 or more; their number is drawn evenly.
+    cfg.INPUT.CT.AUGMENT.COPY_PASTE.MAX_LESIONS = 3
+    # Largest share of a copied lesion, 0 to 1, that may lie over other lesions, whose masks lose what it hides.
+    cfg.INPUT.CT.AUGMENT.COPY_PASTE.MAX_OVERLAP = 0.1
+
+
+def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
+    """Read a config file of lung_d2.
+
+    Args:
+        path: A YAML file; its ``_BASE_`` files are read as safely as itself.
+        opts: ``KEY VALUE`` pairs that override the file.
+
+    Returns:
+        The config: learning rate scaled to the batch, device resolved to one that is there.
+
+    Raises:
+        ConfigError: The file is missing or broken, holds a Python tag, or names a key that is not there.
+        DependencyError: Detectron2 is not installed.
+    """
+    cfg = _default_config()
+    merge_file(cfg, Path(path))
+    return _finish(cfg, opts)
+
+
+def parse_config(text: str, where: str | Path, opts: Sequence[str] = ()) -> CfgNode:
+    """Read a whole config that a file of another kind holds.
+
+    Args:
+        text: YAML; it can name no other file, and unfolds to no more than what stands there.
+        where: What holds it, for errors.
+        opts: ``KEY VALUE`` pairs that override it.
+
+    Returns:
+        The same as :func:`load_config`.
+
+    Raises:
+        ConfigError: It is broken, holds a tag, an alias or a ``_BASE_``, or names a key that is not there.
+    """
+    cfg = _default_config()
+    merge_text(cfg, text, where)
+    return _finish(cfg, opts)
+
+
+def _default_config() -> CfgNode:
+    try:
+        from detectron2.config import get_cfg
+    except ImportError as error:
+        raise detectron2_missing() from error
+    cfg = get_cfg()
+    add_lung_config(cfg)
+    return cfg
+
+
+def _finish(cfg: CfgNode, opts: Sequence[str]) -> CfgNode:
+    merge_opts(cfg, list(opts))
+    _scale_learning_rate(cfg, given=opts[::2])
+    _resolve_device(cfg)
+    check_config(cfg)
+    return cfg
+
+
+def ignores_undecided(cfg: CfgNode) -> bool:
+    """Return whether the model of a config knows undecided regions (``gt_crowd``); others take them for lesions.
+
+    Those that do are Detectron2's ``GeneralizedRCNN`` with our ``LungRPN`` and ``LungROIHeads``, or what is derived
+    from these.
+    """
+    from detectron2.modeling import (
+        META_ARCH_REGISTRY,
+        PROPOSAL_GENERATOR_REGISTRY,
+        ROI_HEADS_REGISTRY,
+        GeneralizedRCNN,
+    )
+
+    from lung_d2.modeling import LungROIHeads, LungRPN
+
+    parts = [
+        (META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE, GeneralizedRCNN),
+        (PROPOSAL_GENERATOR_REGISTRY, cfg.MODEL.PROPOSAL_GENERATOR.NAME, LungRPN),
+        (ROI_HEADS_REGISTRY, cfg.MODEL.ROI_HEADS.NAME, LungROIHeads),
+    ]
+    found = [(registry.get(name) if name in registry else None, ours) for registry, name, ours in parts]
+    # A registry holds functions that build as well as classes.
+    return all(isinstance(part, type) and issubclass(part, ours) for part, ours in found)
+
+
+def input_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Return what a model was trained to see: the keys that have to be the same wherever its weights are used.
+
+    Returns:
+        Values by key, of plain types, as they are kept in a checkpoint.
+    """
+    keys = ["INPUT.CT.GREY", "INPUT.CT.CHANNELS", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.ANCHOR_GENERATOR.SIZES"]
+    if cfg.INPUT.CT.GREY == "window":
+        keys += ["INPUT.CT.WINDOW_CENTER", "INPUT.CT.WINDOW_WIDTH"]
+    return {key: value_of(cfg, key) for key in keys}
+
+
+def _scale_learning_rate(cfg: CfgNode, given: Sequence[str]) -> None:
+    reference, batch = cfg.SOLVER.REFERENCE_BATCH, cfg.SOLVER.IMS_PER_BATCH
+    for key in ("BASE_LR", "BASE_LR_END"):
+        if reference > 0 and f"SOLVER.{key}" not in given:
+            cfg.SOLVER[key] = cfg.SOLVER[key] * batch / reference
+    logger.info("learning rate %g for %d images a batch", cfg.SOLVER.BASE_LR, batch)
+    cfg.SOLVER.REFERENCE_BATCH = 0  # the dumped config holds the rate that was used
+
+
+def _resolve_device(cfg: CfgNode) -> None:
+    import torch
+
+    try:
+        kind = torch.device(cfg.MODEL.DEVICE).type
+    except RuntimeError as error:
+        raise ConfigError(
+            "MODEL.DEVICE", found=cfg.MODEL.DEVICE, expected="cuda, cuda:1 or cpu", remedy="correct the key"
+        ) from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    logger.info("device: %s", cfg.MODEL.DEVICE)

@@ -1,0 +1,1 @@
+"""What a prepared data set holds, and what looks wrong in it, on one page."""

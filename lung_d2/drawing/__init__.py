@@ -1,0 +1,1 @@
+"""What every page and picture shares: marks, sheets, charts and the HTML base."""

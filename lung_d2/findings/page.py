@@ -1,0 +1,140 @@
+"""The findings of a series as one HTML page that stands alone: sentence, tables, pictures, and how they were made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lung_d2.categories import CATEGORIES
+from lung_d2.drawing.pages import describe_category, embed_jpeg, render_page
+from lung_d2.findings.coronal import draw_coronal
+from lung_d2.findings.document import Findings
+from lung_d2.findings.manifest import ModelIdentity, list_versions
+from lung_d2.findings.pictures import KeySlicePainter
+from lung_d2.findings.schema import FindingsContent, LesionEntry, Settings
+from lung_d2.lesions.link import LinkSettings
+from lung_d2.lesions.territories import SIDE_SHARE
+
+PAGE_NAME = "report.html"
+MOST_PICTURED = 20
+_TEMPLATE = "findings_page.html"
+_JPEG_QUALITY = 85
+# With a table of 1000 lesions the page stays below 10 MB.
+_PICTURE_BYTES = 8_000_000
+_RULES = {"max": "that of its surest slice", "mean": "mean over its slices, by area"}
+_SHOWN_PACKAGES = ("lung_d2", "python", "torch", "detectron2", "highdicom")
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A picture to embed: its data URI, and what is seen there."""
+
+    source: str
+    alt: str
+
+
+def render_findings_page(found: Findings, content: FindingsContent, model: ModelIdentity) -> str:
+    """Make the page, ``report.html``.
+
+    It holds nothing that differs between two runs alike, as seconds: those are in the manifest.
+
+    Args:
+        found: The findings, for the pictures.
+        content: The same as :func:`lung_d2.findings.document.build_findings` tells them.
+        model: What was run.
+
+    Returns:
+        HTML that needs no other file, below 10 MB.
+    """
+    by_volume = sorted(content["lesions"], key=lambda lesion: (-lesion["volume_ml"], lesion["number"]))
+    painter = KeySlicePainter(found.volume, found.lesions, found.lungs)
+    pictures = dict(_paint(found, painter, by_volume[:MOST_PICTURED]))
+    return render_page(
+        "lung_d2.findings",
+        _TEMPLATE,
+        {
+            "content": content,
+            "categories": {category.name: describe_category(category) for category in CATEGORIES},
+            "lesions": by_volume,
+            "pictures": pictures,
+            "places": {lesion["number"]: _say_place(lesion) for lesion in by_volume},
+            "coronal": embed_jpeg(draw_coronal(found.volume, found.lesions, found.lungs), _JPEG_QUALITY),
+            "window": painter.window,
+            "settings": list(_list_settings(content["settings"])),
+            "run": list(_list_run(model)),
+        },
+    )
+
+
+def _paint(
+    found: Findings, painter: KeySlicePainter, chosen: Sequence[LesionEntry]
+) -> Iterator[tuple[int, list[_Picture]]]:
+    """Yield the pictures of lesions by number, until the bytes are used up."""
+    left = _PICTURE_BYTES
+    lesions = {lesion.number: lesion for lesion in found.lesions}
+    for entry in chosen:
+        drawn = painter.paint(lesions[entry["number"]])
+        titles = {
+            "key slice": drawn.plain,
+            "key slice, outlined": drawn.outlined,
+            "close-up": drawn.close_up,
+            "close-up, outlined": drawn.close_up_outlined,
+        }
+        sources = {title: embed_jpeg(tile, _JPEG_QUALITY) for title, tile in titles.items() if tile is not None}
+        left -= sum(map(len, sources.values()))
+        if left < 0:
+            return
+        yield (
+            entry["number"],
+            [
+                _Picture(source, f"Lesion {entry['number']}: {title} {entry['key_slice_index']}")
+                for title, source in sources.items()
+            ],
+        )
+
+
+def _say_place(lesion: LesionEntry) -> str:
+    """Return the lobes that hold a tenth or more of a lesion, the first most; or its side; or nothing."""
+    lobes = sorted(lesion["lobes"], key=lambda lobe: -lobe["volume_ml"])
+    inside_ml = sum(lobe["volume_ml"] for lobe in lobes)
+    main = [lobe["lobe"] for lobe in lobes if lobe["volume_ml"] and lobe["volume_ml"] >= SIDE_SHARE * inside_ml]
+    if main:
+        return ", ".join(main)
+    return {"both": "both sides", None: ""}.get(lesion["side"], lesion["side"] or "")
+
+
+def _list_settings(settings: Settings) -> Iterator[tuple[str, str]]:
+    linking = LinkSettings(**settings["linking"])
+    yield "Detections taken from score", f"{linking.min_detection_score:g}"
+    yield "Lesions taken from score", f"{linking.min_lesion_score:g}"
+    yield "Score of a lesion", _RULES[linking.score_rule]
+    yield "Least volume", f"{linking.min_volume_mm3:g} mm³"
+    yield "Least overlap on slices to be one lesion", f"{100 * linking.min_overlap:g} % of the smaller"
+    yield "Missed slices forgiven", f"up to {linking.max_gap_mm:g} mm"
+    yield "Duplicate where surer lesions cover", f"{100 * linking.max_covered:g} %"
+    yield "Grey levels of the network", _say_grey(settings["grey_levels"])
+    margin_mm = settings["lung_margin_mm"]
+    yield "The network saw", "whole slices" if margin_mm is None else f"the lungs with {margin_mm:g} mm around them"
+    yield "Lungs", settings["lungs_from"] or "not known"
+    yield "Lobes", settings["lobes_from"] or "not known"
+
+
+def _say_grey(grey: Mapping[str, Any]) -> str:
+    slices = "each slice alone" if grey["channels"] == "single" else "each slice with its neighbours"
+    if grey["kind"] == "window":
+        return f"window C {grey['window_center']:g} W {grey['window_width']:g} HU, {slices}"
+    return f"the slice's own minimum to maximum, equalised, {slices}"
+
+
+def _list_run(model: ModelIdentity) -> Iterator[tuple[str, str]]:
+    yield "Device", model.device
+    if model.name:
+        yield "Weights", model.name
+    if model.data:
+        iterations = "" if model.iterations is None else f", {model.iterations} iterations"
+        yield "Trained on", ", ".join(model.data) + iterations
+    yield "Weights, SHA-256", model.weights_sha256
+    yield "Config, SHA-256", model.config_sha256
+    versions = list_versions()
+    yield "Versions", ", ".join(f"{name} {versions[name]}" for name in _SHOWN_PACKAGES if versions[name])

@@ -1,0 +1,190 @@
+"""Key slices of lesions, with and without their outlines, true in mm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from lung_d2.ct.grey import GreyLevels
+from lung_d2.ct.volume import CTVolume
+from lung_d2.drawing.marks import WHITE, Mask, Picture, draw_outline, draw_scale_bar, draw_text, sides_of, text_width
+from lung_d2.lesions.lesion import Lesion
+from lung_d2.lesions.territories import LungLabels
+
+TILE_PX = 480
+_TEXT_PX = 20  # a tile is shown at some 300 pixels
+_LUNG_MARGIN_MM = 25.0  # chest wall, to recognise the place
+_CLOSE_UP = 2.2  # sides of the lesion's box
+_LEAST_CLOSE_UP_MM = 60.0
+_WORTH_IT = 0.75  # a close-up of a larger share of the view shows nothing new
+_OWN_LINE_PX, _OTHER_LINE_PX = 2, 1
+_NUMBER_PX = 28
+
+
+@dataclass(frozen=True, eq=False)
+class KeySlice:
+    """Pictures of a lesion on the slice that shows most of it.
+
+    Attributes:
+        plain: uint8 RGB ``(480, 480, 3)``: the slice as it is.
+        outlined: The same with all lesions of the slice outlined, this one thicker, and numbered.
+        close_up: Around the lesion; None where the slice shows it as large.
+        close_up_outlined: The same with outlines.
+    """
+
+    plain: Picture
+    outlined: Picture
+    close_up: Picture | None
+    close_up_outlined: Picture | None
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Part of a slice that becomes a square tile.
+
+    Attributes:
+        rows: Of the slice.
+        columns: Of the slice.
+        side_mm: Of the tile; where the slice ends before, it stays black.
+    """
+
+    rows: slice
+    columns: slice
+    side_mm: float
+
+
+class KeySlicePainter:
+    """Draws the key slices of the lesions of a volume, in the lung window.
+
+    Args:
+        volume: The CT.
+        lesions: All that were found.
+        lungs: Where the lungs are: the pictures show their box; without them, the whole slice.
+    """
+
+    def __init__(self, volume: CTVolume, lesions: Sequence[Lesion], lungs: LungLabels | None = None) -> None:
+        self._volume = volume
+        self._lesions = lesions
+        self._pixel_mm = (volume.spacing_mm[1], volume.spacing_mm[2])
+        self._view = _frame(_lung_box(volume, lungs), _LUNG_MARGIN_MM, 0.0, self._pixel_mm, volume.hu.shape[1:])
+        self._grey = GreyLevels()
+
+    @property
+    def window(self) -> str:
+        """The window of the pictures, as ``C -600 W 1500``."""
+        return f"C {self._grey.window_center:g} W {self._grey.window_width:g}"
+
+    def paint(self, lesion: Lesion) -> KeySlice:
+        """Draw a lesion."""
+        index = lesion.key_slice_index
+        box = _box_of(lesion.slice_mask(index, self._volume.hu.shape[1:]))
+        longest_mm = max((part.stop - part.start) * mm for part, mm in zip(box, self._pixel_mm, strict=True))
+        margin_mm = (_CLOSE_UP - 1) / 2 * longest_mm
+        near = _frame(box, margin_mm, _LEAST_CLOSE_UP_MM, self._pixel_mm, self._volume.hu.shape[1:])
+        closer = near.side_mm <= _WORTH_IT * self._view.side_mm or not _holds(self._view, box)
+        return KeySlice(
+            plain=self._tile(index, self._view, None),
+            outlined=self._tile(index, self._view, lesion),
+            close_up=self._tile(index, near, None) if closer else None,
+            close_up_outlined=self._tile(index, near, lesion) if closer else None,
+        )
+
+    def _tile(self, index: int, frame: _Frame, outlined: Lesion | None) -> Picture:
+        canvas = self._cut(self._grey.apply(self._volume.hu[index]), frame)
+        tile = np.repeat(canvas[..., None], 3, axis=2)
+        places = []
+        if outlined is not None:
+            others = [one for one in self._lesions if index in one.slice_indices and one is not outlined]
+            for lesion in (*others, outlined):
+                mask = self._cut(lesion.slice_mask(index, self._volume.hu.shape[1:]), frame) > 0
+                draw_outline(tile, mask, lesion.category.color, _OWN_LINE_PX if lesion is outlined else _OTHER_LINE_PX)
+                places.append((lesion, mask))
+        picture = Image.fromarray(tile)
+        pen = ImageDraw.Draw(picture)
+        self._mark(pen, index, frame)
+        for lesion, mask in places:
+            _number(pen, lesion, mask)
+        return np.asarray(picture)
+
+    def _cut(self, plane: npt.NDArray[Any], frame: _Frame) -> npt.NDArray[np.uint8]:
+        """Bring a part of a plane into a tile; of masks the nearest pixel, of grey levels smoothly."""
+        part = plane[frame.rows, frame.columns]
+        per_mm = TILE_PX / frame.side_mm
+        height, width = (
+            min(max(1, round(count * mm * per_mm)), TILE_PX)
+            for count, mm in zip(part.shape, self._pixel_mm, strict=True)
+        )
+        smooth = cv2.INTER_CUBIC if height >= part.shape[0] else cv2.INTER_AREA
+        how = cv2.INTER_NEAREST if part.dtype == np.bool_ else smooth
+        tile = np.zeros((TILE_PX, TILE_PX), np.uint8)
+        top, left = (TILE_PX - height) // 2, (TILE_PX - width) // 2
+        tile[top : top + height, left : left + width] = cv2.resize(
+            part.astype(np.uint8), (width, height), interpolation=how
+        )
+        return tile
+
+    def _mark(self, pen: Any, index: int, frame: _Frame) -> None:
+        volume = self._volume
+        caption = f"slice {index} (0-{len(volume.hu) - 1}), {volume.slice_positions_mm[index]:.1f} mm"
+        draw_text(pen, (8, 5), caption, WHITE, _TEXT_PX)
+        draw_text(pen, (8, TILE_PX - 28), self.window, WHITE, _TEXT_PX)
+        sides = sides_of(volume)
+        draw_text(pen, (8, TILE_PX / 2 - 10), sides[0], WHITE, _TEXT_PX)
+        right = TILE_PX - 8 - text_width(pen, sides[1], _TEXT_PX)
+        draw_text(pen, (right, TILE_PX / 2 - 10), sides[1], WHITE, _TEXT_PX)
+        draw_scale_bar(pen, (TILE_PX, TILE_PX), frame.side_mm / TILE_PX, _TEXT_PX)
+
+
+def _lung_box(volume: CTVolume, lungs: LungLabels | None) -> tuple[slice, slice]:
+    whole = slice(0, volume.hu.shape[1]), slice(0, volume.hu.shape[2])
+    if lungs is None:
+        return whole
+    seen = lungs.labels.max(axis=0) > 0
+    return _box_of(seen) if seen.any() else whole
+
+
+def _box_of(mask: Mask) -> tuple[slice, slice]:
+    spans = (np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0)))
+    rows, columns = (slice(int(span[0]), int(span[-1]) + 1) for span in spans)
+    return rows, columns
+
+
+def _frame(
+    box: tuple[slice, slice],
+    margin_mm: float,
+    least_mm: float,
+    pixel_mm: tuple[float, float],
+    shape: tuple[int, ...],
+) -> _Frame:
+    """Return the square around a box, inside the slice: moved in where it would reach out, smaller where it must."""
+    sides = [(part.stop - part.start) * mm for part, mm in zip(box, pixel_mm, strict=True)]
+    field = [count * mm for count, mm in zip(shape, pixel_mm, strict=True)]
+    side_mm = min(max(max(sides) + 2 * margin_mm, least_mm), max(field))
+    spans = []
+    for part, mm, count in zip(box, pixel_mm, shape, strict=True):
+        length = min(max(1, round(side_mm / mm)), count)
+        start = min(max(round((part.start + part.stop - length) / 2), 0), count - length)
+        spans.append(slice(start, start + length))
+    return _Frame(spans[0], spans[1], side_mm)
+
+
+def _holds(frame: _Frame, box: tuple[slice, slice]) -> bool:
+    return all(
+        outer.start <= inner.start and inner.stop <= outer.stop
+        for outer, inner in zip((frame.rows, frame.columns), box, strict=True)
+    )
+
+
+def _number(pen: Any, lesion: Lesion, mask: Mask) -> None:
+    """Write a lesion's number at the upper right of what is seen of it."""
+    if mask.any():
+        rows, columns = _box_of(mask)
+        text = str(lesion.number)
+        left = min(columns.stop + 3, TILE_PX - 4 - text_width(pen, text, _NUMBER_PX))
+        draw_text(pen, (left, max(rows.start - _NUMBER_PX, 0)), text, lesion.category.color, _NUMBER_PX)

@@ -1,0 +1,24 @@
+"""The lung field of a chest CT, and its sides. No torch.
+
+Names are imported when first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lung_d2.lazy import export_lazily
+
+if TYPE_CHECKING:
+    from lung_d2.lungs.body import body_mask as body_mask
+    from lung_d2.lungs.field import LungField as LungField
+    from lung_d2.lungs.field import find_lungs as find_lungs
+
+_EXPORTS = {
+    "LungField": "lung_d2.lungs.field",
+    "body_mask": "lung_d2.lungs.body",
+    "find_lungs": "lung_d2.lungs.field",
+}
+
+__all__ = sorted(_EXPORTS)
+__getattr__, __dir__ = export_lazily(__name__, _EXPORTS)

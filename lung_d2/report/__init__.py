@@ -1,1 +1,0 @@
-"""What is handed to people: pictures and files."""

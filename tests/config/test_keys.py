@@ -1,0 +1,338 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
+
+from lung_d2 import load_config
+from lung_d2.config.checks import value_of
+from lung_d2.config.keys import ignores_undecided, parse_config
+from lung_d2.engine.weights.names import find_weights
+from lung_d2.errors import ConfigError
+from lung_d2.modeling import LungRPN
+from tiny import CONFIGS
+
+BASE = CONFIGS / "Base-LungCT-RCNN-FPN.yaml"
+# Those of configs/ablation are parts that an ablation lays over another config (tests/ablation/test_runs.py), and the
+# backbone's is of no detector (tests/modeling/test_ct_distiller.py).
+PARTS = {*CONFIGS.glob("ablation/*.yaml"), CONFIGS / "ct_backbone.yaml"}
+LEAVES = sorted({*CONFIGS.rglob("*.yaml")} - PARTS - {BASE})
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("place", ["file", "base"])
+@pytest.mark.parametrize("tag", ["!!python/object/apply:os.system", "!!python/object/new:os.system"])
+def test_python_tag_is_refused_and_nothing_runs(tmp_path, place, tag):
+    sentinel = tmp_path / "ran"
+    path = write(tmp_path / "evil.yaml", f"MODEL:\n  WEIGHTS: {tag} ['touch {sentinel}']\n")
+    if place == "base":
+        path = write(tmp_path / "leaf.yaml", "_BASE_: evil.yaml\n")
+    with pytest.raises(ConfigError, match=r"a YAML tag that is not data.*remove the tag"):
+        load_config(path)
+    assert not sentinel.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        ("MODEL: {NO_SUCH_KEY: 1}\n", "MODEL.NO_SUCH_KEY"),
+        ("SOLVER: {MAX_ITER: many}\n", "Type mismatch"),
+        ("MODEL: [\n", "no config"),
+        ("- a list\n", "no config"),
+        ("", "no config"),
+        ("_BASE_: nowhere.yaml\n", "nowhere.yaml"),
+        ("_BASE_: config.yaml\n", "no config"),  # its own base
+        ("MODEL: 3\n", "no config"),
+    ],
+)
+def test_broken_file_is_one_line_that_names_it(tmp_path, text, finding):
+    path = write(tmp_path / "config.yaml", text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert finding in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
+        load_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("opts", "finding"),
+    [
+        (["SOLVER.MAX_ITER"], "expected KEY VALUE pairs"),
+        (["SOLVER.NO_SUCH_KEY", "1"], "NO_SUCH_KEY"),
+        (["SOLVER.MAX_ITER", "many"], "Type mismatch"),
+        (["SOLVER.MAX_ITER.DEEPER", "1"], "MAX_ITER"),
+        (["MODEL.DEVICE.c", "1"], "MODEL.DEVICE.c"),
+    ],
+)
+def test_bad_opts_are_one_line(opts, finding):
+    with pytest.raises(ConfigError) as caught:
+        load_config(BASE, opts)
+    assert str(caught.value).startswith("command line")
+    assert finding in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_learning_rate_goes_with_the_batch():
+    cfg = load_config(BASE, ["SOLVER.IMS_PER_BATCH", 4])
+    rate = cfg.SOLVER.BASE_LR
+    assert rate == pytest.approx(0.005)  # 0.02 is for 16 images
+
+
+def test_learning_rate_of_the_command_line_is_not_scaled():
+    cfg = load_config(BASE, ["SOLVER.IMS_PER_BATCH", 4, "SOLVER.BASE_LR", 0.03])
+    assert cfg.SOLVER.BASE_LR == 0.03
+
+
+def test_end_of_the_schedule_goes_with_the_rate():
+    opts = ["SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.IMS_PER_BATCH", 4]
+    assert load_config(BASE, [*opts, "SOLVER.BASE_LR_END", 0.001]).SOLVER.BASE_LR_END == 0.001
+    with pytest.raises(ConfigError, match=r"BASE_LR_END: 0\.1; expected 0 to BASE_LR, 0\.005"):
+        load_config(BASE, [*opts, "SOLVER.BASE_LR_END", 0.1])
+
+
+def test_end_of_the_schedule_in_a_file_is_scaled(tmp_path):
+    path = write(tmp_path / "leaf.yaml", f"_BASE_: {BASE}\nSOLVER: {{BASE_LR_END: 0.004}}\n")
+    assert pytest.approx(0.001) == load_config(path, ["SOLVER.IMS_PER_BATCH", 4]).SOLVER.BASE_LR_END
+
+
+def test_reference_batch_zero_leaves_the_rate_alone():
+    cfg = load_config(BASE, ["SOLVER.IMS_PER_BATCH", 4, "SOLVER.REFERENCE_BATCH", 0])
+    assert cfg.SOLVER.BASE_LR == 0.02
+
+
+def test_dumped_config_reloads_to_the_same(tmp_path):
+    cfg = load_config(BASE, ["SOLVER.IMS_PER_BATCH", 4])
+    again = load_config(write(tmp_path / "config.yaml", cfg.dump()))
+    assert (again.SOLVER.BASE_LR, again.SOLVER.REFERENCE_BATCH) == (cfg.SOLVER.BASE_LR, 0)
+    assert yaml.safe_load(again.dump()) == yaml.safe_load(cfg.dump())
+
+
+def test_dumped_config_runs_with_another_batch_at_the_same_rate(tmp_path):
+    path = write(tmp_path / "config.yaml", load_config(BASE, ["SOLVER.IMS_PER_BATCH", 4]).dump())
+    rate = load_config(path, ["SOLVER.IMS_PER_BATCH", 8]).SOLVER.BASE_LR
+    assert rate == pytest.approx(0.005)
+
+
+def test_dumped_config_of_an_older_run_keeps_its_region_network(tmp_path):
+    dumped = load_config(BASE, ["MODEL.PROPOSAL_GENERATOR.NAME", "RPN"]).dump()
+    older = load_config(write(tmp_path / "config.yaml", dumped))
+    assert older.MODEL.PROPOSAL_GENERATOR.NAME == "RPN"
+    assert not ignores_undecided(older)
+
+
+class DerivedRPN(LungRPN):
+    """What a user derives from ours."""
+
+
+def build_some_rpn(cfg, input_shape):
+    """Stand for a registered function: what it builds cannot be told."""
+
+
+@pytest.mark.parametrize(
+    ("generator", "ignored"), [(DerivedRPN, True), (build_some_rpn, False)], ids=["derived from ours", "function"]
+)
+def test_what_is_derived_from_ours_ignores_undecided_regions_too(monkeypatch, generator, ignored):
+    monkeypatch.setitem(PROPOSAL_GENERATOR_REGISTRY._obj_map, "Users", generator)
+    assert ignores_undecided(load_config(BASE, ["MODEL.PROPOSAL_GENERATOR.NAME", "Users"])) == ignored
+
+
+@pytest.mark.parametrize(("there", "device"), [(False, "cpu"), (True, "cuda")])
+def test_device_is_one_that_is_there(monkeypatch, there, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    chosen = load_config(BASE, ["MODEL.DEVICE", "cuda"]).MODEL.DEVICE
+    assert chosen == device
+
+
+def test_cpu_is_kept_where_there_is_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert load_config(BASE, ["MODEL.DEVICE", "cpu"]).MODEL.DEVICE == "cpu"
+
+
+@pytest.mark.parametrize("path", [BASE, *LEAVES], ids=lambda path: path.stem)
+def test_config_describes_the_method(path):
+    cfg = load_config(path)
+    assert (cfg.MODEL.PROPOSAL_GENERATOR.NAME, cfg.MODEL.ROI_HEADS.NAME) == ("LungRPN", "LungROIHeads")
+    assert ignores_undecided(cfg)
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 2
+    assert cfg.MODEL.MASK_ON
+    assert (cfg.INPUT.FORMAT, cfg.INPUT.MASK_FORMAT) == ("BGR", "bitmask")
+    assert not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    assert cfg.MODEL.PIXEL_STD[0] > 1  # a real standard deviation, not the 1 of the MSRA weights
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=lambda path: path.stem)
+def test_leaf_freezes_only_what_is_loaded(path):
+    """Frozen batch norm with random weights diverges at once."""
+    model = load_config(path).MODEL
+    if model.WEIGHTS:
+        known = ("detectron2://", "lung_d2://", "datasets/ct_backbone/", "output/phantom_benchmark/")
+        assert model.WEIGHTS.startswith(known)
+        assert not model.WEIGHTS.startswith("lung_d2://") or find_weights(model.WEIGHTS)
+        assert not model.RESNETS.STRIDE_IN_1X1
+        assert model.RESNETS.NORM == "FrozenBN"
+    else:
+        assert (model.BACKBONE.FREEZE_AT, model.RESNETS.NORM) == (0, "GN")
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "tools/README.md", "datasets/README.md"])
+def test_keys_that_the_documents_name_are_there(name):
+    text = (CONFIGS.parent / name).read_text(encoding="utf-8")
+    cfg = load_config(BASE)
+    keys = set(re.findall(r"\b(?:MODEL|INPUT|SOLVER|TEST|DATASETS|DATALOADER)(?:\.[A-Z][A-Z0-9_]*)+\b", text))
+    for key in keys:
+        value_of(cfg, key)  # or KeyError, with the part that is not there
+
+
+def test_steps_end_before_the_training():
+    for path in LEAVES:
+        solver = load_config(path).SOLVER
+        if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
+            assert max(solver.STEPS) < solver.MAX_ITER, path
+
+
+def test_base_that_would_be_fetched_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "far.yaml").write_text('_BASE_: "https://127.0.0.1:9/base.yaml"\n')
+    (tmp_path / "near.yaml").write_text('_BASE_: "far.yaml"\n')
+    for name in ("far.yaml", "near.yaml"):
+        with pytest.raises(ConfigError, match=r"far\.yaml: _BASE_ https.*local file"):
+            load_config(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("INPUT.FORMAT", "RGB"),
+        ("INPUT.MASK_FORMAT", "polygon"),
+        ("INPUT.CT.GREY", "grey"),
+        ("INPUT.CT.CHANNELS", "three"),
+        ("INPUT.CT.HU_JITTER", -5.0),
+        ("INPUT.CT.AUGMENT.ROTATION", 181.0),
+        ("INPUT.CT.AUGMENT.SCALE", 1.0),
+        ("INPUT.CT.AUGMENT.TRANSLATION", -0.1),
+        ("INPUT.CT.AUGMENT.ELASTIC", 0.09),
+        ("INPUT.CT.AUGMENT.HU_NOISE", -1.0),
+        ("INPUT.CT.AUGMENT.GREY_CONTRAST", 1.5),
+        ("INPUT.CT.AUGMENT.GREY_BRIGHTNESS", -1.0),
+        ("INPUT.CT.AUGMENT.GREY_NOISE", float("nan")),
+        ("INPUT.CT.AUGMENT.COPY_PASTE.PROBABILITY", 1.1),
+        ("INPUT.CT.AUGMENT.COPY_PASTE.MAX_LESIONS", 0),
+        ("INPUT.CT.AUGMENT.COPY_PASTE.MAX_OVERLAP", -0.1),
+        ("MODEL.MASK_ON", False),
+        ("MODEL.DEVICE", "gpu"),
+        ("MODEL.META_ARCHITECTURE", "NoSuchNet"),
+        ("MODEL.BACKBONE.NAME", "build_no_such_backbone"),
+        ("MODEL.FPN.ATTENTION.REDUCTION", 0),
+        ("MODEL.PROPOSAL_GENERATOR.NAME", "NoSuchRPN"),
+        ("MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"),  # which our mapper would not bring
+        ("MODEL.ROI_HEADS.NUM_CLASSES", 5),
+        ("SOLVER.MAX_ITER", 0),
+        ("SOLVER.CONVERGENCE.WINDOW", 0),
+        ("SOLVER.CONVERGENCE.PATIENCE", -1),
+        ("TEST.BEST_METRIC", "AP50"),
+    ],
+)
+def test_value_that_cannot_work_is_refused_at_once(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=key):
+        load_config(CONFIGS / "Base-LungCT-RCNN-FPN.yaml", [key, value])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("MODEL.ROI_BOX_HEAD.MULT_PROPOSAL_SCORE", True), ("MODEL.ROI_HEADS.LOSS_WEIGHTS.MASK", 2.0)],
+)
+def test_key_that_another_head_would_ignore_is_refused(key: str, value: object) -> None:
+    load_config(BASE, [key, value])
+    load_config(BASE, ["MODEL.ROI_HEADS.NAME", "StandardROIHeads"])
+    with pytest.raises(ConfigError, match=rf"{key}: {value}; expected .*, or MODEL\.ROI_HEADS\.NAME LungROIHeads"):
+        load_config(BASE, ["MODEL.ROI_HEADS.NAME", "StandardROIHeads", key, value])
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "key"),
+    [
+        ("square", [0.5, 0.5], "INPUT.CROP.TYPE"),
+        ("relative", [64, 64], "INPUT.CROP.SIZE"),
+        ("relative_range", [0.0, 0.5], "INPUT.CROP.SIZE"),
+        ("relative_range", [0.5], "INPUT.CROP.SIZE"),
+        ("absolute", [0.9, 0.9], "INPUT.CROP.SIZE"),
+        ("absolute", [0, 64], "INPUT.CROP.SIZE"),
+        ("absolute_range", [64, 32], "INPUT.CROP.SIZE"),
+    ],
+)
+def test_crop_whose_size_does_not_fit_its_type_is_refused_at_once(kind: str, size: list[float], key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        load_config(BASE, ["INPUT.CROP.TYPE", kind, "INPUT.CROP.SIZE", size])
+
+
+@pytest.mark.parametrize(
+    ("share", "enabled", "reason"),
+    [(0.5, False, "INPUT.CROP.ENABLED True"), (-0.1, True, "from 0 to 1"), (1.1, True, "from 0 to 1")],
+)
+def test_share_of_crops_around_lesions_that_cannot_work_is_refused(share: float, enabled: bool, reason: str) -> None:
+    with pytest.raises(ConfigError, match=rf"LESION_CROP.*{reason}"):
+        load_config(BASE, ["INPUT.CT.AUGMENT.LESION_CROP", share, "INPUT.CROP.ENABLED", enabled])
+
+
+def test_share_of_crops_around_lesions_is_taken_where_there_are_crops() -> None:
+    cfg = load_config(BASE, ["INPUT.CT.AUGMENT.LESION_CROP", 1.0, "INPUT.CROP.ENABLED", True])
+    assert cfg.INPUT.CT.AUGMENT.LESION_CROP == 1.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [("relative", [1, 0.5]), ("relative_range", [0.6, 0.6]), ("absolute", [64, 32]), ("absolute_range", [32, 64])],
+)
+def test_crop_of_each_type_is_taken(kind: str, size: list[float]) -> None:
+    cfg = load_config(BASE, ["INPUT.CROP.TYPE", kind, "INPUT.CROP.SIZE", size])
+    assert size == cfg.INPUT.CROP.SIZE
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        ("_BASE_: other.yaml", "_BASE_"),
+        ("MODEL: &a {}\nINPUT: *a", "a YAML alias"),
+        ("[" * 1000, "more than 20 levels"),
+        ("#" * 100_000, "100000 letters"),
+        ("OUTPUT_DIR: !!python/name:os.system", "a YAML tag that is not data"),
+        ("", "no mapping"),
+    ],
+)
+def test_config_in_another_file_is_data_alone(text, finding):
+    with pytest.raises(ConfigError, match=rf"there: .*{finding}"):
+        parse_config(text, "there")
+
+
+def test_config_in_another_file_is_read_as_one_on_disk():
+    cfg = load_config(BASE, ["MODEL.DEVICE", "cpu"])
+    text = json.dumps(yaml.safe_load(cfg.dump()))  # JSON is YAML without aliases
+    assert yaml.safe_load(parse_config(text, "there").dump()) == yaml.safe_load(cfg.dump())
+    assert parse_config(text, "there", ["SEED", "5"]).SEED == 5
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "quick_schedules").glob("*.yaml")), ids=lambda path: path.stem)
+def test_quick_schedule_is_augmented_near_the_size_of_its_test(path: Path) -> None:
+    cfg = load_config(path)
+    assert all(abs(size / cfg.INPUT.MIN_SIZE_TEST - 1) <= 0.15 for size in cfg.TEST.AUG.MIN_SIZES)
+    assert max(cfg.TEST.AUG.MIN_SIZES) <= cfg.TEST.AUG.MAX_SIZE
+
+
+@pytest.mark.parametrize(
+    "name", ["both", "phantom_benchmark", "phantom_benchmark_more", "phantom_cpu", "covid_slices_recipe"]
+)
+def test_quick_schedule_repeats_itself(name: str) -> None:
+    assert load_config(CONFIGS / "quick_schedules" / f"mask_rcnn_R_50_FPN_{name}.yaml").SEED >= 0
