@@ -1,9 +1,27 @@
 from __future__ import annotations
 
+import hashlib
+import hmac
+import os
+import stat
+
 import pytest
 
-from lung_d2.errors import OutputError
-from lung_d2.files import create_folder, replace_file, replace_folder, restore_folder, write_json, write_text
+from lung_d2.errors import DatasetError, OutputError
+from lung_d2.files import (
+    create_folder,
+    create_key,
+    hash_file_stats,
+    hash_identity,
+    pseudonym,
+    read_key,
+    replace_file,
+    replace_folder,
+    restore_folder,
+    write_json,
+    write_key,
+    write_text,
+)
 
 
 def folder(path, text):
@@ -91,3 +109,53 @@ def test_file_in_what_is_no_folder_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"a\.txt: cannot be written"):
         write_text("a", tmp_path / "file" / "a.txt")
+
+
+def test_pseudonym_is_hmac_sha_256_of_kind_and_value():
+    expected = hmac.new(b"Jefe", b"patient\0" + b"007", hashlib.sha256).hexdigest()[:16]
+    assert pseudonym("patient", "007", b"Jefe") == expected
+
+
+def test_pseudonym_depends_on_kind_value_and_key():
+    one, other = create_key(), create_key()
+    names = [pseudonym(*parts) for parts in (("patient", "1", one), ("series", "1", one), ("patient", "2", one))]
+    assert len({*names, pseudonym("patient", "1", other), hash_identity("patient", "1")}) == 5
+    assert pseudonym("patient", "1", one) == names[0]
+
+
+def test_key_comes_back_and_only_its_owner_may_read_it(tmp_path):
+    key = create_key()
+    for _ in range(2):
+        write_key(key, tmp_path / "pseudonym.key")
+    assert read_key(tmp_path / "pseudonym.key") == key
+    assert stat.S_IMODE((tmp_path / "pseudonym.key").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("content", "found"), [(None, "cannot be read"), (b"short", "5 bytes; expected a key of 32")])
+def test_what_is_not_a_key_is_refused(tmp_path, content, found):
+    if content is not None:
+        (tmp_path / "key").write_bytes(content)
+    with pytest.raises(DatasetError, match=f"key: {found}"):
+        read_key(tmp_path / "key")
+
+
+def test_stats_are_path_size_and_time(tmp_path):
+    path = tmp_path / "a"
+    seen = []
+    for name, text, time in (("a", "one", 1), ("a", "one", 1), ("a", "one", 2), ("a", "four", 2), ("b", "four", 2)):
+        path = path.rename(tmp_path / name) if path.exists() else path
+        path.write_text(text)
+        os.utime(path, ns=(1, time))
+        seen.append(hash_file_stats([path]))
+    assert seen[0] == seen[1]
+    assert len(set(seen)) == 4
+    with pytest.raises(DatasetError, match="none: cannot be opened"):
+        hash_file_stats([tmp_path / "none"])
+
+
+@pytest.mark.parametrize(
+    ("identity", "expected"),
+    [(("series", "1.2.3"), "75eb11d70444c707"), (("patient", "\ud800"), "3158fa2d7d71fb4a")],
+)
+def test_results_that_exist_keep_their_names(identity, expected):
+    assert hash_identity(*identity) == expected

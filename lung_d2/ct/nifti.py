@@ -19,7 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 from lung_d2.ct.headers import nifti_suffix
 from lung_d2.ct.raw_volume import Affine, RawVolume, check_size, damaged, no_orientation, to_dicom_axes
 from lung_d2.errors import InputError
-from lung_d2.files import hash_identity
+from lung_d2.files import hash_content
 
 _nib: Any = nibabel  # Most of it has no types.
 
@@ -114,7 +114,7 @@ def write_nifti(array: npt.NDArray[np.generic], affine_lps: Affine, path: str | 
         image.set_qform(RAS_TO_LPS @ affine_lps, code=1)
     else:
         image.header["qform_code"] = 0
-    temporary = path.with_name(f".{os.getpid()}-{hash_identity('path', path.name)}{suffix}")
+    temporary = path.with_name(f".{os.getpid()}-{hash_content(path.name)}{suffix}")
     try:
         _nib.save(image, temporary)
         os.replace(temporary, path)

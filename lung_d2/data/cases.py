@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from lung_d2.categories import Category
-from lung_d2.errors import DatasetError
-from lung_d2.files import hash_identity
-
-Mask = npt.NDArray[np.bool_]
+from lung_d2.masks import Mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +49,8 @@ class Case:
         series: Hashed or anonymous id, fit for a folder name.
         load: Reads the slices, in order; picklable, so that worker processes can.
         contiguous: Whether neighbouring slices of the list are neighbours in the body.
-        fingerprint: Of the files that it reads, see :func:`fingerprint_files`: a case whose files have changed is
-            imported again.
+        fingerprint: :func:`~lung_d2.files.hash_file_stats` of the files that it reads: a case whose files have changed
+            is imported again.
         split: What the source itself says, where the user asks for that; empty: nothing.
     """
 
@@ -65,19 +61,3 @@ class Case:
     contiguous: bool
     fingerprint: str = ""
     split: str = ""
-
-
-def fingerprint_files(files: Iterable[Path]) -> str:
-    """Hash path, size and time of change of files, without reading them.
-
-    Raises:
-        DatasetError: A file is not there.
-    """
-    lines = []
-    for path in files:
-        try:
-            stat = path.stat()
-        except OSError as error:
-            raise DatasetError(path, found="cannot be opened", remedy="check the path and its permissions") from error
-        lines.append(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}")
-    return hash_identity("files", "\n".join(lines))

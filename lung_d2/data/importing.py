@@ -27,7 +27,7 @@ from lung_d2.data.cases import AnnotatedSlice, Case
 from lung_d2.data.planes import write_plane
 from lung_d2.data.quality.facts import measure_slice
 from lung_d2.errors import DatasetError
-from lung_d2.files import hash_identity, write_json
+from lung_d2.files import hash_content, write_json
 from lung_d2.masks import build_annotation
 from lung_d2.processes import open_pool
 
@@ -104,7 +104,7 @@ def _case_file(staging: Path, case: Case) -> Path:
 
 def _options_hash(case: Case) -> str:
     """Hash what an importer was asked for and of which files: a case of other options or files is done again."""
-    return hash_identity("options", f"{RECORD_VERSION}\0{_describe(case.load)}\0{case.fingerprint}")
+    return hash_content(f"{RECORD_VERSION}\0{_describe(case.load)}\0{case.fingerprint}")
 
 
 def _describe(value: Any) -> str:

@@ -11,10 +11,10 @@ import SimpleITK as sitk
 
 from lung_d2.categories import CATEGORIES, Category
 from lung_d2.ct.volume import CTVolume
-from lung_d2.data.cases import AnnotatedSlice, Mask
+from lung_d2.data.cases import AnnotatedSlice
 from lung_d2.data.labels import Label, Meaning
 from lung_d2.errors import ConfigError
-from lung_d2.masks import connected_components
+from lung_d2.masks import Mask, connected_components
 
 COMPONENTS, COMPONENTS_3D, VALUES = "components", "components-3d", "values"
 INSTANCE_KINDS = (COMPONENTS, COMPONENTS_3D, VALUES)

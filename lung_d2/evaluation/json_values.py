@@ -8,7 +8,7 @@ from typing import Any
 from pycocotools import mask as coco_mask
 
 from lung_d2.ct.planes import MAX_SIDE
-from lung_d2.data.importers.coco_masks import read_runs
+from lung_d2.masks import read_runs
 
 
 def is_number(value: Any) -> bool:
@@ -29,7 +29,7 @@ def is_box(value: Any) -> bool:
 
 
 def compress_mask(rle: Any, shape: tuple[int, int], where: str, remedy: str) -> dict[str, Any]:
-    """Return RLE, compressed or not, as compressed RLE; see :func:`lung_d2.data.importers.coco_masks.read_runs`.
+    """Return RLE, compressed or not, as compressed RLE; see :func:`lung_d2.masks.read_runs`.
 
     Raises:
         DatasetError: It is broken, or of a picture of another size.

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 from lung_d2 import __version__
 from lung_d2.config.keys import load_config
 from lung_d2.ct.headers import list_files
-from lung_d2.data.cases import fingerprint_files
 from lung_d2.errors import InputError, LungD2Error
-from lung_d2.files import hash_identity
+from lung_d2.files import hash_file_stats, hash_identity
 from lung_d2.findings.manifest import MANIFEST_NAME
 from lung_d2.recognition.pipeline import identify_origin, recognize
 from lung_d2.recognition.settings import RecognitionSettings
@@ -122,7 +121,7 @@ class RecognitionJob:
             raise InputError(missing, found="no such file", remedy="check the path")
         model = identify_origin(read_origin(self.model), "")
         labels = [path for path in (self.settings.labels.lungs, self.settings.labels.lobes) if path is not None]
-        files = fingerprint_files(path.resolve() for path in [*source.paths, *list_files(labels)])
+        files = hash_file_stats(path.resolve() for path in [*source.paths, *list_files(labels)])
         settings = json.dumps(self.settings.describe(), sort_keys=True)
         parts = (__version__, model.config_sha256, model.weights_sha256, settings, files)
         return hash_identity("result", "\0".join(parts))

@@ -16,11 +16,11 @@ from ct.dicom_files import BIRTH_DATE, NAME, PATIENT_ID, make_enhanced, stored_s
 from findings.dicom_samples import make_lesion, make_lesions, make_masks, run_tool, write_ct
 from lung_d2 import __version__
 from lung_d2.ct import CTVolume, read_volume
-from lung_d2.data.polygons import fill_polygon
 from lung_d2.errors import OutputError
 from lung_d2.findings.dicom_seg import write_segmentations
 from lung_d2.findings.dicom_sr import write_structured_report
 from lung_d2.lesions import Measurement, measure_lesions
+from lung_d2.masks import fill_polygon
 
 VOLUME, ATTENUATION = Code("118565006", "SCT", "Volume"), Code("112031", "DCM", "Attenuation Coefficient")
 SHARE = Code("lung_share", "99LUNGD2", "Share")

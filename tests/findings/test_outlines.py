@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from lung_d2.data.polygons import fill_polygon
 from lung_d2.findings.outlines import MAX_POINTS, trace_outlines
+from lung_d2.masks import fill_polygon
 
 
 def drawn(outlines: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:

@@ -20,7 +20,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from lung_d2.data.cases import AnnotatedSlice, Case, fingerprint_files
+from lung_d2.data.cases import AnnotatedSlice, Case
 from lung_d2.data.importers.coco_masks import decode_segmentation, polygons_of
 from lung_d2.data.importers.coco_records import CocoAnnotation, CocoFile, CocoImage, Id, read_coco
 from lung_d2.data.importers.coco_splits import split_of_file
@@ -34,7 +34,7 @@ from lung_d2.data.importers.shapes import Canvas, warn_of_skipped
 from lung_d2.data.instances import VALUES, InstanceRule, Region
 from lung_d2.data.labels import Label, LabelTable, meanings_of_names
 from lung_d2.errors import DatasetError
-from lung_d2.files import hash_identity
+from lung_d2.files import hash_file_stats, hash_identity
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +206,7 @@ def _read_slice(
 
 
 def _read_record(path: Path, key: Id) -> tuple[CocoImage, tuple[CocoAnnotation, ...]]:
-    content = _read_once(path, fingerprint_files([path]))
+    content = _read_once(path, hash_file_stats([path]))
     return content.images[key], content.annotations.get(key, ())
 
 

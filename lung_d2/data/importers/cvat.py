@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 
-from lung_d2.data.cases import AnnotatedSlice, Case, fingerprint_files
+from lung_d2.data.cases import AnnotatedSlice, Case
 from lung_d2.data.importers.cvat_xml import AREAS, FILE_NAME, CvatImage, fill_shape, points_of, read_cvat
 from lung_d2.data.importers.options import add_drawing_arguments, parse_spacing
 from lung_d2.data.importers.picture_files import Spacing, check_size, find_inside, read_slice_file
@@ -30,6 +30,7 @@ from lung_d2.data.importers.shapes import Canvas, cut_background, refuse_shape, 
 from lung_d2.data.instances import VALUES, InstanceRule, Region
 from lung_d2.data.labels import Label, LabelTable, meanings_of_names
 from lung_d2.errors import DatasetError
+from lung_d2.files import hash_file_stats
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -129,7 +130,7 @@ def _read_slice(
     labels: LabelTable, rule: InstanceRule, spacing: Spacing | None, origin: str, drawing: Drawing, index: int
 ) -> AnnotatedSlice:
     path = drawing.annotations[0][1]
-    image = _read_once(path, fingerprint_files([path]))[int(drawing.key)]
+    image = _read_once(path, hash_file_stats([path]))[int(drawing.key)]
     plane, own_spacing = read_slice_file(drawing.picture)
     check_size(plane.shape, image.height, image.width, image.where)
     canvas = Canvas((plane.shape[0], plane.shape[1]), origin)

@@ -10,9 +10,9 @@ from xml.parsers import expat
 
 import numpy as np
 
-from lung_d2.data.cases import Mask
 from lung_d2.data.importers.shapes import Canvas
 from lung_d2.errors import DatasetError
+from lung_d2.masks import Mask
 
 FILE_NAME = "annotations.xml"
 AREAS = frozenset({"polygon", "mask"})

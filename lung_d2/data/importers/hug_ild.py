@@ -24,15 +24,15 @@ import numpy.typing as npt
 
 from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
 from lung_d2.ct import CTVolume, find_series, read_volume
-from lung_d2.data.cases import AnnotatedSlice, Case, fingerprint_files
+from lung_d2.data.cases import AnnotatedSlice, Case
 from lung_d2.data.importers.registry import Importer, Request, check_folder, name_below
 from lung_d2.data.importers.roi_series import list_series, number_slices
 from lung_d2.data.importers.roi_text import Contour, RoiText, read_roi_text
 from lung_d2.data.instances import InstanceRule, Region, annotate_slice
 from lung_d2.data.labels import Label, LabelTable, Meaning, meanings_of_names
-from lung_d2.data.polygons import fill_polygon
 from lung_d2.errors import DatasetError, GeometryError
-from lung_d2.files import hash_identity
+from lung_d2.files import hash_file_stats, hash_identity
+from lung_d2.masks import fill_polygon
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ def _build_case(
         series=hash_identity("series", inner.as_posix()),
         load=partial(_load_slices, slices, list(texts), labels, request.rule, request.source),
         contiguous=False,
-        fingerprint=fingerprint_files([*(path for _, path in slices), *texts]),
+        fingerprint=hash_file_stats([*(path for _, path in slices), *texts]),
     )
 
 

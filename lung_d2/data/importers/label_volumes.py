@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from lung_d2.categories import CATEGORIES
-from lung_d2.data.cases import Case, fingerprint_files
+from lung_d2.data.cases import Case
 from lung_d2.data.importers.pair_reading import HuRange, load_slice, read_pair_image, read_pair_regions
 from lung_d2.data.importers.pair_table import LabelFile, Pair, read_pairs
 from lung_d2.data.importers.pairing import (
@@ -38,7 +38,7 @@ from lung_d2.data.importers.registry import Importer, PatientRule, Request, chec
 from lung_d2.data.importers.volumes import build_volume_case
 from lung_d2.data.labels import Meaning, parse_meaning
 from lung_d2.errors import ConfigError, DatasetError
-from lung_d2.files import hash_identity
+from lung_d2.files import hash_file_stats, hash_identity
 
 logger = logging.getLogger(__name__)
 
@@ -222,7 +222,7 @@ def _build_cases(pair: Pair, place: _Place, request: Request, hu_range: HuRange 
 
 
 def _build_slice_cases(pair: Pair, place: _Place, request: Request, hu_range: HuRange | None) -> list[Case]:
-    fingerprint, cases = fingerprint_files(_files_of(pair)), []
+    fingerprint, cases = hash_file_stats(_files_of(pair)), []
     name = name_below(place.base, pair.image)
     for index in range(len(read_pair_image(pair.image, hu_range).hu)):
         inner = f"{place.name(pair.image)}/{index:04d}"

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.data.cases import Mask
 from lung_d2.data.importers.records import Record, take
 from lung_d2.data.importers.shapes import Canvas
 from lung_d2.data.instances import Region
 from lung_d2.data.labels import LabelTable
 from lung_d2.data.planes import decode_picture
-from lung_d2.data.polygons import check_coordinates
 from lung_d2.errors import DatasetError
+from lung_d2.masks import Mask, check_coordinates
 
 AREAS = frozenset({"polygon", "rectangle", "oriented_rectangle", "circle", "mask"})
 """The kinds of shapes that are areas."""

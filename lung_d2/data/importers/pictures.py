@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lung_d2.categories import Category
-from lung_d2.data.cases import AnnotatedSlice, Case, Mask, fingerprint_files
+from lung_d2.data.cases import AnnotatedSlice, Case
 from lung_d2.data.importers.picture_files import Spacing, is_dicom_slice
 from lung_d2.data.importers.registry import Request, name_below
 from lung_d2.data.instances import InstanceRule, Region, annotate_slice
 from lung_d2.errors import DatasetError
-from lung_d2.files import hash_identity
+from lung_d2.files import hash_file_stats, hash_identity
+from lung_d2.masks import Mask
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def build_picture_cases(drawings: Sequence[Drawing], read: ReadSlice, request: R
             series=hash_identity("series", patient),
             load=partial(_load, tuple(members), read, base),
             contiguous=False,
-            fingerprint=fingerprint_files(
+            fingerprint=hash_file_stats(
                 [*(one.picture for one in members), *sorted({path for one in members for _, path in one.annotations})]
             ),
             split=_split_of(members),

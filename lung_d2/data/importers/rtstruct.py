@@ -38,8 +38,8 @@ from lung_d2.data.importers.slice_grid import SliceGrid
 from lung_d2.data.importers.volumes import join_regions
 from lung_d2.data.instances import Region
 from lung_d2.data.labels import Label, LabelTable, Meaning, meanings_of_names
-from lung_d2.data.polygons import MAX_COORDINATE, check_ring, fill_polygons
 from lung_d2.errors import DatasetError, GeometryError, InputError
+from lung_d2.masks import MAX_COORDINATE, check_ring, fill_polygons
 
 logger = logging.getLogger(__name__)
 

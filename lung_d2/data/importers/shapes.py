@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.data.cases import Mask
 from lung_d2.data.importers.pixel_origin import CORNER, FIRST_CENTRE
 from lung_d2.data.instances import Region
 from lung_d2.data.labels import Label
-from lung_d2.data.polygons import check_coordinates, check_ring, fill_polygon
 from lung_d2.errors import DatasetError
+from lung_d2.masks import Mask, check_coordinates, check_ring, fill_polygon
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ class Canvas:
     origin: str = CORNER
 
     def fill(self, points: npt.ArrayLike, where: str | Path) -> Mask:
-        """Fill a closed contour; see :func:`lung_d2.data.polygons.fill_polygon`.
+        """Fill a closed contour; see :func:`lung_d2.masks.fill_polygon`.
 
         Args:
             points: ``(N, 2)``, x (column) and y (row) in pixels, by the tool's origin.

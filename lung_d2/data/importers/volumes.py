@@ -15,10 +15,11 @@ from lung_d2.ct.headers import is_dicom, list_files, volume_suffix
 from lung_d2.ct.labels import Labels, labels_on_grid, read_label_volume
 from lung_d2.ct.series import CTSeries, choose_series
 from lung_d2.ct.volume import CTVolume
-from lung_d2.data.cases import AnnotatedSlice, Case, fingerprint_files
+from lung_d2.data.cases import AnnotatedSlice, Case
 from lung_d2.data.instances import InstanceRule, Region, annotate_volume
 from lung_d2.data.labels import LabelTable, Meaning, meanings_of_names
 from lung_d2.errors import GeometryError
+from lung_d2.files import hash_file_stats
 
 _DICOMDIR = "DICOMDIR"  # the index of a medium (PS3.10), which holds no image
 
@@ -53,7 +54,7 @@ def build_volume_case(
         series=series,
         load=partial(_load, read_ct, read_regions, rule),
         contiguous=True,
-        fingerprint=fingerprint_files(files),
+        fingerprint=hash_file_stats(files),
     )
 
 

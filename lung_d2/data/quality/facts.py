@@ -28,9 +28,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lung_d2.categories import Category, category_by_coco_id
-from lung_d2.data.cases import AnnotatedSlice, Mask
+from lung_d2.data.cases import AnnotatedSlice
 from lung_d2.data.quality.fingerprint import slice_fingerprint
 from lung_d2.data.splits import PatientLoad
+from lung_d2.masks import Mask
 
 Plane = npt.NDArray[Any]
 

@@ -77,7 +77,7 @@ HOSTILE = {
     "long RLE": (rle([0, 10**12]), "RLE of 1000000000000 pixels"),
     "negative RLE": (rle([-5, 325]), "broken RLE"),
     "RLE of fractions": (rle([0.5, 319.5]), "broken RLE"),
-    "RLE that breaks off": (rle("o"), "RLE counts that break off"),
+    "RLE that breaks off": (rle("o"), "truncated RLE counts"),
     "RLE of other letters": (rle("é~"), "broken RLE"),
     "endless RLE": (rle("o" * 50), "broken RLE"),
 }

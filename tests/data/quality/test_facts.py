@@ -11,8 +11,9 @@ import pytest
 
 from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY, Category
 from lung_d2.ct import read_volume
-from lung_d2.data.cases import AnnotatedSlice, Mask
+from lung_d2.data.cases import AnnotatedSlice
 from lung_d2.data.quality.facts import measure_loads, measure_slice
+from lung_d2.masks import Mask
 from records import LUNG_HU, build_record, draw_chest
 from tiny import ring, square
 
