@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from lung_d2.ct.labels import labels_on_grid as labels_on_grid
     from lung_d2.ct.labels import read_label_volume as read_label_volume
     from lung_d2.ct.nifti import write_nifti as write_nifti
+    from lung_d2.ct.scan import find_series as find_series
     from lung_d2.ct.series import CTSeries as CTSeries
-    from lung_d2.ct.series import find_series as find_series
     from lung_d2.ct.slices import image_from_planes as image_from_planes
     from lung_d2.ct.slices import slice_image as slice_image
     from lung_d2.ct.volume import CTVolume as CTVolume
@@ -28,7 +28,7 @@ _EXPORTS = {
     "CTVolume": "lung_d2.ct.volume",
     "GreyLevels": "lung_d2.ct.grey",
     "LabelVolume": "lung_d2.ct.labels",
-    "find_series": "lung_d2.ct.series",
+    "find_series": "lung_d2.ct.scan",
     "image_from_planes": "lung_d2.ct.slices",
     "labels_on_grid": "lung_d2.ct.labels",
     "load_series": "lung_d2.ct.volume",

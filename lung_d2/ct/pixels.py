@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from pydicom.encaps import generate_frames
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from lung_d2.ct.codec import IntArray, decode_frame
-from lung_d2.ct.headers import READ_ERRORS, Header, text_of
+from lung_d2.ct.headers import KEPT_OF_PATIENT, NEEDED_OF_PATIENT, READ_ERRORS, Header, text_of
 from lung_d2.ct.hounsfield import AIR_HU, hu_from_stored
 from lung_d2.ct.planes import Plane, whole_number
 from lung_d2.errors import InputError
@@ -25,7 +26,7 @@ NATIVE_SYNTAXES = frozenset(
     {"", "1.2.840.10008.1.2", ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian}
 )
 OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
-PIXEL_TAGS = ["PixelData", "FloatPixelData", "DoubleFloatPixelData"]
+PIXEL_TAGS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
 def check_file(header: Header, frames: int) -> None:
@@ -56,21 +57,25 @@ def check_file(header: Header, frames: int) -> None:
         _check_length(path, path.stat().st_size, needed)
 
 
-def read_hu(planes: Sequence[Plane]) -> list[npt.NDArray[np.int16]]:
+def read_hu(planes: Sequence[Plane]) -> tuple[list[npt.NDArray[np.int16]], Dataset]:
     """Read the HU of planes of one file, all with the same header.
 
     Args:
         planes: Planes of the same file, in any order.
 
     Returns:
-        For each plane, HU int16 ``[Y, X]``: slope x stored + intercept, rounded once; padding is air.
+        For each plane, HU int16 ``[Y, X]``: slope x stored + intercept, rounded once; padding is air. And what the
+        file says of patient and study, so that it need not be opened again for DICOM objects over it.
 
     Raises:
         InputError: The pixels are missing, too few, damaged, or of a coding that is not supported.
     """
     header = planes[0].header
     try:
-        frames = _stored_frames(header, [plane.frame_number or 1 for plane in planes])
+        dataset = _read_dataset(header.path)
+        frames = _stored_frames(header, dataset, [plane.frame_number or 1 for plane in planes])
+        for tag in PIXEL_TAGS:
+            dataset.pop(tag, None)
     except InputError:
         raise
     except READ_ERRORS as error:
@@ -83,14 +88,18 @@ def read_hu(planes: Sequence[Plane]) -> list[npt.NDArray[np.int16]]:
         if padding is not None:
             hu[padding] = AIR_HU
         pictures.append(hu)
-    return pictures
+    return pictures, dataset
 
 
-def _stored_frames(header: Header, numbers: Sequence[int]) -> list[tuple[IntArray, IntArray]]:
+def _read_dataset(path: Path) -> Dataset:
+    overlays = [(group, 0x0102) for group in OVERLAY_GROUPS]
+    tags: list[Any] = ["SpecificCharacterSet", *NEEDED_OF_PATIENT, *KEPT_OF_PATIENT, *PIXEL_TAGS, *overlays]
+    return pydicom.dcmread(path, force=True, specific_tags=tags)
+
+
+def _stored_frames(header: Header, dataset: Dataset, numbers: Sequence[int]) -> list[tuple[IntArray, IntArray]]:
     """Return, for each 1-based frame, its cells as they are and the stored values in them."""
     path = header.path
-    tags: list[int | str | tuple[int, int]] = [*PIXEL_TAGS, *((group, 0x0102) for group in OVERLAY_GROUPS)]
-    dataset = pydicom.dcmread(path, force=True, specific_tags=tags)  # type: ignore[arg-type]
     if "PixelData" not in dataset:
         kind = "pixels in floating point" if any(tag in dataset for tag in PIXEL_TAGS) else "no pixel data"
         raise InputError(path, found=kind, expected="integer pixel data", remedy="export the file again")

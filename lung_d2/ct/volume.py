@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from pydicom.dataset import Dataset
 from pydicom.uid import UID, JPEGLSNearLossless
 
 from lung_d2.ct.codec import quiet_itk
@@ -19,7 +20,8 @@ from lung_d2.ct.headers import Source, quiet_pydicom, volume_suffix
 from lung_d2.ct.hounsfield import JUDGED_FIELD_MM, SCANNER_INTERCEPT, STATED_FIELD_MM, check_hu
 from lung_d2.ct.pixels import check_file, read_hu
 from lung_d2.ct.planes import Plane, whole_number
-from lung_d2.ct.series import CTSeries, choose_series, find_series
+from lung_d2.ct.scan import find_series
+from lung_d2.ct.series import CTSeries, choose_series
 from lung_d2.errors import GeometryError, InputError
 
 logger = logging.getLogger(__name__)
@@ -33,6 +35,19 @@ LOSSY_SYNTAXES = frozenset(
     }
 )
 READING_THREADS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class DicomSource:
+    """What was read of the DICOM files of a volume, for DICOM objects over it; no ``repr`` shows it.
+
+    Attributes:
+        planes: The plane of each slice, with the header of its file.
+        patient: Patient and study as the file of the first slice has them, uncleaned.
+    """
+
+    planes: tuple[Plane, ...] = field(repr=False)
+    patient: Dataset = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +67,7 @@ class CTVolume:
         patient_hash: 16 hexadecimal digits that stand for the patient.
         series_hash: 16 hexadecimal digits that stand for the series.
         source_files: For each slice the DICOM file that holds it; empty where the volume comes from elsewhere.
+        dicom: What was read of these files; None where the volume comes from elsewhere.
 
     Raises:
         GeometryError: The parts do not fit together.
@@ -68,6 +84,7 @@ class CTVolume:
     patient_hash: str
     series_hash: str
     source_files: tuple[Path, ...] = field(default=(), repr=False)
+    dicom: DicomSource | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Check that the parts fit together, and make the arrays read-only."""
@@ -84,6 +101,7 @@ class CTVolume:
             "sop_instance_uids": len(self.sop_instance_uids) == count,
             "frame_numbers": len(self.frame_numbers) == count,
             "source_files": len(self.source_files) in (0, count),
+            "dicom": self.dicom is None or len(self.dicom.planes) == count,
         }
         wrong = ", ".join(name for name, right in parts.items() if not right)
         if wrong:
@@ -129,7 +147,7 @@ def read_volume(source: Source, series_uid: str | None = None) -> CTVolume:
 
 
 def load_series(series: CTSeries) -> CTVolume:
-    """Read the pixels of a series found by :func:`lung_d2.ct.series.find_series`.
+    """Read the pixels of a series found by :func:`lung_d2.ct.scan.find_series`.
 
     Raises:
         GeometryError: Its slices make no volume.
@@ -137,7 +155,7 @@ def load_series(series: CTSeries) -> CTVolume:
     """
     with quiet_pydicom():
         stack = series.stack()
-        hu = _read_pixels(stack)
+        hu, patient = _read_pixels(stack)
     _check_values(hu, stack, series.name)
     return CTVolume(
         hu=hu,
@@ -151,10 +169,12 @@ def load_series(series: CTSeries) -> CTVolume:
         patient_hash=series.patient_hash,
         series_hash=series.series_hash,
         source_files=tuple(plane.path for plane in stack.planes),
+        dicom=DicomSource(stack.planes, patient),
     )
 
 
-def _read_pixels(stack: Stack) -> npt.NDArray[np.int16]:
+def _read_pixels(stack: Stack) -> tuple[npt.NDArray[np.int16], Dataset]:
+    """Return the HU, and patient and study of the file of the first slice."""
     files: dict[Path, list[int]] = {}
     for index, plane in enumerate(stack.planes):
         files.setdefault(plane.path, []).append(index)
@@ -169,13 +189,17 @@ def _read_pixels(stack: Stack) -> npt.NDArray[np.int16]:
         logger.warning("%s: compressed with loss (%s): HU are those of the decoded image", path, ", ".join(lossy))
     hu = np.empty((len(stack.planes), *stack.planes[0].size), dtype=np.int16)
 
-    def read(indices: Sequence[int]) -> None:
-        for index, picture in zip(indices, read_hu([stack.planes[index] for index in indices]), strict=True):
+    def read(indices: Sequence[int]) -> Dataset:
+        pictures, patient = read_hu([stack.planes[index] for index in indices])
+        for index, picture in zip(indices, pictures, strict=True):
             hu[index] = picture
+        return patient
 
     with quiet_itk(), ThreadPoolExecutor(min(READING_THREADS, len(files))) as pool:
-        list(pool.map(read, files.values()))
-    return hu
+        patients = pool.map(read, files.values())  # the first file is that of the first slice
+        patient = next(patients)
+        list(patients)
+    return hu, patient
 
 
 def _is_lossy(plane: Plane) -> bool:

@@ -76,6 +76,7 @@ class InsertionRecipe:
             patient_hash=hash_identity("patient", patient_id(source)),
             series_hash=hash_identity("series", series),
             source_files=(),
+            dicom=None,
         )
 
     def _header(self, source: CTVolume, number: int) -> SeriesHeader:

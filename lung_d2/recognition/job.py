@@ -88,10 +88,9 @@ class RecognitionJob:
             return kept, KEPT
         predictor = load_predictor(self.model)
         found = recognize(
-            source.paths,
+            source.series or source.paths,
             predictor,
             self.settings,
-            series_uid=source.series_instance_uid or None,
             progress=self.progress,
         )
         if source.name:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lung_d2.categories import GROUND_GLASS_OPACITY
-from lung_d2.ct import read_volume
-from lung_d2.ct.volume import CTVolume
+from lung_d2.ct import CTSeries, CTVolume, load_series, read_volume
 from lung_d2.data.planes import read_picture
 from lung_d2.errors import InputError
 from lung_d2.files import hash_identity
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from lung_d2.engine import CTPredictor
     from lung_d2.engine.model_origin import ModelOrigin
 
-Source = str | Path | Sequence[str | Path] | CTVolume
+Source = str | Path | Sequence[str | Path] | CTSeries | CTVolume
 
 
 def recognize(
@@ -45,8 +44,8 @@ def recognize(
     """Find the lesions of a series, or detect them on pictures of slices.
 
     Args:
-        source: A :class:`CTVolume`; a DICOM folder, DICOM files or a volume file (NIfTI, NRRD, MetaImage); or 8-bit
-            pictures of slices, or a folder of them and no DICOM, for a model trained on such.
+        source: A :class:`CTVolume` or :class:`CTSeries`; a DICOM folder, DICOM files or a volume file (NIfTI, NRRD,
+            MetaImage); or 8-bit pictures of slices, or a folder of them and no DICOM, for a model trained on such.
         predictor: Model and grey levels.
         settings: How; the default is :class:`RecognitionSettings` as it is.
         series_uid: Which series, where the source holds several.
@@ -59,12 +58,12 @@ def recognize(
         InputError: The source cannot be read rightly.
     """
     settings = settings or RecognitionSettings()
-    pictures = [] if isinstance(source, CTVolume) else list_given_pictures(source)
+    pictures = [] if isinstance(source, CTVolume | CTSeries) else list_given_pictures(source)
     if pictures:
         return _recognize_pictures(pictures, predictor, settings)
     clock = StageClock()
     with clock.stage("read"):
-        volume = source if isinstance(source, CTVolume) else read_volume(source, series_uid=series_uid)
+        volume = _read(source, series_uid)
     with clock.stage("lungs"):
         fields = find_fields(volume, settings.labels)
     with clock.stage("network"):
@@ -78,6 +77,12 @@ def recognize(
         seconds=clock.seconds,
         findings=_measure(volume, detections, fields, predictor, settings, clock),
     )
+
+
+def _read(source: Source, series_uid: str | None) -> CTVolume:
+    if isinstance(source, CTVolume):
+        return source
+    return load_series(source) if isinstance(source, CTSeries) else read_volume(source, series_uid=series_uid)
 
 
 def identify(predictor: CTPredictor) -> ModelIdentity:

@@ -50,8 +50,7 @@ def run_on_ray(
         while left or waiting:
             while left and len(waiting) < (workers or len(sources)):
                 source = left.pop()
-                moved = replace(source, paths=tuple(path.resolve() for path in source.paths))
-                waiting[run.remote(shared, moved)] = source
+                waiting[run.remote(shared, source.resolve())] = source
             (ready,), _ = ray.wait(list(waiting), num_returns=1)
             yield waiting.pop(ready), _outcome(ray, ready)
     finally:

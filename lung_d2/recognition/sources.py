@@ -10,14 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
-from lung_d2.ct import find_series
-from lung_d2.ct.headers import Header, is_dicom, list_files, quiet_pydicom, read_header, show_uid, volume_suffix
-from lung_d2.ct.series import build_series, foreign_kind, is_side_image
+from lung_d2.ct.headers import is_dicom, list_files, show_uid, volume_suffix
+from lung_d2.ct.scan import Scan, scan_files
+from lung_d2.ct.series import CTSeries
 from lung_d2.data.planes import PICTURES, list_pictures
 from lung_d2.errors import InputError, SeriesChoiceError
-from lung_d2.files import hash_identity
 from lung_d2.findings.manifest import MANIFEST_NAME
 
 logger = logging.getLogger(__name__)
@@ -28,26 +25,33 @@ _OF_MANIFESTS = {"series_hash", "weights_sha256", "seconds"}
 
 @dataclass(frozen=True)
 class SeriesSource:
-    """One series of an input, by its files: of their headers nothing is kept.
+    """One series of an input.
 
     Attributes:
         paths: DICOM files, one volume file, or pictures.
         series_instance_uid: Of DICOM; may be empty.
         name: Name of the result folder, where it is known before the pixels are read; else empty.
+        series: Of DICOM, what the scan read of the headers.
     """
 
     paths: tuple[Path, ...] = field(repr=False)
     series_instance_uid: str = ""
     name: str = ""
+    series: CTSeries | None = field(default=None, repr=False, compare=False)
 
     @property
     def title(self) -> str:
         """What messages call it."""
+        if self.series is not None:
+            return self.series.name
         if len(self.paths) == 1:
             return str(self.paths[0])
-        folder = os.path.commonpath([path.parent for path in self.paths])
-        uid = f"series {show_uid(self.series_instance_uid)} in " if self.series_instance_uid else ""
-        return f"{uid}{folder or '.'}"
+        return os.path.commonpath([path.parent for path in self.paths]) or "."
+
+    def resolve(self) -> SeriesSource:
+        """Return the same source by paths that hold in any working directory."""
+        paths = tuple(path.resolve() for path in self.paths)
+        return replace(self, paths=paths, series=self.series and replace(self.series, files=paths))
 
 
 @dataclass(frozen=True)
@@ -100,17 +104,42 @@ def find_inputs(paths: Sequence[Path], series_uid: str | None = None, output: Pa
         return Inputs((SeriesSource(tuple(pictures)),))
     volumes = [path for path in dict.fromkeys(paths) if volume_suffix(path) and not path.is_dir()]
     others = [path for path in paths if path not in volumes]
-    files = _list_sources(others, output)
-    found = _scan(files)
-    if others and not found.series:
-        volumes += [path for path in files if volume_suffix(path)]
-        if found.unreadable and not volumes:
-            raise found.unreadable[0]
+    scan = scan_files(_list_sources(others, output))
+    if others and not scan.series:
+        volumes += [path for path in scan.others if volume_suffix(path)]
         if not volumes:
-            find_series(others)  # says what there is instead
-            raise InputError(others[0], found="results of an earlier run alone", remedy="name the folder of the series")
-    series = (*found.series, *(SeriesSource((path,)) for path in volumes))
-    return replace(found, series=series) if series_uid is None else _choose(series, series_uid, paths)
+            raise _nothing_found(scan, others)
+    if scan.series:
+        scan.log_left_out(_name_of(others))
+    series = (*_name_series(scan), *(SeriesSource((path,)) for path in volumes))
+    return Inputs(series, scan.unreadable) if series_uid is None else _choose(series, series_uid, paths)
+
+
+def _name_of(paths: Sequence[Path]) -> str:
+    return str(paths[0]) if len(paths) == 1 else f"{len(paths)} paths"
+
+
+def _nothing_found(scan: Scan, paths: Sequence[Path]) -> InputError:
+    if scan.unreadable:
+        return scan.unreadable[0]
+    if scan.objects or scan.others or not list_files(paths):
+        return scan.nothing_found(_name_of(paths))
+    return InputError(paths[0], found="only results of an earlier run", remedy="name the folder of the series")
+
+
+def _name_series(scan: Scan) -> list[SeriesSource]:
+    """Name each series by its hash; those of several patients that share one also by patient and study."""
+    shared = Counter(one.series_hash for one in scan.series)
+    found = [
+        SeriesSource(
+            one.files,
+            one.series_instance_uid,
+            one.series_hash if shared[one.series_hash] == 1 else one.full_hash,
+            one,
+        )
+        for one in scan.series
+    ]
+    return sorted(found, key=lambda one: (one.paths[0].parent, one.series_instance_uid))
 
 
 def _list_sources(paths: Sequence[Path], output: Path | None) -> list[Path]:
@@ -151,65 +180,7 @@ def _choose(series: Sequence[SeriesSource], uid: str, paths: Sequence[Path]) -> 
     there = [show_uid(one.series_instance_uid) for one in series]
     more = f" and {len(there) - _LISTED} more" if len(there) > _LISTED else ""
     raise SeriesChoiceError(
-        str(paths[0]) if len(paths) == 1 else f"{len(paths)} paths",
+        _name_of(paths),
         found=f"no series {show_uid(uid)}; there are {', '.join(there[:_LISTED])}{more}",
         remedy="choose one of them",
     )
-
-
-@dataclass(eq=False)
-class _Group:
-    """The files of a series, as they are found; ``full_name`` tells it from others of the same UID."""
-
-    source: SeriesSource
-    full_name: str
-    files: list[Path] = field(default_factory=list)
-    side_images_only: bool = True
-
-
-def _scan(files: Sequence[Path]) -> Inputs:
-    """Sort the DICOM CT images among files into series, holding one header at a time."""
-    groups: dict[tuple[str, str, str], _Group] = {}
-    left_out: Counter[str] = Counter()
-    unreadable = []
-    for path in tqdm(files, desc="scan", unit="file", delay=2, leave=False):
-        try:
-            header = read_header(path)
-        except InputError as error:
-            unreadable.append(error)
-            continue
-        kind = "not DICOM" if header is None else _foreign_kind(header)
-        if header is None or kind:
-            left_out[kind] += 1
-        else:
-            _add(header, groups)
-    stacks = [group for group in groups.values() if not group.side_images_only] or list(groups.values())
-    if left_out and groups:
-        listed = ", ".join(f"{count} {kind}" for kind, count in left_out.items())
-        logger.info("left out %s", listed)
-    alike = Counter(group.source.name for group in stacks)
-    found = []
-    for group in stacks:
-        name = group.source.name if alike[group.source.name] == 1 else group.full_name
-        found.append(replace(group.source, paths=tuple(group.files), name=name))
-    found.sort(key=lambda one: (one.paths[0].parent, one.series_instance_uid))
-    return Inputs(tuple(found), tuple(unreadable))
-
-
-def _foreign_kind(header: Header) -> str:
-    with quiet_pydicom():
-        return foreign_kind(header)
-
-
-def _add(header: Header, groups: dict[tuple[str, str, str], _Group]) -> None:
-    with quiet_pydicom():
-        one = build_series([header])
-        is_side = is_side_image(header)
-    key = (one.series_instance_uid, one.study_instance_uid, header.patient_key)
-    group = groups.get(key)
-    if group is None:
-        uid = one.series_instance_uid
-        full_name = hash_identity("series", "\0".join(key)) if uid else ""  # else known once all files are read
-        group = groups[key] = _Group(SeriesSource((), uid, one.series_hash if uid else ""), full_name)
-    group.files.append(header.path)
-    group.side_images_only &= is_side

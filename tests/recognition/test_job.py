@@ -100,9 +100,10 @@ def test_damaged_manifest_is_no_result(job, series, damage):
     assert job.run(series)[1] == DONE
 
 
-def test_source_without_uid_is_found_by_what_it_was_made_of(job, tmp_path):
-    write_series(tmp_path / "series", 3, SeriesInstanceUID=None)
-    (series,) = find_inputs([tmp_path / "series"]).series
+def test_volume_file_is_found_by_what_it_was_made_of(job, tmp_path):
+    hu = np.random.default_rng(0).integers(-1000, 100, (3, 6, 5)).astype(np.int16)
+    write_nifti(hu, np.diag([0.75, 0.5, 2.0, 1.0]), tmp_path / "series.nii")
+    (series,) = find_inputs([tmp_path / "series.nii"]).series
     assert series.name == ""
     folder, _ = job.run(series)
     assert job.run(series) == (folder, KEPT)

@@ -48,11 +48,11 @@ def test_series_of_one_uid_and_two_patients_get_two_names(tmp_path):
     assert first.name != second.name
 
 
-def test_series_without_uid_has_no_name_yet(tmp_path):
+def test_series_without_uid_is_named_by_its_images(tmp_path):
     write_series(tmp_path, 2, SeriesInstanceUID=None)
     (one,) = find_inputs([tmp_path]).series
-    assert one.name == ""
-    assert one.title == str(tmp_path)
+    assert one.name == find_series(tmp_path)[0].series_hash
+    assert str(tmp_path) in one.title
 
 
 def test_localizers_are_left_out_unless_they_are_all(tmp_path):
@@ -69,7 +69,7 @@ def test_other_files_are_counted(tmp_path, caplog):
     (tmp_path / "notes.txt").write_text("no image")
     with caplog.at_level(logging.INFO):
         assert len(find_inputs([tmp_path]).series) == 1
-    assert "left out 1 MR, 1 not DICOM" in caplog.text
+    assert "left out 1 MR, 1 file that is not DICOM" in caplog.text
 
 
 def test_damaged_file_does_not_hide_the_others(tmp_path):
@@ -132,7 +132,7 @@ def test_results_are_no_input(tmp_path, monkeypatch):
 def test_series_among_results_is_said_to_be_passed_over(tmp_path):
     write_result(tmp_path)
     write_series(tmp_path, 2)
-    with pytest.raises(InputError, match="results of an earlier run alone"):
+    with pytest.raises(InputError, match="only results of an earlier run"):
         find_inputs([tmp_path])
 
 

@@ -64,7 +64,7 @@ def _build_case(folder: Path, request: Request) -> Case:
             expected="one or more of " + ", ".join(VOLUME_SUFFIXES),
             remedy="add the masks, or give --allow-unannotated to take it as a case without lesions",
         )
-    files = [header.path for header in series.headers]
+    files = list(series.files)
     return build_volume_case(
         folder.resolve().name,
         patient=request.patients.patient_of(folder, request.source, series.patient_hash),

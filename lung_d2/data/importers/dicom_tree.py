@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import filecmp
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,16 +16,16 @@ from functools import partial
 from pathlib import Path
 
 from pydicom.dataset import Dataset
-from tqdm import tqdm
 
-from lung_d2.ct.headers import Header, list_files, read_header, show_uid, text_of
-from lung_d2.ct.series import build_series, foreign_kind, is_side_image
+from lung_d2.ct import load_series
+from lung_d2.ct.headers import list_files, show_uid, text_of
+from lung_d2.ct.scan import DicomObject, scan_files
+from lung_d2.ct.series import CTSeries
 from lung_d2.data.cases import Case
 from lung_d2.data.importers.dicom_objects import REMEDY, AnnotationKind, follow, read_tags, refuse_damage, show_uid_name
 from lung_d2.data.importers.registry import Request, check_folder
-from lung_d2.data.importers.volumes import ReadRegions, build_volume_case, read_series_files
+from lung_d2.data.importers.volumes import ReadRegions, build_volume_case
 from lung_d2.errors import DatasetError, InputError
-from lung_d2.files import hash_identity
 
 logger = logging.getLogger(__name__)
 
@@ -51,48 +50,17 @@ class AnnotatedSeries:
     """A CT series and the objects that annotate it.
 
     Attributes:
-        series_instance_uid: May be empty.
-        patient_hash: 16 hexadecimal digits that stand for the patient.
-        series_hash: 16 hexadecimal digits that stand for the series.
-        files: Its images.
+        series: The CT series.
         annotations: The objects over it; none where it is taken as free of lesions.
     """
 
-    series_instance_uid: str
-    patient_hash: str
-    series_hash: str
-    files: tuple[Path, ...] = field(repr=False)
+    series: CTSeries
     annotations: tuple[Path, ...] = field(repr=False)
-
-    @property
-    def folder(self) -> Path:
-        """The folder that holds all its images."""
-        return Path(os.path.commonpath([path.parent for path in self.files]))
 
     @property
     def name(self) -> str:
         """What messages call it."""
-        return f"series {show_uid(self.series_instance_uid)} in {self.folder}"
-
-
-@dataclass(eq=False)
-class _Images:
-    """The images of a series, as they are found."""
-
-    series_instance_uid: str
-    patient_hash: str
-    series_hash: str
-    files: list[Path] = field(default_factory=list)
-    sop_instance_uids: set[str] = field(default_factory=set)
-    frames_of_reference: set[str] = field(default_factory=set)
-    annotations: list[Path] = field(default_factory=list)
-    side_images_only: bool = True
-
-    def freeze(self) -> AnnotatedSeries:
-        """Return what is kept of it."""
-        return AnnotatedSeries(
-            self.series_instance_uid, self.patient_hash, self.series_hash, tuple(self.files), tuple(self.annotations)
-        )
+        return f"series {show_uid(self.series.series_instance_uid)} in {self.series.folder}"
 
 
 def find_annotated_series(
@@ -106,7 +74,7 @@ def find_annotated_series(
         allow_unannotated: Take a series without annotation as one without lesions.
 
     Returns:
-        The series, sorted by folder and UID. Of the headers only paths, UIDs and hashes are kept.
+        The series, sorted by folder and UID.
 
     Raises:
         DatasetError: There is no CT series; one has no annotation and may not be without; or an annotation is of a
@@ -114,16 +82,22 @@ def find_annotated_series(
         InputError: A file is damaged.
     """
     check_folder(source, f"CT series and {kind.modality}")
-    groups, objects, others = _scan(source, kind)
-    if not groups:
+    scan = scan_files(list_files(source))
+    if scan.unreadable:
+        raise scan.unreadable[0]
+    objects = [(one.sop_instance_uid, one.path) for one in scan.objects if _is_annotation(one, kind)]
+    if not scan.series:
         raise DatasetError(
             source, found="no CT series", expected=f"CT series and {kind.modality} over them", remedy="check the folder"
         )
+    annotations: dict[int, list[Path]] = {id(one): [] for one in scan.series}
     for path in sorted(_drop_copies(objects)):
-        _series_of(path, groups).annotations.append(path)
-    found = sorted((group.freeze() for group in groups), key=lambda one: (one.folder, one.series_instance_uid))
+        annotations[id(_series_of(path, scan.series))].append(path)
+    found = [AnnotatedSeries(one, tuple(annotations[id(one)])) for one in scan.series]
+    found.sort(key=lambda one: (one.series.folder, one.series.series_instance_uid))
     bare = [one for one in found if not one.annotations]
     if bare and not allow_unannotated:
+        others = Counter(one.kind for one in scan.objects if not _is_annotation(one, kind))
         there = ", ".join(f"{count} {name}" for name, count in sorted(others.items())) or "nothing else"
         raise DatasetError(
             bare[0].name,
@@ -147,61 +121,30 @@ def build_cases(
     return [
         build_volume_case(
             one.name,
-            patient=request.patients.patient_of(one.folder, request.source, one.patient_hash),
-            series=one.series_hash,
-            read_ct=partial(read_series_files, one.files, one.series_instance_uid),
+            patient=request.patients.patient_of(one.series.folder, request.source, one.series.patient_hash),
+            series=one.series.series_hash,
+            read_ct=partial(load_series, one.series),
             read_regions=read_regions(one.annotations),
             rule=request.rule,
-            files=[*one.files, *one.annotations],
+            files=[*one.series.files, *one.annotations],
         )
         for one in found
     ]
 
 
-def _scan(source: Path, kind: AnnotationKind) -> tuple[list[_Images], list[tuple[str, Path]], Counter[str]]:
-    """Sort the files of a tree into CT images, annotation objects with their UIDs, and a count of the others."""
-    groups: dict[tuple[str, str, str], _Images] = {}
-    objects: list[tuple[str, Path]] = []
-    others: Counter[str] = Counter()
-    for path in tqdm(list_files(source), desc="scan", unit="file", delay=2, leave=False):
-        header = read_header(path)
-        if header is None:
-            continue
-        with refuse_damage(path):
-            if _is_annotation(header, kind):
-                objects.append((text_of(header.dataset, "SOPInstanceUID"), path))
-            elif foreign := foreign_kind(header):
-                others[foreign] += 1
-            else:
-                _add_image(header, groups)
-    images = [group for group in groups.values() if not group.side_images_only]
-    return images or list(groups.values()), objects, others
-
-
-def _is_annotation(header: Header, kind: AnnotationKind) -> bool:
-    sop_class = text_of(header.dataset, "SOPClassUID")
-    if sop_class in kind.classes:
+def _is_annotation(one: DicomObject, kind: AnnotationKind) -> bool:
+    if one.sop_class_uid in kind.classes:
+        if not one.sop_instance_uid:
+            raise InputError(one.path, found="damaged DICOM: no SOPInstanceUID", expected="a whole file", remedy=REMEDY)
         return True
-    if text_of(header.dataset, "Modality").upper() != kind.modality:
+    if one.modality != kind.modality:
         return False
     raise InputError(
-        header.path,
-        found=f"{kind.modality} of class {show_uid_name(sop_class)}",
+        one.path,
+        found=f"{kind.modality} of class {show_uid_name(one.sop_class_uid)}",
         expected=" or ".join(kind.classes.values()),
         remedy=REMEDY,
     )
-
-
-def _add_image(header: Header, groups: dict[tuple[str, str, str], _Images]) -> None:
-    one = build_series([header])
-    key = (one.series_instance_uid, one.study_instance_uid, hash_identity("patient", header.patient_key))
-    group = groups.get(key)
-    if group is None:
-        group = groups[key] = _Images(one.series_instance_uid, one.patient_hash, one.series_hash)
-    group.files.append(header.path)
-    group.sop_instance_uids.add(text_of(header.dataset, "SOPInstanceUID"))
-    group.frames_of_reference.add(text_of(header.dataset, "FrameOfReferenceUID"))
-    group.side_images_only &= is_side_image(header)
 
 
 def _drop_copies(objects: Iterable[tuple[str, Path]]) -> list[Path]:
@@ -217,7 +160,7 @@ def _drop_copies(objects: Iterable[tuple[str, Path]]) -> list[Path]:
     return [path for alike in kept.values() for path in alike]
 
 
-def _series_of(path: Path, groups: Sequence[_Images]) -> _Images:
+def _series_of(path: Path, groups: Sequence[CTSeries]) -> CTSeries:
     """Return the series that an annotation object is of."""
     dataset = read_tags(path, ["FrameOfReferenceUID", *{steps[0] for steps in _SERIES_PATHS + _IMAGE_PATHS}])
     with refuse_damage(path):
@@ -243,7 +186,7 @@ def _uids(dataset: Dataset, paths: Iterable[Sequence[str]], keyword: str) -> set
     return {text_of(item, keyword) for steps in paths for item in follow(dataset, *steps)} - {""}
 
 
-def _named_series(path: Path, dataset: Dataset, groups: Sequence[_Images]) -> list[_Images]:
+def _named_series(path: Path, dataset: Dataset, groups: Sequence[CTSeries]) -> list[CTSeries]:
     """Return the series that an object names; all where it names none."""
     named = _uids(dataset, _SERIES_PATHS, "SeriesInstanceUID")
     fitting = [group for group in groups if not named or group.series_instance_uid in named]
@@ -252,7 +195,7 @@ def _named_series(path: Path, dataset: Dataset, groups: Sequence[_Images]) -> li
     return fitting
 
 
-def _series_by_images(path: Path, dataset: Dataset, frames: set[str], groups: Sequence[_Images]) -> list[_Images]:
+def _series_by_images(path: Path, dataset: Dataset, frames: set[str], groups: Sequence[CTSeries]) -> list[CTSeries]:
     """Choose among series by the images that an object names, else by its frame of reference."""
     images = _uids(dataset, _IMAGE_PATHS, "ReferencedSOPInstanceUID")
     if images:

@@ -123,7 +123,8 @@ def _patient_of(drawing: Drawing, request: Request) -> str:
     request.patients.check_in_folder(drawing.picture, drawing.folder)
     own = drawing.patient
     if own is None and is_dicom_slice(drawing.picture):
-        from lung_d2.ct.series import choose_series, find_series
+        from lung_d2.ct.scan import find_series
+        from lung_d2.ct.series import choose_series
 
         own = choose_series(find_series(drawing.picture), None, str(drawing.picture)).patient_hash
     return request.patients.patient_of(drawing.picture, drawing.folder, own)

@@ -145,7 +145,7 @@ def _dicom_case(folder: Path, segmentations: Sequence[Path], request: Request) -
         raise SeriesChoiceError(
             folder, found=f"{len(found)} CT series", expected="one in each case", remedy="one folder for each series"
         )
-    files = [header.path for header in found[0].headers]
+    files = list(found[0].files)
     inner = folder.relative_to(request.source)
     return build_volume_case(
         inner.as_posix() if inner.parts else folder.resolve().name,

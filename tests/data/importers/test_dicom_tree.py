@@ -34,7 +34,7 @@ def series(folder, uid="1.2.1", count=2, **tags):
 def annotated(root, kind=SEGMENTATION, **options):
     """Return the names of the annotation files of each series by its UID."""
     found = find_annotated_series(root, kind, **options)
-    return {one.series_instance_uid: sorted(path.name for path in one.annotations) for one in found}
+    return {one.series.series_instance_uid: sorted(path.name for path in one.annotations) for one in found}
 
 
 def refused(root, kind=DatasetError, modality=SEGMENTATION, **options):
@@ -66,8 +66,8 @@ def test_series_may_be_spread_over_folders_and_share_one(tmp_path):
     write(seg("1.2.1"), tmp_path / "b" / "one")
     write(seg("1.2.2"), tmp_path / "b" / "two")
     found = find_annotated_series(tmp_path, SEGMENTATION)
-    assert [len(one.files) for one in found] == [4, 2]
-    assert [one.folder for one in found] == [tmp_path, tmp_path / "b"]
+    assert [len(one.series.files) for one in found] == [4, 2]
+    assert [one.series.folder for one in found] == [tmp_path, tmp_path / "b"]
     assert annotated(tmp_path) == {"1.2.1": ["one"], "1.2.2": ["two"]}
 
 
@@ -75,7 +75,7 @@ def test_only_paths_and_short_texts_are_kept(tmp_path):
     series(tmp_path / "ct")
     write(seg(), tmp_path / "seg")
     (one,) = find_annotated_series(tmp_path, SEGMENTATION)
-    assert len(one.patient_hash) == len(one.series_hash) == 16
+    assert len(one.series.patient_hash) == len(one.series.series_hash) == 16
     assert not any(word in repr(vars(one)) for word in PLANTED)
 
 

@@ -14,7 +14,7 @@ from ct.dicom_files import make_slice, write
 from data.importers.loading import load_case, refuse_case, union
 from lung_d2.ct import read_volume
 from lung_d2.ct.headers import is_dicom, read_header
-from lung_d2.ct.series import foreign_kind
+from lung_d2.ct.scan import foreign_kind
 from lung_d2.data.importers import rtstruct
 from lung_d2.data.importers.dicom_seg import find_cases
 from lung_d2.data.importers.registry import Request
