@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from lung_d2.ct.headers import VOLUME_SUFFIXES, show_uid
 from lung_d2.ct.volume import CTVolume
-from lung_d2.data.importers.volumes import read_labels_on
+from lung_d2.data.importers.volume_cases import read_labels_on
 from lung_d2.errors import InputError
 from lung_d2.lesions.lobes import LUNGMASK_LOBES, TOTALSEGMENTATOR_LOBES, LobeField, build_lobe_field
 from lung_d2.lungs.field import LungField, find_lungs

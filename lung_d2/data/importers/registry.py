@@ -26,16 +26,16 @@ from lung_d2.files import hash_identity
 
 ENTRY_POINTS = "lung_d2.data.importers"
 _BUILT_IN = (
-    "dicom_masks",
+    "dicom.dicom_masks",
     "hug_ild",
-    "label_volumes",
-    "slice_folders",
-    "slicer",
-    "dicom_seg",
-    "rtstruct",
-    "coco_json",
-    "labelme",
-    "cvat",
+    "volumes.label_volumes",
+    "pictures.slices",
+    "volumes.slicer",
+    "dicom.dicom_seg",
+    "dicom.rtstruct",
+    "pictures.coco",
+    "pictures.labelme",
+    "pictures.cvat",
 )
 
 

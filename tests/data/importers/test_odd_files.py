@@ -15,8 +15,8 @@ from data.importers.loading import load_case, refuse_case, union
 from lung_d2.ct import read_volume
 from lung_d2.ct.headers import is_dicom, read_header
 from lung_d2.ct.scan import foreign_kind
-from lung_d2.data.importers import rtstruct
-from lung_d2.data.importers.dicom_seg import find_cases
+from lung_d2.data.importers.dicom import rtstruct
+from lung_d2.data.importers.dicom.dicom_seg import find_cases
 from lung_d2.data.importers.registry import Request
 from lung_d2.data.labels import parse_labels
 from lung_d2.errors import DatasetError, GeometryError

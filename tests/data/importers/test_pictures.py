@@ -1,194 +1,172 @@
 from __future__ import annotations
 
-import os
-from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from ct.dicom_files import make_enhanced, make_slice, write
-from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
-from lung_d2.data.cases import AnnotatedSlice
-from lung_d2.data.importers.picture_files import (
-    check_size,
-    find_inside,
-    list_pictures_below,
-    list_slice_files,
-    read_slice_file,
-)
-from lung_d2.data.importers.pictures import Drawing, annotate_picture, build_picture_cases
-from lung_d2.data.importers.registry import PatientRule, Request
-from lung_d2.data.instances import InstanceRule, Region
-from lung_d2.data.labels import Label
+from lung_d2.data.importers.pictures.slices import match_masks, names_below, read_labels, read_mask
 from lung_d2.errors import DatasetError, InputError
-from lung_d2.files import hash_identity
 
-GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
-LETTERS = PatientRule(r"^(.)")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    for name in ("a1.png", "a2.png", "b1.png"):
-        cv2.imwrite(str(tmp_path / name), GREY)
-    return tmp_path
+VALUES = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
+SHAPE = (2, 3)
+COLOURS = [0, 0, 0, 255, 0, 0, 0, 255, 0]
 
 
-def read(drawing: Drawing, index: int) -> AnnotatedSlice:
-    return AnnotatedSlice(read_slice_file(drawing.picture)[0], (), index)
+def save_indexed(path, palette):
+    indexed = Image.new("P", SHAPE[::-1])
+    indexed.putdata(VALUES.ravel().tolist())
+    indexed.putpalette(palette)
+    indexed.save(path)
 
 
-def build(folder, *names, patients=LETTERS, **options):
-    drawings = [Drawing(folder / name, folder, **options) for name in names]
-    return build_picture_cases(drawings, read, Request(folder, patients=patients))
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
+def test_indices_of_colours_are_labels(tmp_path, suffix):
+    save_indexed(tmp_path / f"a{suffix}", COLOURS)
+    assert np.array_equal(read_labels(tmp_path / f"a{suffix}", SHAPE), VALUES)
 
 
-def test_pictures_of_a_patient_are_one_case_in_their_order(folder):
-    cases = {case.patient: case for case in build(folder, "a2.png", "b1.png", "a1.png")}
-    assert set(cases) == {hash_identity("patient", name) for name in "ab"}
-    case = cases[hash_identity("patient", "a")]
-    assert [item.slice_index for item in case.load()] == [0, 1]
-    assert (case.contiguous, case.load.func.__name__) == (False, "_load")
-    assert len({one.series for one in cases.values()}) == 2
+def test_greys_that_are_indexed_are_levels(tmp_path):
+    """As programs write that make PNG files smaller."""
+    save_indexed(tmp_path / "a.png", [0, 0, 0, 127, 127, 127, 255, 255, 255])
+    assert read_labels(tmp_path / "a.png", SHAPE).tolist() == [[0, 127, 255], [255, 127, 0]]
 
 
-def test_slice_goes_by_the_path_of_its_picture_below_the_source(folder):
-    (folder / "sub").mkdir()
-    os.rename(folder / "a2.png", folder / "sub" / "a2.png")
-    (case,) = build(folder, "a1.png", "sub/a2.png", patients=PatientRule("(a)"))
-    assert [item.name for item in case.load()] == ["a1.png", "sub/a2.png"]
+@pytest.mark.parametrize("factor", [1, 300])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_labels_of_16_bits_are_read(tmp_path, suffix, factor):
+    cv2.imwrite(str(tmp_path / f"a{suffix}"), VALUES.astype(np.uint16) * factor)
+    assert np.array_equal(read_labels(tmp_path / f"a{suffix}", SHAPE), VALUES.astype(int) * factor)
 
 
-def test_no_name_of_a_patient_is_told(folder):
-    (case,) = build(folder, "a1.png", patients=PatientRule(listed={"a1.png": "DOE^JANE"}))
-    assert "DOE" not in repr(case)
+def test_bits_are_labels(tmp_path):
+    Image.fromarray(VALUES == 1).save(tmp_path / "a.png")
+    assert np.array_equal(read_labels(tmp_path / "a.png", SHAPE) != 0, VALUES == 1)
 
 
-def test_own_patient_of_a_drawing_counts_where_no_rule_does(folder):
-    (case,) = build(folder, "a1.png", patients=PatientRule(), patient="0123")
-    assert case.patient == "0123"
+@pytest.mark.parametrize("channels", [3, 4])
+def test_equal_channels_are_labels(tmp_path, channels):
+    cv2.imwrite(str(tmp_path / "a.png"), np.dstack([VALUES] * 3 + [np.full(SHAPE, 255, np.uint8)] * (channels - 3)))
+    assert np.array_equal(read_labels(tmp_path / "a.png", SHAPE), VALUES)
 
 
-def test_picture_that_is_there_twice_is_refused(folder):
-    (folder / "c1.png").symlink_to("a1.png")
-    with pytest.raises(DatasetError, match=r"c1\.png: annotated twice"):
-        build(folder, "a1.png", "c1.png")
+def test_colours_without_an_index_are_refused(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.dstack([VALUES, VALUES * 2, VALUES]))
+    with pytest.raises(InputError, match=r"a\.png: a colour picture; expected labels.*indexed PNG"):
+        read_labels(tmp_path / "a.png", SHAPE)
 
 
-def test_lesion_without_a_pixel_is_a_speck():
-    regions = [
-        Region(GROUND_GLASS_OPACITY, GREY > 9),
-        Region(BRONCHIECTASIS, GREY > 99),
-        Region(Label.BACKGROUND, GREY > 99),
-    ]
-    item = annotate_picture(GREY, regions, InstanceRule("values"), 3, (0.5, 0.7), GREY > 5)
-    assert [(category, int(mask.sum())) for category, mask in item.instances] == [(GROUND_GLASS_OPACITY, 2)]
-    assert (item.specks, item.slice_index, item.pixel_spacing_mm, int(item.lungs.sum())) == (1, 3, (0.5, 0.7), 6)
+def test_fractions_are_refused(tmp_path):
+    Image.fromarray(VALUES.astype(np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match=r"a\.tif: a picture of mode F"):
+        read_labels(tmp_path / "a.tif", SHAPE)
 
 
-def test_picture_is_grey_without_spacing(folder):
-    plane, spacing = read_slice_file(folder / "a1.png")
-    assert np.array_equal(plane, GREY)
-    assert spacing is None
+def test_other_size_is_refused(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), VALUES)
+    with pytest.raises(DatasetError, match=r"a\.png: size \(2, 3\); expected \(2, 4\)"):
+        read_labels(tmp_path / "a.png", (2, 4))
 
 
-@pytest.mark.parametrize("name", ["slice.dcm", "1.2.840", "IM_0001"])
-def test_dicom_file_of_any_name_is_hu_with_spacing(tmp_path, name):
-    write(make_slice(GREY.astype(np.uint16)), tmp_path / name)
-    plane, spacing = read_slice_file(tmp_path / name)
-    assert np.array_equal(plane, GREY.astype(np.int16) - 1024)
-    assert spacing == (0.5, 0.75)
+def test_truncated_file_is_refused(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), noise)
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
+    with pytest.raises(InputError, match=r"a\.png: not a readable picture"):
+        read_labels(tmp_path / "a.png", noise.shape)
 
 
-def test_dicom_file_of_several_slices_is_refused(tmp_path):
-    write(make_enhanced([GREY.astype(np.uint16)] * 3, [0.0, 1.0, 2.0], [(1, -1024)] * 3), tmp_path / "many.dcm")
-    with pytest.raises(DatasetError, match=r"many\.dcm: 3 slices; expected one"):
-        read_slice_file(tmp_path / "many.dcm")
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"a\.png: no such file"):
+        read_labels(tmp_path / "a.png", SHAPE)
 
 
-def test_file_that_is_neither_is_refused(tmp_path):
-    (tmp_path / "a.txt").write_text("no picture")
-    with pytest.raises(InputError, match=r"a\.txt: not a readable picture"):
-        read_slice_file(tmp_path / "a.txt")
+def test_jpeg_holds_no_labels_but_may_hold_a_mask(tmp_path):
+    square = np.zeros((16, 16), np.uint8)
+    square[:8, :8] = 255
+    cv2.imwrite(str(tmp_path / "a.jpg"), square)
+    with pytest.raises(DatasetError, match=r"a\.jpg: labels as JPEG"):
+        read_labels(tmp_path / "a.jpg", square.shape)
+    assert np.array_equal(read_mask(tmp_path / "a.jpg", square.shape), square > 0)
 
 
-def test_files_are_listed_below_folders_without_hidden_ones(tmp_path):
-    for name in ("b.PNG", "p/a.jpg", ".hidden.png", ".cache/c.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
-    write(make_slice(GREY.astype(np.uint16)), tmp_path / "p" / "slice.dcm")
-    (tmp_path / "p" / "notes.txt").write_text("x")
-    assert list_pictures_below(tmp_path) == [tmp_path / "b.PNG", tmp_path / "p" / "a.jpg"]
-    assert list_slice_files(tmp_path) == [*list_pictures_below(tmp_path), tmp_path / "p" / "slice.dcm"]
+def test_jpeg_mask_of_low_labels_is_refused(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.jpg"), np.full((16, 16), 2, np.uint8))
+    with pytest.raises(DatasetError, match=r"a\.jpg: a JPEG mask of levels up to 2; expected 0 and 255"):
+        read_mask(tmp_path / "a.jpg", (16, 16))
 
 
-def test_links_are_followed_once(tmp_path, tmp_path_factory):
-    other = tmp_path_factory.mktemp("other")
-    (other / "c.png").write_bytes(b"x")
-    (tmp_path / "p").symlink_to(other)
-    (tmp_path / "round").symlink_to(tmp_path)
-    assert list_pictures_below(tmp_path) == [tmp_path / "p" / "c.png"]
+def test_labels_of_a_mask_are_kept(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), VALUES)
+    assert np.array_equal(read_mask(tmp_path / "a.png", SHAPE), VALUES)
 
 
-def test_folder_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
-    def refuse(path):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(DatasetError, match=f"{tmp_path}: a folder that cannot be opened"):
-        list_pictures_below(tmp_path)
+FOLDER = Path("masks")
 
 
-@pytest.mark.parametrize("size", [(3, 4), (None, None), (0, 0), (3, None)])
-def test_size_that_fits_or_is_not_said_is_taken(size):
-    check_size(GREY.shape, *size, "x")
+def named(names):
+    return {name: Path(f"{name}.png") for name in names.split()}
 
 
-@pytest.mark.parametrize("size", [(4, 3), (3, 5), ("3", 4), (3, -4)])
-def test_other_size_is_refused(size):
-    with pytest.raises(DatasetError, match=r"x: annotations of a picture of .*; expected 3 x 4 \(rows x columns\)"):
-        check_size(GREY.shape, *size, "x")
+def match(pictures, masks):
+    """Return the names of the masks by those of their pictures."""
+    found = match_masks(named(pictures), named(masks), FOLDER)
+    return {picture.with_suffix("").as_posix(): mask.with_suffix("").as_posix() for picture, mask in found.items()}
 
 
-def test_picture_is_found_in_its_folder(folder):
-    assert find_inside(folder, "a1.png", "x") == folder / "a1.png"
+def test_same_names_match():
+    assert match("a b c", "c a") == {"a": "a", "c": "c"}
 
 
 @pytest.mark.parametrize(
-    ("name", "finding"),
+    ("pictures", "masks", "expected"),
     [
-        ("/a1.png", "the absolute path"),
-        ("c:a1.png", "the absolute path"),
-        ("../a1.png", "a path that leads upwards"),
-        ("p\\..\\a1.png", "a path that leads upwards"),
-        ("p\\a1.png", "a path with backslashes"),
-        (" ", "no file name"),
-        (7, "no file name"),
-        ("none.png", "no picture"),
-        (".", "no picture"),
+        ("0001 0002 0011", "0001_mask 0011_mask", {"0001": "0001_mask", "0011": "0011_mask"}),
+        ("0001 0002", "mask_0001 mask_0002", {"0001": "mask_0001", "0002": "mask_0002"}),
+        ("img_1 img_2", "seg_2", {"img_2": "seg_2"}),
+        ("1_ct 2_ct", "1_lesion 2_lesion", {"1_ct": "1_lesion", "2_ct": "2_lesion"}),
+        ("IMG0001 IMG0002", "MASK0001", {"IMG0001": "MASK0001"}),
+        ("a_1 b_1", "a_1_mask", {"a_1": "a_1_mask"}),
+        ("p/1 q/1", "p/1_mask q/1_mask", {"p/1": "p/1_mask", "q/1": "q/1_mask"}),
     ],
 )
-def test_name_that_leads_elsewhere_is_refused(folder, name, finding):
-    with pytest.raises(DatasetError, match=f"^place: {finding}"):
-        find_inside(folder, name, "place")
+def test_affix_that_all_masks_have_is_left_out(pictures, masks, expected):
+    assert match(pictures, masks) == expected
 
 
-def test_link_out_of_the_folder_is_refused(folder):
-    (folder / "inner").mkdir()
-    (folder / "inner" / "link.png").symlink_to(folder / "a1.png")
-    with pytest.raises(DatasetError, match=r"place: picture link\.png, a link that leads out"):
-        find_inside(folder / "inner", "link.png", "place")
+@pytest.mark.parametrize(
+    ("pictures", "masks"),
+    [
+        ("a b", "a c"),  # one fits as it is, so there is no affix
+        ("0001 0002", "mask_0001 0002_mask"),
+        ("1 2", "11 12"),  # a digit is no affix
+        ("a_1 b_1", "c_1"),  # not all pictures begin with a_
+        ("p/1 q/2", "p/2 q/1"),
+        ("p/1 q/2", "p/1_mask q/1_mask"),
+    ],
+)
+def test_mask_without_a_picture_is_named(pictures, masks):
+    with pytest.raises(DatasetError, match=r"masks: \d mask\(s\) without a picture, .*\.png first"):
+        match(pictures, masks)
 
 
-def test_folder_may_be_a_link(folder, tmp_path_factory):
-    link = tmp_path_factory.mktemp("other") / "link"
-    link.symlink_to(folder)
-    assert find_inside(link, "a1.png", "x") == link / "a1.png"
+def test_names_that_fit_in_two_ways_are_refused():
+    with pytest.raises(DatasetError, match="fit the pictures in several ways"):
+        match("x x_x", "x_x_x")
 
 
-def test_reader_is_part_of_what_a_case_is_known_by(folder):
-    """A case of other options is imported again: they must be seen in its loader."""
-    (case,) = build(folder, "a1.png")
-    assert isinstance(case.load, partial)
-    assert read in case.load.args
+def test_folder_without_masks_is_refused():
+    with pytest.raises(DatasetError, match="masks: no mask"):
+        match("a b", "")
+
+
+def test_names_are_paths_below_the_folder_without_suffix():
+    files = [Path("ct/p/1.PNG"), Path("ct/2.5.jpg"), Path("ct/1.2.840.113"), Path("ct/x.dcm")]
+    assert list(names_below(files, Path("ct"))) == ["p/1", "2.5", "1.2.840.113", "x"]
+
+
+def test_files_that_differ_by_their_suffix_are_refused():
+    with pytest.raises(DatasetError, match=r"1\.png: named as 1\.jpg"):
+        names_below([Path("ct/1.jpg"), Path("ct/1.png")], Path("ct"))

@@ -1,0 +1,305 @@
+"""DICOM trees: which CT series they hold, and which annotation objects lie over each.
+
+Files may have any name and lie at any depth, an object beside its series or apart from it. It goes to the CT series
+that it names; one that names none, to the series that holds the images it names; else to the only one in its frame of
+reference. Several objects over one series are joined.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, UID_dictionary
+
+from lung_d2.ct import load_series
+from lung_d2.ct.headers import READ_ERRORS, list_files, quiet_pydicom, show_uid, text_of
+from lung_d2.ct.scan import DicomObject, scan_files
+from lung_d2.ct.series import CTSeries
+from lung_d2.data.cases import Case
+from lung_d2.data.importers.registry import Request, check_folder
+from lung_d2.data.importers.volume_cases import ReadRegions, build_volume_case
+from lung_d2.errors import DatasetError, InputError
+
+REMEDY = "copy or export the file again, or remove it"
+
+
+@dataclass(frozen=True)
+class AnnotationKind:
+    """A kind of annotation object.
+
+    Attributes:
+        modality: What its files state, and what messages call it.
+        classes: Names of the SOP classes that can be read, by their UIDs.
+    """
+
+    modality: str
+    classes: Mapping[str, str]
+
+
+class ImageReference(NamedTuple):
+    """An image that an annotation names.
+
+    Attributes:
+        sop_instance_uid: Of its file.
+        frame_number: 1-based; None: any frame of the file.
+    """
+
+    sop_instance_uid: str
+    frame_number: int | None = None
+
+
+@contextmanager
+def refuse_damage(path: Path) -> Iterator[None]:
+    """Turn what pydicom raises on damaged bytes into an error of ours, and keep it quiet about values of the file.
+
+    Raises:
+        InputError: The file is damaged, or not what it should be.
+    """
+    try:
+        with quiet_pydicom():
+            yield
+    except DatasetError:
+        raise
+    except InputError as error:  # of the CT's reader, whose remedy would be another CT
+        raise type(error)(error.where, found=error.found, expected=error.expected, remedy=REMEDY) from error
+    except READ_ERRORS as error:
+        raise InputError(path, found="damaged DICOM", expected="a whole file", remedy=REMEDY) from error
+
+
+def read_tags(path: Path, keywords: Sequence[str]) -> Dataset:
+    """Read some tags of a DICOM file, none of which may tell of the patient.
+
+    Raises:
+        InputError: The file is damaged or cannot be opened.
+    """
+    with refuse_damage(path):
+        return pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(keywords))
+
+
+def follow(item: Dataset, *keywords: str) -> list[Dataset]:
+    """Return the items of a sequence of an item, of a sequence of those, and so on; absent sequences hold none."""
+    items = [item]
+    for keyword in keywords:
+        items = [inner for outer in items for inner in outer.get(keyword) or ()]
+    return items
+
+
+def show_uid_name(uid: str) -> str:
+    """Return the name of a UID of the standard, fit for a message; a damaged file may hold anything."""
+    return UID(uid).name if uid in UID_dictionary else "unknown"
+
+
+def read_references(items: Sequence[Dataset]) -> tuple[ImageReference, ...]:
+    """Read the images, or frames of images, that items name.
+
+    Raises:
+        ValueError: A frame number is none.
+    """
+    found = []
+    for item in items:
+        uid = text_of(item, "ReferencedSOPInstanceUID")
+        frames = [int(text) for text in text_of(item, "ReferencedFrameNumber").split("\\") if text]
+        if uid:
+            found += [ImageReference(uid, frame) for frame in frames] or [ImageReference(uid)]
+    return tuple(found)
+
+
+logger = logging.getLogger(__name__)
+
+_STUDY = ("ReferencedFrameOfReferenceSequence", "RTReferencedStudySequence", "RTReferencedSeriesSequence")
+_SERIES_PATHS = (
+    ("ReferencedSeriesSequence",),
+    ("StudiesContainingOtherReferencedInstancesSequence", "ReferencedSeriesSequence"),
+    _STUDY,
+)
+"""Where annotation objects name series: SEG (PS3.3 C.12.4), RTSTRUCT (C.8.8.5)."""
+_IMAGE_PATHS = (
+    *((*path, name) for path in _SERIES_PATHS for name in ("ReferencedInstanceSequence", "ContourImageSequence")),
+    ("SharedFunctionalGroupsSequence", "DerivationImageSequence", "SourceImageSequence"),
+    ("PerFrameFunctionalGroupsSequence", "DerivationImageSequence", "SourceImageSequence"),
+    ("ROIContourSequence", "ContourSequence", "ContourImageSequence"),
+)
+"""Where they name images."""
+
+
+@dataclass(frozen=True)
+class AnnotatedSeries:
+    """A CT series and the objects that annotate it.
+
+    Attributes:
+        series: The CT series.
+        annotations: The objects over it; none where it is taken as free of lesions.
+    """
+
+    series: CTSeries
+    annotations: tuple[Path, ...] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"series {show_uid(self.series.series_instance_uid)} in {self.series.folder}"
+
+
+def find_annotated_series(
+    source: Path, kind: AnnotationKind, *, allow_unannotated: bool = False
+) -> list[AnnotatedSeries]:
+    """Find the CT series of a tree and the annotation objects of one kind over them.
+
+    Args:
+        source: The folder.
+        kind: What counts as annotation.
+        allow_unannotated: Take a series without annotation as one without lesions.
+
+    Returns:
+        The series, sorted by folder and UID.
+
+    Raises:
+        DatasetError: There is no CT series; one has no annotation and may not be without; or an annotation is of a
+            series that is not there, or cannot be told of which.
+        InputError: A file is damaged.
+    """
+    check_folder(source, f"CT series and {kind.modality}")
+    scan = scan_files(list_files(source))
+    if scan.unreadable:
+        raise scan.unreadable[0]
+    objects = [(one.sop_instance_uid, one.path) for one in scan.objects if _is_annotation(one, kind)]
+    if not scan.series:
+        raise DatasetError(
+            source, found="no CT series", expected=f"CT series and {kind.modality} over them", remedy="check the folder"
+        )
+    annotations: dict[int, list[Path]] = {id(one): [] for one in scan.series}
+    for path in sorted(_drop_copies(objects)):
+        annotations[id(_series_of(path, scan.series))].append(path)
+    found = [AnnotatedSeries(one, tuple(annotations[id(one)])) for one in scan.series]
+    found.sort(key=lambda one: (one.series.folder, one.series.series_instance_uid))
+    bare = [one for one in found if not one.annotations]
+    if bare and not allow_unannotated:
+        others = Counter(one.kind for one in scan.objects if not _is_annotation(one, kind))
+        there = ", ".join(f"{count} {name}" for name, count in sorted(others.items())) or "nothing else"
+        raise DatasetError(
+            bare[0].name,
+            found=f"no {kind.modality} over it, as {len(bare)} of {len(found)} CT series",
+            expected=f"one or more (beside CT and {kind.modality} there is {there})",
+            remedy="add it, remove the series, or give --allow-unannotated to take it as one without lesions",
+        )
+    return found
+
+
+def build_cases(
+    found: Iterable[AnnotatedSeries], request: Request, read_regions: Callable[[tuple[Path, ...]], ReadRegions]
+) -> list[Case]:
+    """Build the case of each annotated series.
+
+    Args:
+        found: The series.
+        request: What is asked of any importer.
+        read_regions: Gives the reader of some annotation files, which must be picklable.
+    """
+    return [
+        build_volume_case(
+            one.name,
+            patient=request.patients.patient_of(one.series.folder, request.source, one.series.patient_hash),
+            series=one.series.series_hash,
+            read_ct=partial(load_series, one.series),
+            read_regions=read_regions(one.annotations),
+            rule=request.rule,
+            files=[*one.series.files, *one.annotations],
+        )
+        for one in found
+    ]
+
+
+def _is_annotation(one: DicomObject, kind: AnnotationKind) -> bool:
+    if one.sop_class_uid in kind.classes:
+        if not one.sop_instance_uid:
+            raise InputError(one.path, found="damaged DICOM: no SOPInstanceUID", expected="a whole file", remedy=REMEDY)
+        return True
+    if one.modality != kind.modality:
+        return False
+    raise InputError(
+        one.path,
+        found=f"{kind.modality} of class {show_uid_name(one.sop_class_uid)}",
+        expected=" or ".join(kind.classes.values()),
+        remedy=REMEDY,
+    )
+
+
+def _drop_copies(objects: Iterable[tuple[str, Path]]) -> list[Path]:
+    """Leave out files that hold the same bytes as another: the annotation would only be read twice."""
+    kept: dict[str, list[Path]] = {}
+    for uid, path in objects:
+        alike = kept.setdefault(uid, [])
+        twin = next((other for other in alike if filecmp.cmp(path, other, shallow=False)), None)
+        if twin is None:
+            alike.append(path)
+        else:
+            logger.warning("%s: left out, a copy of %s", path, twin)
+    return [path for alike in kept.values() for path in alike]
+
+
+def _series_of(path: Path, groups: Sequence[CTSeries]) -> CTSeries:
+    """Return the series that an annotation object is of."""
+    dataset = read_tags(path, ["FrameOfReferenceUID", *{steps[0] for steps in _SERIES_PATHS + _IMAGE_PATHS}])
+    with refuse_damage(path):
+        fitting = _named_series(path, dataset, groups)
+        frames = {text_of(item, "FrameOfReferenceUID") for item in [dataset, *follow(dataset, _STUDY[0])]} - {""}
+        if len(fitting) != 1 or not _uids(dataset, _SERIES_PATHS, "SeriesInstanceUID"):
+            fitting = _series_by_images(path, dataset, frames, fitting)
+    if len(fitting) != 1:
+        uids = ", ".join(sorted(show_uid(group.series_instance_uid) for group in fitting))
+        raise DatasetError(
+            path,
+            found=f"references that fit {len(fitting)} CT series: {uids}",
+            expected="one",
+            remedy="give each object with its own series in a folder of its own",
+        )
+    known = fitting[0].frames_of_reference
+    if frames and known - {""} and not frames & known:
+        logger.warning("%s: another FrameOfReferenceUID than that of the series it names", path)
+    return fitting[0]
+
+
+def _uids(dataset: Dataset, paths: Iterable[Sequence[str]], keyword: str) -> set[str]:
+    return {text_of(item, keyword) for steps in paths for item in follow(dataset, *steps)} - {""}
+
+
+def _named_series(path: Path, dataset: Dataset, groups: Sequence[CTSeries]) -> list[CTSeries]:
+    """Return the series that an object names; all where it names none."""
+    named = _uids(dataset, _SERIES_PATHS, "SeriesInstanceUID")
+    fitting = [group for group in groups if not named or group.series_instance_uid in named]
+    if not fitting:
+        raise _not_here(path, "series", named)
+    return fitting
+
+
+def _series_by_images(path: Path, dataset: Dataset, frames: set[str], groups: Sequence[CTSeries]) -> list[CTSeries]:
+    """Choose among series by the images that an object names, else by its frame of reference."""
+    images = _uids(dataset, _IMAGE_PATHS, "ReferencedSOPInstanceUID")
+    if images:
+        fitting = [group for group in groups if not images.isdisjoint(group.sop_instance_uids)]
+    else:
+        fitting = [group for group in groups if frames & group.frames_of_reference]
+    if not fitting:
+        raise _not_here(path, "image" if images else "frame of reference", images or frames)
+    return fitting
+
+
+def _not_here(path: Path, what: str, uids: set[str]) -> DatasetError:
+    first = show_uid(min(uids)) if uids else ""
+    more = f" (and {len(uids) - 1} more)" if len(uids) > 1 else ""
+    return DatasetError(
+        path,
+        found=f"an annotation of {what} {first}{more}, not here" if uids else f"it names no series, image or {what}",
+        expected="its CT series in the same folder tree",
+        remedy="add the series, or remove this file",
+    )

@@ -1,0 +1,1 @@
+"""Annotations over slices as pictures: folders of masks, and what drawing tools export."""

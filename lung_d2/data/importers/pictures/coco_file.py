@@ -1,0 +1,237 @@
+"""The records of a COCO file, checked: what belongs to what, and each of them once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lung_d2.data.importers.pictures.picture_cases import Record, read_json, take, take_objects
+from lung_d2.data.importers.pictures.shapes import Canvas
+from lung_d2.errors import DatasetError
+from lung_d2.masks import Mask, decode_runs, read_runs
+
+Id = int | str
+
+_WHAT = "a COCO file with images, annotations and categories"
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """An image record.
+
+    Attributes:
+        file_name: As the file says; see :func:`lung_d2.data.importers.pictures.picture_cases.find_inside`.
+        height: Rows; 0 where the file does not say.
+        width: Columns; 0 where the file does not say.
+        patient: ``patient_id`` or ``patient`` of the record; empty where it has none.
+    """
+
+    file_name: object
+    height: int
+    width: int
+    patient: str = ""
+
+
+@dataclass(frozen=True)
+class CocoAnnotation:
+    """An annotation record.
+
+    Attributes:
+        where: File and annotation, for messages.
+        category: Name of its category.
+        category_id: Its id.
+        segmentation: Polygons, RLE, or nothing, as the file says.
+        is_crowd: Whether ``iscrowd`` is set.
+        is_from_cvat: Whether it has the attribute ``occluded``, which CVAT gives to every shape.
+    """
+
+    where: str
+    category: str
+    category_id: Id
+    segmentation: Any
+    is_crowd: bool
+    is_from_cvat: bool
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """A COCO file.
+
+    Attributes:
+        images: Image records by id.
+        annotations: Annotations by the id of their image; images without one are missing.
+    """
+
+    images: Mapping[Id, CocoImage]
+    annotations: Mapping[Id, tuple[CocoAnnotation, ...]]
+
+
+def read_coco(path: Path) -> CocoFile:
+    """Read a COCO file and check that its records fit together.
+
+    Raises:
+        DatasetError: It is broken or no COCO; an id is missing or there twice; an annotation names an image or a
+            category that is not there.
+    """
+    content = read_json(path, _WHAT)
+    if "images" not in content and "shapes" in content:
+        raise DatasetError(path, found="a file of labelme", expected=_WHAT, remedy="give the subcommand labelme")
+    if "images" not in content:
+        raise DatasetError(path, found="no 'images'", expected=_WHAT, remedy="give another file")
+    images = {
+        key: _read_image(record, f"{path}: image {key}")
+        for key, record in _by_id(take_objects(content, "images", path), "image", path).items()
+    }
+    if not images:
+        raise DatasetError(path, found="no image", expected=_WHAT, remedy="export it again")
+    records = _by_id(take_objects(content, "annotations", path) if "annotations" in content else [], "annotation", path)
+    categories = _read_categories(content, path) if records else {}
+    annotations: dict[Id, list[CocoAnnotation]] = {}
+    for key, record in records.items():
+        where = f"{path}: annotation {key}"
+        image = _known(record, "image_id", images, where)
+        annotations.setdefault(image, []).append(_read_annotation(record, categories, where))
+    return CocoFile(images, {image: tuple(members) for image, members in annotations.items()})
+
+
+def _read_categories(content: Record, path: Path) -> dict[Id, str]:
+    records = _by_id(take_objects(content, "categories", path), "category", path)
+    return {key: take(record, "name", str, f"{path}: category {key}") for key, record in records.items()}
+
+
+def _read_image(record: Record, where: str) -> CocoImage:
+    height, width = (take(record, key, int, where) if record.get(key) else 0 for key in ("height", "width"))
+    patient = record.get("patient_id", record.get("patient"))
+    return CocoImage(record.get("file_name"), height, width, "" if patient is None else str(patient))
+
+
+def _read_annotation(record: Record, categories: Mapping[Id, str], where: str) -> CocoAnnotation:
+    category = _known(record, "category_id", categories, where)
+    crowd = record.get("iscrowd") or 0
+    if crowd not in (0, 1):
+        raise DatasetError(where, found=f"iscrowd {crowd!r}", expected="0 or 1", remedy="correct it")
+    attributes = record.get("attributes")
+    is_from_cvat = isinstance(attributes, dict) and "occluded" in attributes
+    segmentation = record.get("segmentation")
+    return CocoAnnotation(where, categories[category], category, segmentation, bool(crowd), is_from_cvat)
+
+
+def _by_id(records: list[dict[str, Any]], kind: str, path: Path) -> dict[Id, dict[str, Any]]:
+    found: dict[Id, dict[str, Any]] = {}
+    for number, record in enumerate(records):
+        key = _take_id(record, "id", f"{path}: {kind} record {number}")
+        if key in found:
+            raise DatasetError(
+                path, found=f"two {kind} records of id {key}", expected="each id once", remedy="number them again"
+            )
+        found[key] = record
+    return found
+
+
+def _known(record: Record, key: str, known: Mapping[Id, object], where: str) -> Id:
+    value = _take_id(record, key, where)
+    if value not in known:
+        raise DatasetError(
+            where, found=f"{key} {value!r}, which no record has", remedy="add that record, or remove the annotation"
+        )
+    return value
+
+
+def _take_id(record: Record, key: str, where: str) -> Id:
+    value = record.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise DatasetError(where, found=f"no {key}", expected="a number or a text", remedy="export it again")
+    return value
+
+
+_REMEDY = "export it again"
+
+
+def decode_segmentation(segmentation: Any, canvas: Canvas, where: str) -> Mask:
+    """Decode a segmentation: polygons, which add up, or RLE, compressed or not.
+
+    Polygons are filled by their true edges, see :mod:`lung_d2.masks`, with (0, 0) at the picture's corner, so
+    that a pixel's centre is at (0.5, 0.5). ``frPyObjects`` of ``pycocotools`` means the same, but rounds the points to
+    a fifth of a pixel and leaves out some centres on the contour: of random contours of 16 to 80 pixels across, the
+    two differ in one pixel for every twenty pixels of the contour's length (IoU 0.99).
+
+    Args:
+        segmentation: As it is in the JSON file.
+        canvas: The picture.
+        where: File and annotation, for messages.
+
+    Returns:
+        bool ``(H, W)``.
+
+    Raises:
+        DatasetError: There is none, or a broken one.
+    """
+    if isinstance(segmentation, dict):
+        return decode_runs(read_runs(segmentation, canvas.shape, where), canvas.shape)
+    if not segmentation:
+        raise DatasetError(
+            where,
+            found="no segmentation, a box at most",
+            expected="polygons or RLE",
+            remedy="draw its outline: a lesion needs a mask; or leave it out: --skip-shapes, --label NAME=background",
+        )
+    if not isinstance(segmentation, list) or not all(isinstance(ring, list) for ring in segmentation):
+        raise DatasetError(
+            where, found="a segmentation of another form", expected="a list of polygons, or RLE", remedy=_REMEDY
+        )
+    mask = np.zeros(canvas.shape, bool)
+    for ring in segmentation:
+        mask |= canvas.fill(_pair(ring, where), where)
+    return mask
+
+
+def polygons_of(segmentation: Any) -> list[list[Any]]:
+    """Return the polygons of a segmentation as pairs of x and y, right or wrong; none of RLE."""
+    rings = segmentation if isinstance(segmentation, list) else []
+    return [list(zip(ring[::2], ring[1::2], strict=False)) for ring in rings if isinstance(ring, list)]
+
+
+def _pair(ring: list[Any], where: str) -> npt.NDArray[np.float64]:
+    """Return the points ``(N, 2)`` of ``[x0, y0, x1, y1, ...]``."""
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in ring):
+        raise DatasetError(where, found="a polygon of other than numbers", expected="x, y, x, y, ...", remedy=_REMEDY)
+    if len(ring) % 2:
+        raise DatasetError(
+            where, found=f"a polygon of {len(ring)} numbers", expected="an even number: x, y, x, y, ...", remedy=_REMEDY
+        )
+    try:
+        return np.array(ring, np.float64).reshape(-1, 2)
+    except OverflowError as error:
+        raise DatasetError(where, found="a coordinate that is not finite", remedy="draw it again") from error
+
+
+_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+def split_of_file(path: Path) -> str:
+    """Return the split of ``instances_train2017.json``, ``val.json``, or ``test/_annotations.coco.json``.
+
+    Returns:
+        ``"train"``, ``"val"`` or ``"test"``: the one that the file's name holds as a word, else its folder's.
+
+    Raises:
+        DatasetError: Neither name holds one, or the file's name holds several.
+    """
+    for name in (path.stem, path.parent.name):
+        found = {_SPLITS[word] for word in re.findall("[a-z]+", name.lower()) if word in _SPLITS}
+        if len(found) == 1:
+            return found.pop()
+        if found:
+            break
+    raise DatasetError(
+        path,
+        found="a name of no split" if not found else "a name of several splits",
+        expected="train, val or test in it, as in instances_train.json",
+        remedy="rename it, or leave --splits-from-names out and give --split-file",
+    )

@@ -1,0 +1,1 @@
+"""Annotations in volume files: label volumes, and segmentations of 3D Slicer."""

@@ -1,0 +1,249 @@
+"""Which label file belongs to which image, by their names."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+
+from lung_d2.ct.headers import volume_suffix
+from lung_d2.data.labels import Meaning, parse_meaning
+from lung_d2.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """One label volume.
+
+    Attributes:
+        path: The file.
+        meaning: What each of its values but 0 is; None: it is a label map, whose values have meanings of their own.
+    """
+
+    path: Path
+    meaning: Meaning | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its labels.
+
+    Attributes:
+        image: The file.
+        labels: Its labels; none where it has none.
+        patient: Whom the source names as the patient; empty: nobody.
+    """
+
+    image: Path
+    labels: tuple[LabelFile, ...] = ()
+    patient: str = ""
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """Read pairs from a CSV file.
+
+    Args:
+        path: A CSV file with the columns ``image`` and ``label``, paths relative to it, and where wanted ``patient``
+            and ``category`` (of a label file of one category). An image with several labels has several rows; one
+            without has an empty ``label``.
+
+    Raises:
+        DatasetError: It is no such file, a path leaves its folder or leads nowhere, or rows contradict each other.
+    """
+    labels: dict[Path, list[LabelFile]] = defaultdict(list)
+    patients: dict[Path, str] = {}
+    for number, row in enumerate(_rows(path), 2):
+        where = f"{path} row {number}"
+        image = _listed_file(row["image"], path, where)
+        patient = row.get("patient", "")
+        if patients.setdefault(image, patient) != patient:
+            raise DatasetError(where, found="another patient than above", expected="one an image", remedy="correct it")
+        if row["label"]:
+            meaning = parse_meaning(row["category"]) if row.get("category") else None
+            labels[image].append(LabelFile(_listed_file(row["label"], path, where), meaning))
+    for image, files in labels.items():
+        if len({file.path for file in files}) < len(files):
+            raise DatasetError(path, found=f"a label of {image.name} twice", remedy="remove one of the rows")
+    return [Pair(image, tuple(labels[image]), patient) for image, patient in patients.items()]
+
+
+def _listed_file(text: str, listing: Path, where: str) -> Path:
+    path = listing.parent / inner_path(text, where)
+    try:
+        there = path.is_file()
+    except OSError:  # as a name that is too long
+        there = False
+    if not there:
+        raise DatasetError(where, found=f"no file {text!a}", expected="paths relative to the CSV", remedy="correct it")
+    if not volume_suffix(path):
+        raise DatasetError(where, found=f"no volume, {text!a}", expected="e.g. .nii.gz or .nrrd", remedy="convert it")
+    return path
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = [
+                {str(name).strip(): (value or "").strip() for name, value in row.items() if name is not None}
+                for row in csv.DictReader(stream)
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(
+            path, found="no CSV that can be read", expected="text in UTF-8", remedy="correct --pairs"
+        ) from error
+    columns = sorted(rows[0]) if rows else []
+    if not {"image", "label"}.issubset(columns):
+        raise DatasetError(
+            path, found=f"columns {columns}", expected="image, label and rows of them", remedy="name them in row 1"
+        )
+    return rows
+
+
+_CHANNEL = "0000"  # what nnU-Net puts behind the name of every image: its first, and for CT only, channel
+
+
+def list_volumes(source: Path, pattern: str) -> list[Path]:
+    """List the volume files of a folder, with those below it, or those that a pattern matches.
+
+    Args:
+        source: What the user gave.
+        pattern: A folder in it, or a pattern of files or folders, as ``ct/*.nii.gz``. Hidden files are left out.
+
+    Returns:
+        At least one file, sorted.
+
+    Raises:
+        DatasetError: There is none, or the pattern leaves the source.
+    """
+    place = inner_path(pattern, source)
+    here = source / place
+    try:
+        found = [here] if here.exists() else source.glob(place)
+        files = {path for match in found for path in _volumes_in(match)}
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise DatasetError(here, found="no folder or pattern", remedy="correct it") from error
+    shown = sorted(path for path in files if not _is_hidden(path.relative_to(source)))
+    if not shown:
+        raise DatasetError(
+            here, found="no volume", expected=".nii, .nii.gz, .nrrd, .nhdr, .mha or .mhd files", remedy="correct it"
+        )
+    return shown
+
+
+def home_of(source: Path, pattern: str) -> Path:
+    """Return the folder in which :func:`list_volumes` looks: that which is named, or that before the first wildcard."""
+    place = source
+    for part in Path(inner_path(pattern, source)).parts:
+        if not (place / part).is_dir():
+            break
+        place = place / part
+    return place
+
+
+def stem_of(path: Path) -> str:
+    """Return the name of a volume file without its suffix."""
+    return path.name[: len(path.name) - len(volume_suffix(path))]
+
+
+def keys_by_name(files: Sequence[Path]) -> dict[Path, str]:
+    """Return what tells files apart: their names, without the words that all of them begin or end with.
+
+    Of ``study_0255_mask`` and ``study_0256_mask`` these are ``0255`` and ``0256``. A word with a digit is kept, though
+    all share it, since it may be a number of one file only; nnU-Net's ``_0000`` is not. Where names repeat, as in
+    ``CASE/ct.nii.gz``, the folders count as well.
+    """
+    names = {path: stem_of(path) for path in files}
+    if len(set(names.values())) < len(names):
+        base = os.path.commonpath([path.parent for path in files])
+        names = {path: f"{path.parent.relative_to(base).as_posix()}/{stem_of(path)}" for path in files}
+    words = {path: [word for word in re.split(r"[\W_]+", name.casefold()) if word] for path, name in names.items()}
+    first = _shared([list(each) for each in words.values()])
+    last = _shared([each[first:][::-1] for each in words.values()], _CHANNEL)
+    return {path: "_".join(each[first : len(each) - last]) for path, each in words.items()}
+
+
+def keys_by_pattern(files: Sequence[Path], source: Path, pattern: str, option: str) -> dict[Path, str]:
+    """Return what the first group of an expression matches in each path below the source, without its suffix.
+
+    Raises:
+        DatasetError: The expression is none, has no group, or does not match a file.
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise DatasetError(f"{option} {pattern!r}", found=str(error), remedy="correct the expression") from error
+    keys = {}
+    for path in files:
+        inner = path.relative_to(source).with_name(stem_of(path)).as_posix()
+        match = expression.search(inner)
+        if not match or not match.groups() or match.group(1) is None:
+            raise DatasetError(path, found=f"no match of {pattern!r}", expected="a group", remedy=f"correct {option}")
+        keys[path] = match.group(1)
+    return keys
+
+
+def pair_by_keys(images: Mapping[Path, str], labels: Mapping[Path, str], remedy: str) -> dict[Path, list[Path]]:
+    """Pair images and labels of one key.
+
+    Args:
+        images: Key of each image.
+        labels: Key of each label file.
+        remedy: What the user can do where this fails.
+
+    Returns:
+        The labels of each image, sorted; may be none, or several.
+
+    Raises:
+        DatasetError: Two images have one key, or a label has no image.
+    """
+    image_of: dict[str, Path] = {}
+    for path, key in images.items():
+        other = image_of.setdefault(key, path)
+        if other != path:
+            raise DatasetError(path, found=f"paired as {key!r}, as {other} is", remedy=remedy)
+    found: dict[Path, list[Path]] = {path: [] for path in images}
+    for path, key in labels.items():
+        if key not in image_of:
+            raise DatasetError(path, found="a label without an image", expected=f"one of {key!r}", remedy=remedy)
+        found[image_of[key]].append(path)
+    return {path: sorted(each) for path, each in found.items()}
+
+
+def inner_path(text: str, where: Path | str) -> str:
+    """Return a path with the separators of this system.
+
+    Raises:
+        DatasetError: It is empty, or leaves its folder.
+    """
+    place = PureWindowsPath(text)  # It knows the separators of every system.
+    if place.drive or place.root or ".." in place.parts or not place.parts or "\0" in text:
+        raise DatasetError(
+            where, found=f"the path {text!a}", expected="a relative one, without '..'", remedy="correct it"
+        )
+    return place.as_posix()
+
+
+def _volumes_in(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        yield from (each for each in path.rglob("*") if volume_suffix(each) and each.is_file())
+    elif volume_suffix(path) and path.is_file():
+        yield path
+
+
+def _is_hidden(path: Path) -> bool:
+    """Tell files such as macOS leaves beside the real ones, ``._name``."""
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _shared(words: Sequence[Sequence[str]], also: str = "") -> int:
+    """Return how many words all begin with; not counting from the first one with a digit on, but for ``also``."""
+    count = 0
+    for each in zip(*words, strict=False):
+        if len(set(each)) > 1 or (re.search(r"\d", each[0]) and each[0] != also):
+            break
+        count += 1
+    return count
