@@ -105,7 +105,11 @@ def imports(path: Path, root: Path) -> Iterator[tuple[int, str]]:
                 continue
             for name in (alias.name for alias in node.names if alias.name != "__version__"):
                 yield node.lineno, f"lung_d2.{name}" if name in RANKS else "lung_d2"
-        elif isinstance(node, ast.Constant) and re.fullmatch(r"lung_d2(\.\w+)+", str(node.value)):
+        elif (
+            isinstance(node, ast.Constant)
+            and re.fullmatch(r"lung_d2(\.\w+)+", str(node.value))
+            and room_of(str(node.value)) in RANKS  # else a group of entry points
+        ):
             yield node.lineno, str(node.value)
 
 

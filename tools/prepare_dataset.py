@@ -29,6 +29,7 @@ from lung_d2.data.quality.page import PAGE_NAME, write_dataset_page
 from lung_d2.data.selection import TRAIN, Selection
 from lung_d2.data.splits import assign_patients, read_split_file
 from lung_d2.errors import ConfigError
+from lung_d2.lungs.field import BUILTIN, choose_finder, finder_names, parse_finder
 
 logger = logging.getLogger("prepare_dataset")
 
@@ -43,7 +44,9 @@ def build_parser(importers: Mapping[str, Importer]) -> argparse.ArgumentParser:
             parents=[_build_common(importer.instances)],
             help=importer.summary,
             description=importer.summary,
+            conflict_handler="resolve",  # an importer's own --lungs replaces the common one
         )
+        own.set_defaults(lung_finder=BUILTIN)
         importer.add_arguments(own)
     return parser
 
@@ -73,6 +76,14 @@ def _build_common(instances: str) -> argparse.ArgumentParser:
     )
     labels.add_argument(
         "--min-area-mm2", type=float, default=0.0, help="leave out smaller parts of a slice (default 0: none)"
+    )
+    labels.add_argument(
+        "--lungs",
+        dest="lung_finder",
+        default=BUILTIN,
+        type=parse_finder,
+        help=f"who finds the lungs of volumes: {', '.join(finder_names())}; or a label volume of them, or a folder of "
+        f"such named by series (default {BUILTIN})",
     )
     labels.add_argument(
         "--allow-unannotated", action="store_true", help="take a series without annotation as one without lesions"
@@ -139,7 +150,7 @@ def main() -> None:
     request = Request(
         source=args.source,
         labels=parse_labels(args.label),
-        rule=InstanceRule(args.instances, args.min_area_mm2),
+        rule=InstanceRule(args.instances, args.min_area_mm2, choose_finder(args.lung_finder)),
         patients=PatientRule(args.patients, listed["patient"], by_folder=args.patients_from == "folder"),
         allow_unannotated=args.allow_unannotated,
     )

@@ -25,6 +25,7 @@ from lung_d2.errors import ConfigError, InputError
 from lung_d2.files import create_folder
 from lung_d2.findings.document import FINDINGS_NAME
 from lung_d2.lesions.link import LinkSettings
+from lung_d2.lungs.field import finder_names, parse_finder
 from lung_d2.recognition import LabelFiles, RecognitionSettings
 from lung_d2.recognition.job import ModelChoice, RecognitionJob, read_config, read_origin
 from lung_d2.recognition.many import recognize_all, restore_results, say_summary, write_summary
@@ -112,7 +113,10 @@ def _add_lungs(parser: argparse.ArgumentParser) -> None:
     )
     own.add_argument("--keep-outside", action="store_true", help="keep detections outside of the lungs")
     own.add_argument(
-        "--lungs", type=Path, help="label volume of the lungs (1 right, 2 left), or a folder of them named by series"
+        "--lungs",
+        type=parse_finder,
+        help=f"who finds the lungs: {', '.join(finder_names())}; or a label volume of them (1 right, 2 left), or a "
+        "folder of such named by series (default: the lobes if given, else builtin)",
     )
     own.add_argument("--lobes", type=Path, help="label volume of the lobes, or a folder of them: findings per lobe")
     own.add_argument(

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lung_d2.ct.affine import describe_grid
+from lung_d2.ct.headers import VOLUME_SUFFIXES, show_uid
 from lung_d2.ct.itk_files import read_raw_layers
 from lung_d2.ct.raw_volume import RawVolume
 from lung_d2.ct.volume import CTVolume
@@ -64,6 +65,40 @@ def read_label_layers(path: Path) -> list[LabelVolume]:
         InputError: It is damaged, too large, or holds values that are no labels (0 to 65535, whole).
     """
     return [_labels_of(raw) for raw in read_raw_layers(path)]
+
+
+def read_labels_on(path: Path, volume: CTVolume) -> Labels:
+    """Read a label volume onto the grid of its CT; see :func:`labels_on_grid`.
+
+    Raises:
+        InputError: It cannot be read, or lies on another grid.
+    """
+    try:
+        return labels_on_grid(read_label_volume(path), volume)
+    except GeometryError as error:
+        raise error if error.where == str(path) else error.at(path) from error
+
+
+def find_label_file(path: Path, volume: CTVolume) -> Path:
+    """Return the label volume of a series: the file itself, or that of a folder which its UID or hash names.
+
+    Raises:
+        InputError: The folder has none, or several.
+    """
+    if not path.is_dir():
+        return path
+    uid = volume.series_instance_uid
+    names = [volume.series_hash, *([uid] if uid and show_uid(uid) == uid else [])]
+    found = [path / f"{name}{suffix}" for name in names for suffix in VOLUME_SUFFIXES]
+    found = [file for file in found if file.is_file()]
+    if len(found) != 1:
+        raise InputError(
+            path,
+            found=f"{len(found)} label volumes of series {' or '.join(names)}",
+            expected="one, named by that",
+            remedy=f"add it, as {names[-1]}.nii.gz" if not found else "remove all but one",
+        )
+    return found[0]
 
 
 def _labels_of(raw: RawVolume) -> LabelVolume:

@@ -14,6 +14,7 @@ from lung_d2.ct.volume import CTVolume
 from lung_d2.data.cases import AnnotatedSlice
 from lung_d2.data.labels import Label, Meaning
 from lung_d2.errors import ConfigError
+from lung_d2.lungs.field import LungFinder, find_lungs
 from lung_d2.masks import Mask, connected_components
 
 COMPONENTS, COMPONENTS_3D, VALUES = "components", "components-3d", "values"
@@ -46,10 +47,12 @@ class InstanceRule:
             source tells apart, even where lesions touch.
         min_area_mm2: Smaller instances of a slice are left out and counted as specks. A pixel of unknown size counts
             as 1 mm2.
+        lungs: Finds the lungs, inside which the regions are judged.
     """
 
     kind: str = COMPONENTS
     min_area_mm2: float = 0.0
+    lungs: LungFinder = find_lungs
 
     def __post_init__(self) -> None:
         """Refuse a rule that no function here knows."""
@@ -124,9 +127,7 @@ def annotate_volume(
     Yields:
         The slices in order.
     """
-    from lung_d2.lungs.field import find_lungs  # here: it loads more than an importer of pictures needs
-
-    lungs = find_lungs(volume).mask if find_lung_field else None
+    lungs = rule.lungs(volume).mask if find_lung_field else None
     grouped = _label_in_3d(volume, regions_of) if rule.kind == COMPONENTS_3D else regions_of
     for index, plane in enumerate(volume.hu):
         yield annotate_slice(

@@ -1,44 +1,25 @@
-"""The lung field of a CT volume: where the lungs are, right and left, with what is dense in them."""
+"""The lung field of a CT volume, and its finders: ours, a label file, lungmask, or one of another package."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
+from lung_d2.ct.labels import find_label_file, read_labels_on
 from lung_d2.ct.volume import CTVolume
-from lung_d2.errors import GeometryError
-from lung_d2.lungs.airways import part_gas
-from lung_d2.lungs.grid import Bits, LungGrid
-from lung_d2.lungs.shape import add_haze, fill_lungs
-from lung_d2.lungs.sides import LEFT, RIGHT, part_sides
+from lung_d2.errors import ConfigError, DependencyError, GeometryError, InputError
 
-EDGE_HU = -150
-"""Pixels at the outline below this are lung: halfway between dense ground glass (-300 HU) and soft tissue."""
-EDGE_MM = 1.5
-"""How far beyond the coarse outline they may be."""
-MAIN_SHARE = 0.05
-"""Parts of the air in the chest of at least this share of the largest are lung."""
-LEAST_MM2 = 300.0
-"""The largest part has at least this area on some slice, or there are no lungs."""
-LEAST_ML = 10.0
-FEW_MM = 30.0
-"""And at least this volume, where the slices cover this distance."""
-SURE_MM2 = 3000.0
-"""A part that is nowhere larger than this on a slice may be stool: it is lung only where it lies along the ribs."""
-RIB_HU, RIB_MM, RIB_SHARE = 200, 12.0, 0.15
-"""Bone is above this; at least this share of the outline of a lung is this near to it (0.3 and more in small parts)."""
-PIECE_ML = 0.1
-"""Smaller pieces apart from the lungs are left out."""
-NEAR_MM = (6.0, 10.0)
-"""How far from the lungs a piece may be, along and across the slice normal."""
-DENSER_HU = 150
-"""How much denser than the lungs a piece may be; stool is denser."""
-BOWEL_MM = 3.0
-"""A piece this near to free gas is bowel."""
+BUILTIN, LUNGMASK = "builtin", "lungmask"
+ENTRY_POINTS = "lung_d2.lung_finders"
+"""Entry point group: each name is a choice, each value a :class:`LungFinder`."""
+_HIGHEST_LABEL = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +39,7 @@ class LungField:
 
     def __post_init__(self) -> None:
         """Check the labels and make them read-only."""
-        if self.labels.ndim != 3 or self.labels.dtype != np.uint8 or self.labels.max(initial=0) > LEFT:
+        if self.labels.ndim != 3 or self.labels.dtype != np.uint8 or self.labels.max(initial=0) > _HIGHEST_LABEL:
             raise GeometryError(
                 "LungField",
                 found=f"{self.labels.dtype} labels of {self.labels.ndim} dimensions",
@@ -98,88 +79,118 @@ class LungField:
         return spans[0], spans[1]
 
 
+class LungFinder(Protocol):
+    """Anything that finds the lungs of a CT; picklable, such as a function of a module."""
+
+    def __call__(self, volume: CTVolume, /) -> LungField:
+        """Find the lungs.
+
+        Args:
+            volume: The CT, of any number of slices.
+
+        Returns:
+            The lung field on the grid of the volume; all 0 if there are no lungs.
+        """
+
+
 def find_lungs(volume: CTVolume) -> LungField:
-    """Find the lungs: air in the body without airways and bowel, filled where vessels and disease are dense.
+    """Find the lungs by our own segmentation, see :func:`lung_d2.lungs.segmentation.segment_lungs`."""
+    from lung_d2.lungs.segmentation import segment_lungs  # here: importers of pictures do not need it
 
-    It works on any number of slices of any thickness and direction, of patients in any position. Ground glass,
-    vessels, bronchi in the lung and dense disease that aerated lung surrounds, on a slice and but for the chest wall,
-    are part of the field; a lobe that is dense from the pleura to the hilum is not. Trachea, main bronchi and gas in
-    the bowel are not.
+    return LungField(segment_lungs(volume), volume.spacing_mm)
 
-    Args:
-        volume: The CT. Patient's right and left, and mm, come from its ``affine_lps`` and ``spacing_mm``.
 
-    Returns:
-        The lung field; all 0 where there are no lungs.
+@dataclass(frozen=True)
+class LabelFileFinder:
+    """Reads the lungs from a label volume of another tool.
+
+    Attributes:
+        path: Right lung 1, left lung 2, on the grid of the CT. A file, or a folder that holds one for each series,
+            named by its SeriesInstanceUID or its hash.
     """
-    grid = LungGrid.of(volume)
-    lung, gas = part_gas(grid)
-    lung, gas = _without_bowel(grid, lung, gas)
-    if not lung.any():
-        return LungField(np.zeros(volume.hu.shape, np.uint8), volume.spacing_mm)
-    sides = part_sides(grid, add_haze(grid, lung, gas))
-    labels = _at_full_size(grid, fill_lungs(grid, sides, gas), gas)
-    return LungField(grid.to_volume(labels), volume.spacing_mm)
+
+    path: Path
+
+    def __call__(self, volume: CTVolume, /) -> LungField:
+        """Read the lungs.
+
+        Raises:
+            InputError: The file is missing, lies on another grid, or has other values.
+        """
+        path = find_label_file(self.path, volume)
+        labels = read_labels_on(path, volume)
+        if labels.max() > _HIGHEST_LABEL:
+            raise InputError(
+                path,
+                found=f"labels up to {labels.max()}",
+                expected="1 right lung, 2 left lung",
+                remedy="give those, or the lobes as lobes",
+            )
+        return LungField(labels.astype(np.uint8), volume.spacing_mm)
 
 
-def _without_bowel(grid: LungGrid, air: Bits, gas: Bits) -> tuple[Bits, Bits]:
-    """Keep the parts of the air that are lungs, and those pieces beside them that are like them."""
-    labels, count = ndimage.label(air)
-    voxels = np.bincount(labels[air > 0], minlength=count + 1)
-    largest = int(voxels.argmax())
-    if not _may_be_lung(grid, labels == largest, int(voxels[largest])):
-        return np.zeros_like(air), gas
-    keep = voxels >= MAIN_SHARE * voxels[largest]
-    main = keep[labels].astype(np.uint8)
-    near = _widened(grid, main, *NEAR_MM)
-    beside_gas = _widened(grid, gas, grid.slice_mm, BOWEL_MM)
-    densest = np.median(grid.coarse[main > 0]) + DENSER_HU
-    least = PIECE_ML * 1000.0 / (grid.slice_mm * grid.pixel_mm**2)
-    windows = ndimage.find_objects(labels)
-    bowel = np.zeros(count + 1, np.uint8)
-    for label in np.flatnonzero(~keep[1:]) + 1:
-        window = windows[label - 1]
-        part = labels[window] == label
-        if beside_gas[window][part].any():
-            bowel[label] = 1
-        elif voxels[label] >= least and near[window][part].any():
-            keep[label] = np.median(grid.coarse[window][part]) < densest
-    return keep[labels].astype(np.uint8), gas | bowel[labels]
+def find_lungs_by_lungmask(volume: CTVolume) -> LungField:
+    """Find the lungs by the network R231 of lungmask (github.com/JoHof/lungmask, Apache-2.0).
+
+    Raises:
+        DependencyError: lungmask is not installed, or it cannot load its weights.
+    """
+    try:
+        from lungmask import LMInferer
+    except ImportError as error:
+        raise DependencyError(
+            "lungmask", found="not installed", expected="it, for --lungs lungmask", remedy='run "pip install lungmask"'
+        ) from error
+    try:
+        inferer = LMInferer(modelname="R231", tqdm_disable=True)
+    except (OSError, RuntimeError) as error:
+        raise DependencyError(
+            "lungmask",
+            found=f"its weights cannot be loaded ({type(error).__name__})",
+            remedy="start it once where it can download them, or copy them into torch's cache",
+        ) from error
+    labels = np.asarray(inferer.apply(_to_itk(volume)), np.uint8)
+    return LungField(labels, volume.spacing_mm)
 
 
-def _may_be_lung(grid: LungGrid, part: npt.NDArray[np.bool_], voxels: int) -> bool:
-    largest_mm2 = float(np.count_nonzero(part, axis=(1, 2)).max()) * grid.pixel_mm**2
-    if not voxels or largest_mm2 < LEAST_MM2:
-        return False
-    ml = voxels * grid.slice_mm * grid.pixel_mm**2 / 1000.0
-    if ml < LEAST_ML and len(part) * grid.slice_mm >= FEW_MM:
-        return False
-    bone = ((grid.coarse > RIB_HU) & (grid.body > 0)).astype(np.uint8)
-    if largest_mm2 >= SURE_MM2 or not bone.any():
-        return True
-    edge = np.stack([plane - cv2.erode(plane, grid.kernel(grid.pixel_mm)) for plane in part.astype(np.uint8)])
-    near_bone = np.stack([cv2.dilate(plane, grid.kernel(RIB_MM)) for plane in bone])
-    return bool(near_bone[edge > 0].mean() >= RIB_SHARE)
+def _to_itk(volume: CTVolume) -> object:
+    """Return the volume as SimpleITK has it, so that lungmask turns it as its network needs."""
+    import SimpleITK
+
+    image = SimpleITK.GetImageFromArray(volume.hu)
+    row, column = (volume.affine_lps[:3, axis] / np.linalg.norm(volume.affine_lps[:3, axis]) for axis in (0, 1))
+    # The step of a tilted stack is not perpendicular to its slices, which ITK cannot express.
+    image.SetDirection(np.stack([row, column, np.cross(row, column)], axis=1).ravel().tolist())
+    image.SetSpacing(volume.spacing_mm[::-1])
+    image.SetOrigin(volume.affine_lps[:3, 3].tolist())
+    return image
 
 
-def _widened(grid: LungGrid, mask: Bits, along_mm: float, across_mm: float) -> Bits:
-    wide = np.stack([cv2.dilate(plane, grid.kernel(across_mm)) for plane in mask])
-    widened: Bits = ndimage.maximum_filter1d(wide, 2 * grid.slices(along_mm) + 1, axis=0)
-    return widened
+def finder_names() -> list[str]:
+    """Return the names of all finders: ours, then those of other packages."""
+    return [*_FINDERS, *(entry.name for entry in entry_points(group=ENTRY_POINTS))]
 
 
-def _at_full_size(grid: LungGrid, sides: Bits, gas: Bits) -> Bits:
-    """Bring the lung field to full size, with its outline where the fine pixels have it: uint8 ``[S, P, L]``."""
-    labels = np.zeros(grid.hu.shape, np.uint8)
-    for index in np.flatnonzero(sides.any(axis=(1, 2))):
-        masks = []
-        for side in (RIGHT, LEFT):
-            part = (sides[index] == side).astype(np.uint8)
-            around = cv2.dilate(part, grid.kernel(EDGE_MM)) & (1 - gas[index])
-            masks.append((side, grid.enlarge(part, smooth=True), grid.enlarge(around, smooth=False)))
-        for fine in grid.fine_slices(int(index)):
-            airy = grid.hu[fine] < EDGE_HU
-            for side, inner, around in masks:
-                lung = cv2.medianBlur(inner | (around & airy), 3)  # noise at the outline
-                labels[fine][(lung > 0) & (labels[fine] == 0)] = side
-    return labels
+def parse_finder(text: str) -> str | Path:
+    """Return what a user chose: the name of a finder as it is, anything else as the path of a label volume."""
+    return text if text in finder_names() else Path(text)
+
+
+def choose_finder(choice: str | Path) -> LungFinder:
+    """Return the finder of a name, or the one that reads a label volume or a folder of them.
+
+    Raises:
+        ConfigError: No finder has this name.
+    """
+    if isinstance(choice, Path):
+        return LabelFileFinder(choice)
+    if choice in _FINDERS:
+        return _FINDERS[choice]
+    for entry in entry_points(group=ENTRY_POINTS, name=choice):
+        finder: LungFinder = entry.load()
+        return finder
+    expected = f"{', '.join(finder_names())}, or a label volume"
+    raise ConfigError(f"lungs {choice}", found="no such finder", expected=expected, remedy="choose one")
+
+
+_FINDERS: Mapping[str, LungFinder] = {BUILTIN: find_lungs, LUNGMASK: find_lungs_by_lungmask}

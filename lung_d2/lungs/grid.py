@@ -13,6 +13,8 @@ import numpy.typing as npt
 from lung_d2.ct.volume import CTVolume
 from lung_d2.lungs.body import body_mask
 
+RIGHT, LEFT = 1, 2
+"""Labels of the patient's lungs."""
 STEP_MM = 1.5
 """Fine enough for the wall between lung and bronchus or bowel (2 mm), coarse enough to average noise and be quick."""
 SLICE_STEP_MM = 2.0

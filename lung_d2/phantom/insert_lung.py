@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from lung_d2.ct.volume import CTVolume
 from lung_d2.errors import GeometryError, InputError
-from lung_d2.lungs.field import find_lungs
+from lung_d2.lungs.field import LungFinder, find_lungs
 from lung_d2.phantom.insert_measure import RIM_MM, measure_blood_hu, measure_blur_mm, measure_noise_hu
 from lung_d2.phantom.insert_vessels import VESSEL_HU, Vessels
 from lung_d2.phantom.lungs import LungMap
@@ -85,11 +85,12 @@ class RealLung:
         return [float((at - axis[0]) / (axis[1] - axis[0])) for at, axis in zip(point, self.axes, strict=True)]
 
 
-def prepare_lung(volume: CTVolume) -> RealLung:
+def prepare_lung(volume: CTVolume, finder: LungFinder = find_lungs) -> RealLung:
     """Find out where in a CT lesions can go.
 
     Args:
         volume: A chest CT without disease of the lungs; HU.
+        finder: Finds its lungs.
 
     Returns:
         The CT with all that insertion asks of it.
@@ -100,7 +101,7 @@ def prepare_lung(volume: CTVolume) -> RealLung:
     """
     where = _name(volume)
     axes = _axes(volume, where)
-    labels = find_lungs(volume).labels
+    labels = finder(volume).labels
     lung_hu = _check_lungs(volume, labels, where)
     pixel_mm = min(volume.spacing_mm[1:])
     blood_hu = measure_blood_hu(volume.hu, labels, pixel_mm)

@@ -11,18 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.ct.headers import VOLUME_SUFFIXES, show_uid
+from lung_d2.ct.labels import find_label_file, read_labels_on
 from lung_d2.ct.volume import CTVolume
-from lung_d2.data.importers.volume_cases import read_labels_on
 from lung_d2.errors import InputError
 from lung_d2.lesions.lobes import LUNGMASK_LOBES, TOTALSEGMENTATOR_LOBES, LobeField, build_lobe_field
-from lung_d2.lungs.field import LungField, find_lungs
+from lung_d2.lungs.field import BUILTIN, LungField, choose_finder
 from lung_d2.recognition.settings import LabelFiles
 
 logger = logging.getLogger(__name__)
 
 FOUND, GIVEN, OF_LOBES = "found in the CT", "a label volume that was given", "the lobes that were given"
-_HIGHEST_LUNG = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +45,7 @@ def find_fields(volume: CTVolume, files: LabelFiles | None = None) -> Fields:
 
     Args:
         volume: The CT.
-        files: Label volumes that replace what is found.
+        files: Who finds the lungs, or label volumes that replace what is found.
 
     Raises:
         InputError: A label volume cannot be read, lies on another grid, or has other values.
@@ -55,52 +53,20 @@ def find_fields(volume: CTVolume, files: LabelFiles | None = None) -> Fields:
     files = files or LabelFiles()
     lobes = None
     if files.lobes is not None:
-        path = choose_label_file(files.lobes, volume)
-        lobes = _read_lobes(path, volume, files.lobe_values)
-    if files.lungs is not None:
-        lungs, source = _read_lungs(choose_label_file(files.lungs, volume), volume), GIVEN
-    elif lobes is not None:
+        lobes = _read_lobes(find_label_file(files.lobes, volume), volume, files.lobe_values)
+    if files.lungs is None and lobes is not None:
         lungs, source = LungField(lobes.lung_labels(), volume.spacing_mm), OF_LOBES
     else:
-        lungs, source = find_lungs(volume), FOUND
+        lungs, source = choose_finder(files.lungs or BUILTIN)(volume), _describe(files.lungs)
     if not lungs.labels.any():
         logger.warning("no lungs found: all slices are run whole")
     return Fields(lungs, lobes, source, GIVEN if lobes else "")
 
 
-def choose_label_file(path: Path, volume: CTVolume) -> Path:
-    """Return the label volume of a series: the file itself, or that of a folder which its UID or hash names.
-
-    Raises:
-        InputError: The folder has none, or several.
-    """
-    if not path.is_dir():
-        return path
-    uid = volume.series_instance_uid
-    names = [volume.series_hash, *([uid] if uid and show_uid(uid) == uid else [])]
-    found = [path / f"{name}{suffix}" for name in names for suffix in VOLUME_SUFFIXES]
-    found = [file for file in found if file.is_file()]
-    if len(found) != 1:
-        raise InputError(
-            path,
-            found=f"{len(found)} label volumes of series {' or '.join(names)}",
-            expected="one, named by that",
-            remedy=f"add it, as {names[-1]}.nii.gz" if not found else "remove all but one",
-        )
-    return found[0]
-
-
-def _read_lungs(path: Path, volume: CTVolume) -> LungField:
-    labels = read_labels_on(path, volume)
-    highest = int(labels.max())
-    if highest > _HIGHEST_LUNG:
-        raise InputError(
-            path,
-            found=f"labels up to {highest}",
-            expected="1 right lung, 2 left lung",
-            remedy="give those, or the lobes as lobes",
-        )
-    return LungField(labels.astype(np.uint8), volume.spacing_mm)
+def _describe(choice: str | Path | None) -> str:
+    if isinstance(choice, Path):
+        return GIVEN
+    return FOUND if choice in (None, BUILTIN) else f"found by {choice}"
 
 
 def _read_lobes(path: Path, volume: CTVolume, values: str) -> LobeField:

@@ -119,7 +119,7 @@ class RecognitionJob:
         if missing is not None:
             raise InputError(missing, found="no such file", remedy="check the path")
         model = identify_origin(read_origin(self.model), "")
-        labels = [path for path in (self.settings.labels.lungs, self.settings.labels.lobes) if path is not None]
+        labels = [path for path in (self.settings.labels.lungs, self.settings.labels.lobes) if isinstance(path, Path)]
         files = hash_file_stats(path.resolve() for path in [*source.paths, *list_files(labels)])
         settings = json.dumps(self.settings.describe(), sort_keys=True)
         parts = (__version__, model.config_sha256, model.weights_sha256, settings, files)

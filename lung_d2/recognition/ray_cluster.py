@@ -93,8 +93,9 @@ def _absolute(job: RecognitionJob) -> RecognitionJob:
     opts = tuple(str(Path(value).resolve()) if Path(value).is_file() else value for value in job.model.opts)
     model = replace(job.model, config_file=job.model.config_file and job.model.config_file.resolve(), opts=opts)
     labels = job.settings.labels
-    resolved = {name: getattr(labels, name) and getattr(labels, name).resolve() for name in ("lungs", "lobes")}
-    settings = replace(job.settings, labels=replace(labels, **resolved))
+    lungs = labels.lungs.resolve() if isinstance(labels.lungs, Path) else labels.lungs
+    labels = replace(labels, lungs=lungs, lobes=labels.lobes and labels.lobes.resolve())
+    settings = replace(job.settings, labels=labels)
     return replace(job, model=model, settings=settings, output=job.output.resolve(), progress=False)
 
 

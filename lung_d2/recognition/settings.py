@@ -10,26 +10,28 @@ from typing import Any
 from lung_d2.engine.lung_view import LungUse
 from lung_d2.errors import ConfigError
 from lung_d2.lesions.link import LinkSettings
+from lung_d2.lungs.field import BUILTIN, finder_names
 
 LOBE_VALUES = ("auto", "lungmask", "totalsegmentator")
 
 
 @dataclass(frozen=True)
 class LabelFiles:
-    """Label volumes of other tools, on the grid of the series.
+    """Where lungs and lobes come from: a finder, or label volumes of other tools on the grid of the series.
 
     Attributes:
-        lungs: Right lung 1, left lung 2, as lungmask's R231 writes them; they replace the lung field. A file, or a
-            folder that holds one for each series, named by its SeriesInstanceUID or its hash.
+        lungs: The name of a finder (:func:`lung_d2.lungs.field.finder_names`); or a label volume with right lung 1,
+            left lung 2. A file, or a folder that holds one for each series, named by its SeriesInstanceUID or its hash.
+            None: the lobes, if they are given; else our own finder.
         lobes: The five lobes; findings are then told per lobe, and without ``lungs`` the lobes make up the lungs. A
             file or folder as well.
         lobe_values: Whose values the lobes have: one of :data:`LOBE_VALUES`.
 
     Raises:
-        ConfigError: ``lobe_values`` is none of them.
+        ConfigError: ``lobe_values`` is not one of them, or no finder has this name.
     """
 
-    lungs: Path | None = None
+    lungs: str | Path | None = None
     lobes: Path | None = None
     lobe_values: str = "auto"
 
@@ -37,6 +39,16 @@ class LabelFiles:
         if self.lobe_values not in LOBE_VALUES:
             expected = " or ".join(LOBE_VALUES)
             raise ConfigError("lobe_values", found=self.lobe_values, expected=expected, remedy="correct it")
+        if isinstance(self.lungs, str) and self.lungs not in finder_names():
+            expected = " or ".join(finder_names())
+            raise ConfigError("lungs", found=self.lungs, expected=expected, remedy="choose one, or give a Path")
+
+    @property
+    def lung_finder(self) -> str:
+        """What finds the lungs: the name of a finder, ``label volume`` or ``lobes``."""
+        if self.lungs is None:
+            return "lobes" if self.lobes is not None else BUILTIN
+        return "label volume" if isinstance(self.lungs, Path) else self.lungs
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,7 @@ class RecognitionSettings:
     Attributes:
         use: What the lung field is used for in prediction.
         link: How detections become lesions. Overlays show detections from its ``min_detection_score`` on.
-        labels: Lungs and lobes of other tools.
+        labels: Where lungs and lobes come from.
         segment_per_lesion: The DICOM segmentation has a segment for each lesion; else one for all of a category.
         write_empty_segmentation: A category without lesions gets a segmentation too, with an empty segment.
     """
@@ -61,7 +73,8 @@ class RecognitionSettings:
         """Return the settings as plain data, without paths."""
         content = asdict(self)
         content["labels"] = {
-            "lungs_given": self.labels.lungs is not None,
+            "lung_finder": self.labels.lung_finder,
+            "lungs_given": isinstance(self.labels.lungs, Path),
             "lobes_given": self.labels.lobes is not None,
             "lobe_values": self.labels.lobe_values,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -12,7 +13,7 @@ import pytest
 from ct.volume_samples import ct_array, make_affine, save, write_nrrd
 from lung_d2.ct import CTVolume, labels_on_grid, read_label_volume, read_volume, write_nifti
 from lung_d2.ct.headers import VOLUME_SUFFIXES
-from lung_d2.ct.labels import LabelVolume, read_label_layers
+from lung_d2.ct.labels import LabelVolume, find_label_file, read_label_layers
 from lung_d2.errors import GeometryError, InputError
 
 TURN = np.array([[1, 0, 0, 0], [0, 0.8, -0.6, 0], [0, 0.6, 0.8, 0], [0, 0, 0, 1.0]])
@@ -194,3 +195,19 @@ def test_what_lists_no_label_maps_is_refused(tmp_path: Path, fields: dict[str, s
 def test_layers_are_no_volume(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no space \(list\)"):
         read_label_volume(layered(tmp_path / "a.nrrd"))
+
+
+def test_label_file_of_a_series_is_found_by_uid_or_hash(volume: CTVolume, tmp_path: Path) -> None:
+    volume = replace(volume, series_instance_uid="1.2.3", series_hash="bb")
+    for name in (volume.series_hash, volume.series_instance_uid):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.nii.gz").touch()
+        assert find_label_file(tmp_path / name, volume) == tmp_path / name / f"{name}.nii.gz"
+        (tmp_path / f"{name}.nii.gz").touch()
+    with pytest.raises(InputError, match=r"2 label volumes .* remove all but one"):
+        find_label_file(tmp_path, volume)
+    for path in tmp_path.glob("*.nii.gz"):
+        path.unlink()
+    both = f"{volume.series_hash} or {volume.series_instance_uid}"
+    with pytest.raises(InputError, match=f"0 label volumes of series {both}"):
+        find_label_file(tmp_path, volume)

@@ -67,6 +67,7 @@ def cut_slices(volume: CTVolume, part: slice) -> CTVolume:
         sop_instance_uids=volume.sop_instance_uids[part],
         frame_numbers=volume.frame_numbers[part],
         source_files=volume.source_files[part],
+        dicom=None,
     )
 
 

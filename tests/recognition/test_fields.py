@@ -6,9 +6,10 @@ import pytest
 from lung_d2.ct import read_volume
 from lung_d2.ct.nifti import write_nifti
 from lung_d2.errors import InputError
+from lung_d2.lungs import LungField
 from lung_d2.recognition import LabelFiles
-from lung_d2.recognition.fields import FOUND, GIVEN, OF_LOBES, choose_label_file, find_fields
-from recognition.chests import LEFT, RIGHT, SLICES, write_chest
+from lung_d2.recognition.fields import FOUND, GIVEN, OF_LOBES, find_fields
+from recognition.chests import LEFT, RIGHT, write_chest
 from tiny import volume_of
 
 
@@ -60,10 +61,11 @@ def test_lungs_that_are_given_replace_them(volume, tmp_path):
     assert np.array_equal(fields.lungs.labels[4], RIGHT + 2 * LEFT.astype(np.uint8))
 
 
-def test_lungs_of_other_values_are_refused(volume, tmp_path):
-    path = write_labels(volume, tmp_path / "lungs.nii.gz", right=3, left=5)
-    with pytest.raises(InputError, match=r"lungs\.nii\.gz: labels up to 5; expected 1 right lung, 2 left lung"):
-        find_fields(volume, LabelFiles(lungs=path))
+def test_finder_is_chosen_by_name(volume, monkeypatch):
+    everywhere = LungField(np.ones(volume.hu.shape, np.uint8), volume.spacing_mm)
+    monkeypatch.setattr("lung_d2.recognition.fields.choose_finder", lambda name: lambda volume: everywhere)
+    fields = find_fields(volume, LabelFiles(lungs="lungmask"))
+    assert (fields.lungs, fields.lungs_from) == (everywhere, "found by lungmask")
 
 
 @pytest.mark.parametrize(("first", "others"), [(1, ()), (10, ()), (10, (1, 2, 3, 51))])
@@ -92,31 +94,3 @@ def test_lobes_of_no_known_maker_are_refused(volume, tmp_path):
     path = write_lobes(volume, tmp_path / "lobes.nii.gz", 30)
     with pytest.raises(InputError, match=r"lobes\.nii\.gz: labels of neither lungmask's nor TotalSegmentator's lobes"):
         find_fields(volume, LabelFiles(lobes=path))
-
-
-def test_labels_on_another_grid_are_refused_by_name(volume, tmp_path):
-    write_nifti(np.ones((SLICES - 1, 72, 96), np.uint8), volume.affine_lps, tmp_path / "lungs.nii.gz")
-    with pytest.raises(InputError, match=r"lungs\.nii\.gz: "):
-        find_fields(volume, LabelFiles(lungs=tmp_path / "lungs.nii.gz"))
-
-
-def test_folder_of_labels_is_searched_by_uid_and_hash(volume, tmp_path):
-    for name in (volume.series_hash, volume.series_instance_uid):
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / f"{name}.nii.gz").touch()
-        assert choose_label_file(folder, volume) == folder / f"{name}.nii.gz"
-
-
-def test_folder_without_the_labels_of_a_series_says_which(volume, tmp_path):
-    with pytest.raises(
-        InputError, match=f"0 label volumes of series {volume.series_hash} or {volume.series_instance_uid}"
-    ):
-        choose_label_file(tmp_path, volume)
-
-
-def test_two_labels_of_a_series_are_refused(volume, tmp_path):
-    for name in (volume.series_hash, volume.series_instance_uid):
-        (tmp_path / f"{name}.nii.gz").touch()
-    with pytest.raises(InputError, match=r"2 label volumes .* remove all but one"):
-        choose_label_file(tmp_path, volume)

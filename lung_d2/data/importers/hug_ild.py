@@ -176,12 +176,10 @@ def _check_bare(bare: Sequence[Path], cases: Sequence[Case], only_annotated: boo
 def _load_slices(
     slices: Sequence[tuple[int, Path]], texts: Sequence[Path], labels: LabelTable, rule: InstanceRule, source: Path
 ) -> Iterator[AnnotatedSlice]:
-    from lung_d2.lungs.field import find_lungs  # here: it loads more than finding cases needs
-
     read = [text for text in map(read_roi_text, texts) if text is not None]
     for number, path in slices:
         volume = read_volume(path)
-        lungs = find_lungs(volume).mask[0]
+        lungs = rule.lungs(volume).mask[0]
         regions = [
             _region(contour, text, volume, labels)
             for text in read

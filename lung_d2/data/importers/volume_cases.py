@@ -12,13 +12,11 @@ import numpy.typing as npt
 
 from lung_d2.ct import find_series, load_series
 from lung_d2.ct.headers import is_dicom, list_files, volume_suffix
-from lung_d2.ct.labels import Labels, labels_on_grid, read_label_volume
 from lung_d2.ct.series import CTSeries, choose_series
 from lung_d2.ct.volume import CTVolume
 from lung_d2.data.cases import AnnotatedSlice, Case
 from lung_d2.data.instances import InstanceRule, Region, annotate_volume
 from lung_d2.data.labels import LabelTable, Meaning, meanings_of_names
-from lung_d2.errors import GeometryError
 from lung_d2.files import hash_file_stats
 
 _DICOMDIR = "DICOMDIR"  # the index of a medium (PS3.10), which holds no image
@@ -82,21 +80,6 @@ def find_series_below(folder: Path) -> list[CTSeries]:
 def read_series_files(files: Sequence[Path], series_uid: str) -> CTVolume:
     """Read the one DICOM series of this UID among files; a picklable way to name it."""
     return load_series(choose_series(find_series(files), series_uid, str(files[0].parent)))
-
-
-def read_labels_on(path: Path, volume: CTVolume) -> Labels:
-    """Read a label volume onto the grid of its CT.
-
-    Returns:
-        Labels ``[Z, Y, X]``, shaped as ``volume.hu``.
-
-    Raises:
-        InputError: It cannot be read, or lies on another grid; see :mod:`lung_d2.ct.labels`.
-    """
-    try:
-        return labels_on_grid(read_label_volume(path), volume)
-    except GeometryError as error:
-        raise error if error.where == str(path) else error.at(path) from error
 
 
 def regions_of_labels(

@@ -18,6 +18,7 @@ from pathlib import Path
 from lung_d2.categories import CATEGORIES, category_by_name
 from lung_d2.ct import CTSeries
 from lung_d2.ct.headers import VOLUME_SUFFIXES, volume_suffix
+from lung_d2.ct.labels import read_labels_on
 from lung_d2.ct.volume import CTVolume
 from lung_d2.data.cases import Case
 from lung_d2.data.importers.registry import Importer, Request, check_folder
@@ -27,7 +28,6 @@ from lung_d2.data.importers.volume_cases import (
     join_regions,
     may_be_image,
     meanings_of_values,
-    read_labels_on,
     read_series_files,
     regions_of_instances,
     regions_of_labels,

@@ -24,7 +24,7 @@ import numpy as np
 
 from lung_d2.categories import CATEGORIES
 from lung_d2.ct.affine import positions_along_normal
-from lung_d2.ct.labels import Labels
+from lung_d2.ct.labels import Labels, read_labels_on
 from lung_d2.ct.volume import CTVolume
 from lung_d2.ct.volume_files import build_volume, read_raw_volume
 from lung_d2.data.cases import AnnotatedSlice, Case
@@ -33,7 +33,6 @@ from lung_d2.data.importers.volume_cases import (
     build_volume_case,
     join_regions,
     meanings_of_values,
-    read_labels_on,
     regions_of_instances,
     regions_of_labels,
 )
@@ -332,14 +331,12 @@ def load_slice(
         fingerprint: Of the files of the pair.
         name: What messages call the stack.
     """
-    from lung_d2.lungs.field import find_lungs  # here: it loads more than finding cases needs
-
     volume, labels = _read_stack(pair, hu_range, fingerprint)
     here = slice(index, index + 1)
     regions_of = join_regions(
         [_regions_of(label, values[here], table) for label, values in zip(pair.labels, labels, strict=True)]
     )
-    lungs = find_lungs(_one_slice(volume, index)).mask[0]
+    lungs = rule.lungs(_one_slice(volume, index)).mask[0]
     yield annotate_slice(volume.hu[index], regions_of(0), rule, index, lungs=lungs, name=f"{name} slice {index}")
 
 
