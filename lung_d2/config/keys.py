@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+# Keys of earlier versions: a config that still has them loads, and the log says that they are ignored.
+RETIRED_KEYS = ("MODEL.CT_BACKBONE", "MODEL.CT_BACKBONE.TEACHER", "MODEL.CT_BACKBONE.TEACHER_DEPTH")
+
+
 def add_lung_config(cfg: CfgNode) -> None:
     """Add the keys of lung_d2 to a Detectron2 config, in place, and register our heads.
 
@@ -62,17 +66,14 @@ def add_lung_config(cfg: CfgNode) -> None:
     # something else by it, so that thresholds have to be chosen again.
     cfg.MODEL.ROI_BOX_HEAD.MULT_PROPOSAL_SCORE = False
 
-    cfg.MODEL.CT_BACKBONE = CN()
-    # Only for META_ARCHITECTURE BackboneDistiller: checkpoint of the deep network whose features are learnt.
-    cfg.MODEL.CT_BACKBONE.TEACHER = ""
-    # Its depth, as RESNETS.DEPTH counts it.
-    cfg.MODEL.CT_BACKBONE.TEACHER_DEPTH = 152
-
     # How often the images of a data set come in an epoch, as pairs (name in DATASETS.TRAIN, factor above 0); those not
     # named come once. Detectron2's own key, which its samplers Weighted*TrainingSampler read and its defaults lack.
     cfg.DATASETS.TRAIN_REPEAT_FACTOR = []
 
     _add_solver_config(cfg)
+
+    for key in RETIRED_KEYS:
+        cfg.register_deprecated_key(key)
 
     # The metric that says which checkpoint is best, as metrics.json names it: "task/metric", and where DATASETS.TEST
     # names several data sets "NAME/task/metric".

@@ -95,9 +95,10 @@ def test_config_of_another_model_is_refused(folder, tmp_path):
 
 
 def test_config_of_no_detector_is_refused_before_it_is_built(tmp_path):
-    config = TOOLS.parent / "configs" / "ct_backbone.yaml"
+    config = TOOLS.parent / "configs" / "Base-LungCT-RCNN-FPN.yaml"
     words = ["--config-file", config, "--weights", "none.pth", "--output", "ours.safetensors"]
+    words += ["MODEL.META_ARCHITECTURE", "SemanticSegmentor"]
     done = run("export_weights.py", *words, cwd=tmp_path)
     assert done.returncode == 2
-    assert "MODEL.META_ARCHITECTURE 'BackboneDistiller'; expected GeneralizedRCNN" in done.stderr.splitlines()[-1]
+    assert "MODEL.META_ARCHITECTURE 'SemanticSegmentor'; expected GeneralizedRCNN" in done.stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""The tool's refusals; what it makes is tested beside lung_d2/engine/ct_start.py."""
+"""The tool's refusals; its steps are tested in tests/tools/studies/ct_backbone."""
 
 from __future__ import annotations
 

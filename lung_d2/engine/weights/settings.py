@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
 _FREE = re.compile(
-    r"MODEL\.(WEIGHTS|DEVICE|LOAD_PROPOSALS|BACKBONE\.FREEZE_AT|CT_BACKBONE\..*)"
+    r"MODEL\.(WEIGHTS|DEVICE|LOAD_PROPOSALS|BACKBONE\.FREEZE_AT)"
     r"|.*(LOSS|_THRESH|TOPK|SMOOTH_L1_BETA|BATCH_SIZE_PER_IMAGE|POSITIVE_FRACTION|IOU_LABELS|PROPOSAL_APPEND_GT"
     r"|TRAIN_ON_PRED_BOXES|MIN_SIZE|FED_LOSS|MULT_PROPOSAL_SCORE).*"
 )
@@ -32,11 +32,11 @@ _BOUNDS = (
     (re.compile(r"MODEL\..*"), 1 << 16),
 )
 _MACHINE_KEYS = (
-    *("OUTPUT_DIR", "MODEL.WEIGHTS", "MODEL.DEVICE", "MODEL.CT_BACKBONE.TEACHER"),
+    *("OUTPUT_DIR", "MODEL.WEIGHTS", "MODEL.DEVICE"),
     *("DATASETS.PROPOSAL_FILES_TRAIN", "DATASETS.PROPOSAL_FILES_TEST"),
 )
 ARCHITECTURE = "GeneralizedRCNN"
-"""What a weights file holds; others of the registry may open files as they are built, as ``BackboneDistiller`` does."""
+"""What a weights file holds; others in the registry may open files while they are built."""
 
 _ADDRESS = re.compile(
     r"(?<!\w)(?:https?|detectron2)://[\w.-]+(?::\d+)?(?:[/?#][^\s@\\,;\"'<>()\[\]]*)?(?![^\s,;\"'<>()\[\]])",

@@ -22,10 +22,10 @@ def test_keys_of_the_network_are_bound_and_those_of_the_training_are_not(tmp_pat
 
 def test_portable_config_names_no_place(tmp_path):
     opts = ["MODEL.WEIGHTS", "/home/jane/start.pth", "DATASETS.PROPOSAL_FILES_TRAIN", ("~/boxes.pkl",)]
-    opts += ["MODEL.CT_BACKBONE.TEACHER", "teachers/of/jane/deep.pth", "TEST.BEST_METRIC", "bbox/AP50"]
+    opts += ["TEST.BEST_METRIC", "bbox/AP50"]
     cfg = tiny_config(tmp_path, tmp_path, *opts)
     text = portable_config(cfg)
-    for word in ("home", "jane", str(tmp_path), "boxes", "deep"):
+    for word in ("home", "jane", str(tmp_path), "boxes"):
         assert word not in text
     assert yaml.safe_load(text)["DATASETS"]["TRAIN"] == ["tiny_train"]
     assert yaml.safe_load(text)["MODEL"]["DEVICE"] == "cuda"

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ct_networks import as_source, build_narrow
 from lung_d2.errors import CheckpointError
-from lung_d2.modeling.ct_backbone import (
+from studies.ct_backbone.network import (
     PREFIX,
     choose_blocks,
     flatten_kernels,

@@ -1,21 +1,22 @@
-"""Distil a deep backbone into a shallow one on slices that nobody has annotated."""
+"""Distil a deep backbone into a shallow one on slices without annotations."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import META_ARCH_REGISTRY, build_resnet_backbone
 from detectron2.structures import ImageList
 from torch import nn
 
-from lung_d2.errors import ConfigError
-from lung_d2.modeling.ct_backbone import load_backbone
+from studies.ct_backbone.network import load_backbone
 
-if TYPE_CHECKING:
-    from detectron2.config import CfgNode
+TEACHER_NAME = "ct_resnet152.pth"
+"""The deep network, in the folder above that of the training."""
+TEACHER_DEPTH = 152
 
 
 class _BottomUp(nn.Module):
@@ -30,9 +31,9 @@ class _BottomUp(nn.Module):
 class BackboneDistiller(nn.Module):
     """Train the bottom-up network of a config to give the features of a deeper one of the same widths.
 
-    The loss of a stage is the squared difference of the features in units of the deep network's variance: 1 is a
-    student that gives each channel's mean (FitNets, Romero et al. 2015; the widths are equal, so that no regressor
-    stands between the two). Variances are pooled over the channels, since some of them hardly ever answer.
+    The loss of a stage is the squared difference of the features in units of the deep network's variance; a student
+    that gives each channel's mean has a loss of 1 (FitNets, Romero et al. 2015; the widths are equal, so that no
+    regressor is needed between the two). Variances are pooled over the channels, since some hardly ever respond.
     """
 
     @configurable
@@ -45,7 +46,7 @@ class BackboneDistiller(nn.Module):
         pixel_mean: list[float],
         pixel_std: list[float],
     ) -> None:
-        """Keep both networks; the teacher is frozen, and no part of a checkpoint.
+        """Keep both networks; the teacher is frozen and not part of a checkpoint.
 
         Args:
             student: Gives a dict of features.
@@ -63,26 +64,18 @@ class BackboneDistiller(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Read the backbone, its normalisation and ``MODEL.CT_BACKBONE``.
+        """Read the backbone and its normalisation; the teacher lies in the folder above ``OUTPUT_DIR``.
 
         Raises:
-            ConfigError: No teacher is named.
             CheckpointError: The teacher's file is missing, broken, or of another network.
         """
-        if not cfg.MODEL.CT_BACKBONE.TEACHER:
-            raise ConfigError(
-                "MODEL.CT_BACKBONE.TEACHER",
-                found="empty",
-                expected="the checkpoint of a deep network",
-                remedy="run tools/make_ct_backbone.py, which makes and names it, in place of tools/train_net.py",
-            )
         shape = ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN))
         deep = cfg.clone()
         deep.defrost()
-        deep.MODEL.RESNETS.DEPTH = cfg.MODEL.CT_BACKBONE.TEACHER_DEPTH
+        deep.MODEL.RESNETS.DEPTH = TEACHER_DEPTH
         deep.MODEL.RESNETS.NORM = "FrozenBN"
         teacher = build_resnet_backbone(deep, shape)
-        load_backbone(teacher, cfg.MODEL.CT_BACKBONE.TEACHER)
+        load_backbone(teacher, Path(cfg.OUTPUT_DIR).parent / TEACHER_NAME)
         return {
             "student": build_resnet_backbone(cfg, shape),
             "teacher": teacher.to(cfg.MODEL.DEVICE),
@@ -98,7 +91,7 @@ class BackboneDistiller(nn.Module):
             batched_inputs: Dicts with ``image``, uint8 ``(3, H, W)``.
 
         Returns:
-            In training the loss of each stage; else the correlation of each stage, 1 for equal features.
+            The loss of each stage in training, otherwise its correlation, which is 1 for equal features.
         """
         images = self.preprocess(batched_inputs)
         with torch.no_grad():
@@ -114,7 +107,7 @@ class BackboneDistiller(nn.Module):
 
 
 def feature_loss(found: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the share of the target's variance within channels that is missed, of features ``(N, C, H, W)``."""
+    """Return the share of the target's variance within channels that features ``(N, C, H, W)`` miss."""
     target = target.float()
     centred = target - target.mean(dim=(0, 2, 3), keepdim=True)
     return (found.float() - target).square().mean() / centred.square().mean()

@@ -1,4 +1,4 @@
-"""Distillation: what its loss measures, whom it teaches, and what it keeps."""
+"""Distillation: what its loss measures, what it trains, and what it keeps."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import torch
 
 from ct_networks import NARROW, build_narrow
 from lung_d2.config.keys import load_config
-from lung_d2.errors import CheckpointError, ConfigError
-from lung_d2.modeling.ct_backbone import PREFIX
-from lung_d2.modeling.ct_distiller import BackboneDistiller, feature_correlation, feature_loss
-from tiny import CONFIGS
+from lung_d2.errors import CheckpointError
+from studies.ct_backbone import distiller
+from studies.ct_backbone.distiller import BackboneDistiller, feature_correlation, feature_loss
+from studies.ct_backbone.network import PREFIX
+
+CONFIG = Path(distiller.__file__).with_name("config.yaml")
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> BackboneDistiller:
-    deep = build_narrow(101)
-    torch.save({"model": {f"{PREFIX}{name}": value for name, value in deep.state_dict().items()}}, tmp_path / "t.pth")
-    opts = ["MODEL.CT_BACKBONE.TEACHER", str(tmp_path / "t.pth"), "MODEL.CT_BACKBONE.TEACHER_DEPTH", 101]
-    cfg = load_config(CONFIGS / "ct_backbone.yaml", [*NARROW, *opts, "MODEL.DEVICE", "cpu"])
-    return BackboneDistiller(cfg)
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BackboneDistiller:
+    monkeypatch.setattr(distiller, "TEACHER_DEPTH", 101)
+    weights = {f"{PREFIX}{name}": value for name, value in build_narrow(101).state_dict().items()}
+    torch.save({"model": weights}, tmp_path / distiller.TEACHER_NAME)
+    return BackboneDistiller(load_config(CONFIG, [*NARROW, "OUTPUT_DIR", str(tmp_path / "run"), "MODEL.DEVICE", "cpu"]))
 
 
 def batch() -> list[dict[str, torch.Tensor]]:
@@ -49,7 +50,7 @@ def test_correlation_is_1_for_features_in_proportion():
     assert float(feature_correlation(3 * target + 1, target)) == pytest.approx(1, abs=1e-5)
 
 
-def test_loss_of_each_stage_teaches_the_student_alone(model):
+def test_loss_of_each_stage_trains_the_student_alone(model):
     losses = model.train()(batch())
     assert set(losses) == {f"loss_res{stage}" for stage in (2, 3, 4, 5)}
     sum(losses.values()).backward()
@@ -58,7 +59,7 @@ def test_loss_of_each_stage_teaches_the_student_alone(model):
     assert all(name.startswith((f"{PREFIX}res3", f"{PREFIX}res4", f"{PREFIX}res5")) for name in trained)
 
 
-def test_teacher_is_no_part_of_a_checkpoint(model):
+def test_teacher_is_not_part_of_a_checkpoint(model):
     assert all(name.startswith(PREFIX) for name in model.state_dict())
 
 
@@ -69,14 +70,9 @@ def test_outside_of_training_stages_are_correlated(model):
     assert all(-1 <= float(value) <= 1 for value in found.values())
 
 
-def test_teacher_that_is_not_named_is_one_line_with_the_tool():
-    with pytest.raises(ConfigError, match=r"MODEL\.CT_BACKBONE\.TEACHER: empty.*make_ct_backbone"):
-        BackboneDistiller(load_config(CONFIGS / "ct_backbone.yaml", NARROW))
-
-
-def test_broken_teacher_is_named(tmp_path):
-    path = tmp_path / "broken.pth"
-    path.write_bytes(b"no checkpoint")
-    opts = ["MODEL.CT_BACKBONE.TEACHER", str(path), "MODEL.CT_BACKBONE.TEACHER_DEPTH", 50]
-    with pytest.raises(CheckpointError, match=r"broken\.pth"):
-        BackboneDistiller(load_config(CONFIGS / "ct_backbone.yaml", [*NARROW, *opts]))
+@pytest.mark.parametrize("content", [None, b"no checkpoint"])
+def test_missing_or_broken_teacher_is_one_line_with_the_tool(tmp_path, content):
+    if content is not None:
+        (tmp_path / distiller.TEACHER_NAME).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"ct_resnet152\.pth.*make_ct_backbone"):
+        BackboneDistiller(load_config(CONFIG, [*NARROW, "OUTPUT_DIR", str(tmp_path / "run")]))

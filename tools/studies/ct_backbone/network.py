@@ -1,4 +1,4 @@
-"""A ResNet-50 that knows chest CT, cut out of a 3-D ResNet-152 that was trained on it.
+"""Cut a ResNet-50 that knows chest CT out of a 3-D ResNet-152 that was trained on it.
 
 The source is the image backbone of Astra (MIT), an inflated 3-D ResNet-152 derived from Merlin (Stanford MIMI Lab,
 MIT). Its axes are (Z, X to the patient's right, Y to the front), its input is -1000..200 HU as 0..1 in three equal
@@ -27,9 +27,9 @@ PREFIX = "backbone.bottom_up."
 """Where the ResNet stands in a Detectron2 model with a feature pyramid."""
 
 COUNTER = "num_batches_tracked"
-"""How the names of batch norm's counters end, which are no weights."""
+"""Ending of the names of batch norm's counters, which are not weights."""
 
-_REMEDY = "make it again by tools/make_ct_backbone.py"
+_REMEDY = "make it again with tools/make_ct_backbone.py"
 _BLOCK = re.compile(r"layer(?P<layer>[1-4])\.(?P<block>\d+)\.(?P<part>.+)")
 _PARTS = [(r"downsample\.0\.", "shortcut."), (r"downsample\.1\.", "shortcut.norm."), (r"bn([123])\.", r"conv\1.norm.")]
 
@@ -37,7 +37,7 @@ _PARTS = [(r"downsample\.0\.", "shortcut."), (r"downsample\.1\.", "shortcut.norm
 def flatten_kernels(state: Mapping[str, torch.Tensor]) -> State:
     """Turn the weights of a 3-D network into those of the 2-D network that sees one slice.
 
-    A kernel summed over its depth answers to a slice as the 3-D kernel does to a volume in which all slices are equal.
+    A kernel summed over its depth responds to a slice as the 3-D kernel does to a volume of equal slices.
 
     Args:
         state: Weights with torchvision's names; kernels ``(out, in, Z, X, Y)``, X to the patient's right, Y to the
@@ -45,7 +45,7 @@ def flatten_kernels(state: Mapping[str, torch.Tensor]) -> State:
 
     Returns:
         float32 weights of the same names; kernels ``(out, in, rows, columns)``, rows to the back, columns to the left,
-        as in a slice. Counters of batches are left out.
+        as in a slice. Batch counters are left out.
     """
     kept = {name: value.float() for name, value in state.items() if not name.endswith(COUNTER)}
     return {
@@ -57,7 +57,7 @@ def flatten_kernels(state: Mapping[str, torch.Tensor]) -> State:
 def choose_blocks(source: int, target: int) -> list[int]:
     """Return which of ``source`` blocks are kept: ``target`` of them, first and last among them, evenly spread.
 
-    The first changes size and width, so that it cannot be left out.
+    The first block changes size and width and cannot be left out.
     """
     return [round(i * (source - 1) / max(target - 1, 1)) for i in range(target)]
 
@@ -97,16 +97,16 @@ def teacher_weights(state: Mapping[str, torch.Tensor]) -> State:
 
 
 def sampled_weights(state: Mapping[str, torch.Tensor]) -> State:
-    """Return a ResNet-50 of evenly chosen blocks in Detectron2's names; its batch norm fits the blocks left out.
+    """Return a ResNet-50 of evenly chosen blocks in Detectron2's names.
 
-    See :class:`lung_d2.modeling.ct_distiller.BackboneDistiller` for what brings it closer to the whole network.
+    Its batch norm still fits the blocks left out; ``distillation.py`` brings it closer to the whole network.
     """
     kept = [choose_blocks(*pair) for pair in zip(SOURCE_BLOCKS, TARGET_BLOCKS, strict=True)]
     return to_detectron2(flatten_kernels(state), kept)
 
 
 def read_backbone(path: str | Path) -> State:
-    """Read the weights of a checkpoint of a backbone; nothing in it runs.
+    """Read the weights of a backbone checkpoint; nothing in it runs.
 
     Raises:
         CheckpointError: The file is missing, broken, or holds something else.
@@ -116,7 +116,7 @@ def read_backbone(path: str | Path) -> State:
     except OSError as error:
         raise CheckpointError(path, found=type(error).__name__, remedy=_REMEDY) from error
     except (pickle.UnpicklingError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
-        raise CheckpointError(path, found="broken, or more than tensors", remedy=_REMEDY) from error
+        raise CheckpointError(path, found="a broken file, or more than tensors", remedy=_REMEDY) from error
     except (KeyError, IndexError, TypeError) as error:
         raise CheckpointError(path, found="no weights under 'model'", remedy=_REMEDY) from error
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
@@ -125,16 +125,16 @@ def read_backbone(path: str | Path) -> State:
 
 
 def load_backbone(network: torch.nn.Module, path: str | Path) -> None:
-    """Load a checkpoint of a backbone into a bottom-up network, in place.
+    """Load a backbone checkpoint into a bottom-up network, in place.
 
     Raises:
-        CheckpointError: It cannot be read, or has not the network's weights; counters of batches may be missing.
+        CheckpointError: It cannot be read, or its weights are not those of the network; batch counters may be missing.
     """
     weights = {name.removeprefix(PREFIX): value for name, value in read_backbone(path).items()}
     wanted = {name: value.shape for name, value in network.state_dict().items() if not name.endswith(COUNTER)}
     given = {name: value.shape for name, value in weights.items() if not name.endswith(COUNTER)}
     wrong = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
     if wrong:
-        found = f"{len(wrong)} weights that are missing, too many or of another shape, {wrong[0]} first"
+        found = f"{len(wrong)} weights that are missing, unexpected or of another shape, {wrong[0]} first"
         raise CheckpointError(path, found=found, expected="those of MODEL.RESNETS", remedy=_REMEDY)
-    network.load_state_dict(weights, strict=False)  # what may be missing are counters
+    network.load_state_dict(weights, strict=False)  # only counters may be missing

