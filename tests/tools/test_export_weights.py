@@ -94,11 +94,12 @@ def test_config_of_another_model_is_refused(folder, tmp_path):
     assert "trained with INPUT.CT.WINDOW_WIDTH 1500" in last
 
 
-def test_config_of_no_detector_is_refused_before_it_is_built(tmp_path):
-    config = TOOLS.parent / "configs" / "Base-LungCT-RCNN-FPN.yaml"
+def test_config_that_is_not_of_a_detector_is_refused_before_it_is_built(tmp_path):
+    base = TOOLS.parent / "configs" / "Base-LungCT-RCNN-FPN.yaml"
+    config = tmp_path / "config.yaml"
+    config.write_text(f"_BASE_: {base}\nMODEL: {{META_ARCHITECTURE: SemanticSegmentor}}\n")
     words = ["--config-file", config, "--weights", "none.pth", "--output", "ours.safetensors"]
-    words += ["MODEL.META_ARCHITECTURE", "SemanticSegmentor"]
     done = run("export_weights.py", *words, cwd=tmp_path)
     assert done.returncode == 2
     assert "MODEL.META_ARCHITECTURE 'SemanticSegmentor'; expected GeneralizedRCNN" in done.stderr.splitlines()[-1]
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [config]
