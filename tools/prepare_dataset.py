@@ -29,7 +29,7 @@ from lung_d2.data.quality.page import PAGE_NAME, write_dataset_page
 from lung_d2.data.selection import TRAIN, Selection
 from lung_d2.data.splits import assign_patients, read_split_file
 from lung_d2.errors import ConfigError
-from lung_d2.lungs.field import BUILTIN, choose_finder, finder_names, parse_finder
+from lung_d2.lungs.field import BUILTIN, finder_names, parse_finder
 
 logger = logging.getLogger("prepare_dataset")
 
@@ -150,7 +150,7 @@ def main() -> None:
     request = Request(
         source=args.source,
         labels=parse_labels(args.label),
-        rule=InstanceRule(args.instances, args.min_area_mm2, choose_finder(args.lung_finder)),
+        rule=InstanceRule(args.instances, args.min_area_mm2, args.lung_finder),
         patients=PatientRule(args.patients, listed["patient"], by_folder=args.patients_from == "folder"),
         allow_unannotated=args.allow_unannotated,
     )

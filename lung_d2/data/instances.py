@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from lung_d2.ct.volume import CTVolume
 from lung_d2.data.cases import AnnotatedSlice
 from lung_d2.data.labels import Label, Meaning
 from lung_d2.errors import ConfigError
-from lung_d2.lungs.field import LungFinder, find_lungs
+from lung_d2.lungs.field import BUILTIN, LungField, choose_finder
 from lung_d2.masks import Mask, connected_components
 
 COMPONENTS, COMPONENTS_3D, VALUES = "components", "components-3d", "values"
@@ -47,12 +48,12 @@ class InstanceRule:
             source tells apart, even where lesions touch.
         min_area_mm2: Smaller instances of a slice are left out and counted as specks. A pixel of unknown size counts
             as 1 mm2.
-        lungs: Finds the lungs, inside which the regions are judged.
+        lungs: Who finds the lungs, in which regions are judged: see :func:`lung_d2.lungs.choose_finder`.
     """
 
     kind: str = COMPONENTS
     min_area_mm2: float = 0.0
-    lungs: LungFinder = find_lungs
+    lungs: str | Path = BUILTIN
 
     def __post_init__(self) -> None:
         """Refuse a rule that no function here knows."""
@@ -64,6 +65,10 @@ class InstanceRule:
             raise ConfigError(
                 f"--min-area-mm2 {self.min_area_mm2:g}", found="no area", expected="0 or more", remedy="correct it"
             )
+
+    def find_lungs(self, volume: CTVolume) -> LungField:
+        """Find the lungs of a volume by the chosen finder."""
+        return choose_finder(self.lungs)(volume)
 
 
 def annotate_slice(
@@ -127,7 +132,7 @@ def annotate_volume(
     Yields:
         The slices in order.
     """
-    lungs = rule.lungs(volume).mask if find_lung_field else None
+    lungs = rule.find_lungs(volume).mask if find_lung_field else None
     grouped = _label_in_3d(volume, regions_of) if rule.kind == COMPONENTS_3D else regions_of
     for index, plane in enumerate(volume.hu):
         yield annotate_slice(

@@ -179,7 +179,7 @@ def _load_slices(
     read = [text for text in map(read_roi_text, texts) if text is not None]
     for number, path in slices:
         volume = read_volume(path)
-        lungs = rule.lungs(volume).mask[0]
+        lungs = rule.find_lungs(volume).mask[0]
         regions = [
             _region(contour, text, volume, labels)
             for text in read

@@ -336,7 +336,7 @@ def load_slice(
     regions_of = join_regions(
         [_regions_of(label, values[here], table) for label, values in zip(pair.labels, labels, strict=True)]
     )
-    lungs = rule.lungs(_one_slice(volume, index)).mask[0]
+    lungs = rule.find_lungs(_one_slice(volume, index)).mask[0]
     yield annotate_slice(volume.hu[index], regions_of(0), rule, index, lungs=lungs, name=f"{name} slice {index}")
 
 
