@@ -18,13 +18,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lung_d2.categories import CATEGORIES
 from lung_d2.command_line import run_tool
 from lung_d2.data.cases import Case
 from lung_d2.data.dataset import SplitRule, datasets_root, write_dataset
 from lung_d2.data.importers.registry import Importer, PatientRule, Request, list_importers
 from lung_d2.data.instances import INSTANCE_KINDS, InstanceRule
-from lung_d2.data.labels import parse_labels
+from lung_d2.data.labels import MEANINGS_HELP, parse_labels
 from lung_d2.data.quality.page import PAGE_NAME, write_dataset_page
 from lung_d2.data.selection import TRAIN, Selection
 from lung_d2.data.splits import assign_patients, read_split_file
@@ -59,13 +58,12 @@ def _build_common(instances: str) -> argparse.ArgumentParser:
     common.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 4), help="processes")
     common.add_argument("--overwrite", action="store_true", help="replace a data set of this name")
     labels = common.add_argument_group("labels")
-    names = ", ".join(category.name for category in CATEGORIES)
     labels.add_argument(
         "--label",
         action="append",
         default=[],
         metavar="LABEL=CATEGORY",
-        help=f"what a label value or name means: {names}, background, or ignore (undecided); *: all others",
+        help=f"what a label value or name (*: all others) means: {MEANINGS_HELP}",
     )
     labels.add_argument(
         "--instances",
@@ -207,7 +205,7 @@ def _say(folder: Path, name: str) -> None:
     for json_file in sorted((folder / "annotations").glob("*.json")):
         content = json.loads(json_file.read_text())
         counts = Counter(one["category_id"] for one in content["annotations"] if not one["iscrowd"])
-        lesions = ", ".join(f"{counts[category.coco_id]} {category.name}" for category in CATEGORIES)
+        lesions = ", ".join(f"{counts[category['id']]} {category['name']}" for category in content["categories"])
         patients = len({image["patient"] for image in content["images"]})
         logger.info(
             "%s_%s: %d patients, %d slices, %s", name, json_file.stem, patients, len(content["images"]), lesions

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.categories import Category
+from lung_d2.categories import CATEGORIES, Categories, Category
 from lung_d2.masks import Mask
 
 
@@ -52,6 +52,7 @@ class Case:
         fingerprint: :func:`~lung_d2.files.hash_file_stats` of the files that it reads: a case whose files have changed
             is imported again.
         split: What the source itself says, where the user asks for that; empty: nothing.
+        categories: What its lesions can be; those of a data set are the union over its cases.
     """
 
     name: str
@@ -61,3 +62,4 @@ class Case:
     contiguous: bool
     fingerprint: str = ""
     split: str = ""
+    categories: Categories = CATEGORIES

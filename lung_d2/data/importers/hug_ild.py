@@ -34,7 +34,7 @@ from lung_d2.data.importers.hug_ild_text import Contour, RoiText, read_roi_text
 from lung_d2.data.importers.registry import Importer, Request, check_folder, name_below
 from lung_d2.data.importers.volume_cases import may_be_image
 from lung_d2.data.instances import InstanceRule, Region, annotate_slice
-from lung_d2.data.labels import Label, LabelTable, Meaning, meanings_of_names
+from lung_d2.data.labels import Label, LabelTable, Meaning
 from lung_d2.errors import DatasetError, GeometryError
 from lung_d2.files import hash_file_stats, hash_identity
 from lung_d2.masks import fill_polygon
@@ -91,7 +91,7 @@ def find_cases(request: Request, *, only_annotated: bool = False) -> list[Case]:
     """
     check_folder(request.source, "series with regions")
     numbers = {str(number): meaning for number, meaning in enumerate(TISSUES.values(), 1)}
-    labels = LabelTable({**numbers, **TISSUES, **request.labels.entries})
+    labels = LabelTable({**numbers, **TISSUES, **request.labels.entries}, request.labels.categories)
     series, texts = list_series(request.source)
     cases, bare = [], []
     for folder, files in series.items():
@@ -118,7 +118,7 @@ def _decided_slices(texts: Sequence[RoiText], labels: LabelTable) -> dict[int, s
         if text.skipped:
             logger.warning("%s: %d contours of fewer than 3 points mark nothing", text.path, text.skipped)
         names = {contour.label: [contour.label] for contour in text.contours}
-        meanings = meanings_of_names(names, labels, text.path)
+        meanings = labels.meanings(names, text.path)
         for contour in text.contours:
             if meanings[contour.label] != Label.IGNORE:
                 decided.setdefault(contour.slice_number, text.place(contour))
@@ -155,6 +155,7 @@ def _build_case(
         load=partial(_load_slices, slices, list(texts), labels, request.rule, request.source),
         contiguous=False,
         fingerprint=hash_file_stats([*(path for _, path in slices), *texts]),
+        categories=labels.categories,
     )
 
 

@@ -15,8 +15,9 @@ from lung_d2.ct.headers import is_dicom, list_files, volume_suffix
 from lung_d2.ct.series import CTSeries, choose_series
 from lung_d2.ct.volume import CTVolume
 from lung_d2.data.cases import AnnotatedSlice, Case
+from lung_d2.data.importers.registry import Request
 from lung_d2.data.instances import InstanceRule, Region, annotate_volume
-from lung_d2.data.labels import LabelTable, Meaning, meanings_of_names
+from lung_d2.data.labels import LabelTable, Meaning
 from lung_d2.files import hash_file_stats
 
 _DICOMDIR = "DICOMDIR"  # the index of a medium (PS3.10), which holds no image
@@ -32,7 +33,7 @@ def build_volume_case(
     series: str,
     read_ct: Callable[[], CTVolume],
     read_regions: ReadRegions,
-    rule: InstanceRule,
+    request: Request,
     files: Sequence[Path],
 ) -> Case:
     """Build the case of one annotated volume.
@@ -43,16 +44,17 @@ def build_volume_case(
         series: Hashed series.
         read_ct: Reads the CT; picklable (a ``functools.partial`` of a module's function).
         read_regions: Reads the annotations; picklable.
-        rule: What one instance is.
+        request: What one instance is, and the categories.
         files: All that it reads.
     """
     return Case(
         name=name,
         patient=patient,
         series=series,
-        load=partial(_load, read_ct, read_regions, rule),
+        load=partial(_load, read_ct, read_regions, request.rule),
         contiguous=True,
         fingerprint=hash_file_stats(files),
+        categories=request.labels.categories,
     )
 
 
@@ -109,7 +111,7 @@ def meanings_of_values(values: npt.NDArray[np.integer[Any]], labels: LabelTable,
     Raises:
         DatasetError: Some have no meaning; it lists them.
     """
-    return meanings_of_names({int(value): (int(value),) for value in np.unique(values) if value}, labels, where)
+    return labels.meanings({int(value): (int(value),) for value in np.unique(values) if value}, where)
 
 
 def join_regions(readers: Sequence[Callable[[int], Sequence[Region]]]) -> Callable[[int], list[Region]]:

@@ -212,7 +212,7 @@ def build_cases(
             series=one.series.series_hash,
             read_ct=partial(load_series, one.series),
             read_regions=read_regions(one.annotations),
-            rule=request.rule,
+            request=request,
             files=[*one.series.files, *one.annotations],
         )
         for one in found

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from lung_d2.categories import CATEGORIES, category_by_name
 from lung_d2.ct import CTSeries
 from lung_d2.ct.headers import VOLUME_SUFFIXES, volume_suffix
 from lung_d2.ct.labels import read_labels_on
@@ -71,7 +70,7 @@ def _build_case(folder: Path, request: Request) -> Case:
         series=series.series_hash,
         read_ct=partial(read_series_files, files, series.series_instance_uid),
         read_regions=partial(_read_masks, masks, request.labels),
-        rule=request.rule,
+        request=request,
         files=[*files, *masks],
     )
 
@@ -115,6 +114,6 @@ def _read_masks(masks: Sequence[Path], labels: LabelTable, volume: CTVolume) -> 
 def _read_mask(path: Path, labels: LabelTable, volume: CTVolume) -> Callable[[int], Sequence[Region]]:
     values = read_labels_on(path, volume)
     stem = path.name[: -len(volume_suffix(path))]
-    if stem in {category.name for category in CATEGORIES}:
-        return regions_of_instances(values, category_by_name(stem))
+    if stem in labels.categories.names:
+        return regions_of_instances(values, labels.categories.by_name(stem))
     return regions_of_labels(values, meanings_of_values(values, labels, path))

@@ -35,7 +35,7 @@ from lung_d2.data.importers.dicom.slice_grid import Placement, SliceGrid
 from lung_d2.data.importers.registry import Importer, Request
 from lung_d2.data.importers.volume_cases import join_regions
 from lung_d2.data.instances import Region
-from lung_d2.data.labels import Label, LabelTable, Meaning, meanings_of_names
+from lung_d2.data.labels import Label, LabelTable, Meaning
 from lung_d2.errors import ConfigError, GeometryError, InputError
 from lung_d2.masks import decode_mask, encode_mask
 
@@ -74,8 +74,8 @@ def find_cases(request: Request, *, fraction: float = 0.5) -> list[Case]:
         raise ConfigError("--fraction", found=str(fraction), expected="above 0, up to 1", remedy="correct it")
     found = find_annotated_series(request.source, SEGMENTATION, allow_unannotated=request.allow_unannotated)
     files = [path for one in found for path in one.annotations]
-    named = {(path, number): names for path in files for number, names in read_segments(path).items()}
-    meanings_of_names(named, request.labels, files[0] if len(files) == 1 else request.source)
+    named = {(path, number): names for path in files for number, names in read_segments(path, request.labels).items()}
+    request.labels.meanings(named, files[0] if len(files) == 1 else request.source)
     return build_cases(found, request, partial(_reader, request.labels, fraction))
 
 
@@ -94,8 +94,8 @@ def _read_regions(
 
 
 def _read_file(path: Path, labels: LabelTable, fraction: float, grid: SliceGrid) -> Callable[[int], list[Region]]:
-    segmentation = read_segmentation(path)
-    meanings = meanings_of_names(segmentation.segments, labels, path)
+    segmentation = read_segmentation(path, labels)
+    meanings = labels.meanings(segmentation.segments, path)
     undecided = Label.IGNORE in meanings.values()
     # Background only matters where it limits what is undecided: else its frames, often most of them, are not read.
     wanted = {number: one for number, one in meanings.items() if one is not Label.BACKGROUND or undecided}

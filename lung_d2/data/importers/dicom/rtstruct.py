@@ -38,7 +38,7 @@ from lung_d2.data.importers.dicom.slice_grid import SliceGrid
 from lung_d2.data.importers.registry import Importer, Request
 from lung_d2.data.importers.volume_cases import join_regions
 from lung_d2.data.instances import Region
-from lung_d2.data.labels import Label, LabelTable, Meaning, meanings_of_names
+from lung_d2.data.labels import Label, LabelTable, Meaning
 from lung_d2.errors import DatasetError, GeometryError, InputError
 from lung_d2.masks import MAX_COORDINATE, check_ring, fill_polygons
 
@@ -107,7 +107,7 @@ def find_cases(request: Request) -> list[Case]:
     found = find_annotated_series(request.source, STRUCTURE_SET, allow_unannotated=request.allow_unannotated)
     files = [path for one in found for path in one.annotations]
     named = {(path, roi.number): roi.names for path in files for roi in read_rois(path) if roi.contours}
-    meanings_of_names(named, request.labels, files[0] if len(files) == 1 else request.source)
+    request.labels.meanings(named, files[0] if len(files) == 1 else request.source)
     return build_cases(found, request, partial(_reader, request.labels))
 
 
@@ -172,7 +172,7 @@ def _read_file(path: Path, labels: LabelTable, grid: SliceGrid) -> Callable[[int
     rois = {roi.number: roi for roi in found if roi.contours}
     if len(rois) < len(found):
         logger.info("%s: %d of %d ROIs have no contour", path, len(found) - len(rois), len(found))
-    meanings = meanings_of_names({number: roi.names for number, roi in rois.items()}, labels, path)
+    meanings = labels.meanings({number: roi.names for number, roi in rois.items()}, path)
     undecided = Label.IGNORE in meanings.values()
     wanted = {number: one for number, one in meanings.items() if one is not Label.BACKGROUND or undecided}
     rings = {number: _land_contours(rois[number], grid, f"{path} ROI {number}") for number in wanted}

@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from lung_d2.categories import BRONCHIECTASIS, CATEGORIES, Category
+from lung_d2.categories import Category
 from lung_d2.ct.headers import READ_ERRORS, quiet_pydicom, show_code, text_of
 from lung_d2.ct.planes import MAX_SIDE, read_geometry, whole_number
 from lung_d2.data.importers.dicom.annotation_objects import (
@@ -47,12 +47,6 @@ SEGMENTATION = AnnotationKind(
 )
 BINARY, FRACTIONAL, LABELMAP = "BINARY", "FRACTIONAL", "LABELMAP"
 _BITS = {BINARY: (1, 8), FRACTIONAL: (8,), LABELMAP: (8, 16)}
-
-CODES = {category.code[:2]: category.name for category in CATEGORIES} | {
-    ("19325002", "SCT"): BRONCHIECTASIS.name,  # traction bronchiectasis
-    ("125040", "DCM"): "background",
-}
-"""Property types that need no table: code value and scheme."""
 
 _TAGS = (
     *("SegmentationType", "MaximumFractionalValue", "PixelPaddingValue", "NumberOfFrames", "Rows", "Columns"),
@@ -111,23 +105,32 @@ class Segmentation:
         return f"{self.path} frame {frame.number}"
 
 
-def read_segments(path: Path) -> dict[int, tuple[str, ...]]:
+def read_segments(path: Path, labels: LabelTable) -> dict[int, tuple[str, ...]]:
     """Read what the segments of a file are called, without its frames.
 
+    Args:
+        path: The file.
+        labels: The categories in play.
+
     Returns:
-        By segment number: our name for its property type, label, number, and description where that is a name of ours.
-        Any but the number may be empty; of a segment that needs a table, the label is the first that is not.
+        The names of each segment by its number: the category of its property type, its label, its number, and its
+        description if that names a category. All but the number may be empty; the first that is not is shown in
+        messages.
 
     Raises:
         InputError: The file is damaged, or has no segments.
     """
     dataset = read_tags(path, ["SegmentSequence"])
     with refuse_damage(path):
-        return _segments(dataset, path)
+        return _segments(dataset, path, labels)
 
 
-def read_segmentation(path: Path) -> Segmentation:
+def read_segmentation(path: Path, labels: LabelTable) -> Segmentation:
     """Read all of a file but its pixels.
+
+    Args:
+        path: The file.
+        labels: The categories in play.
 
     Raises:
         GeometryError: The place of a frame is impossible.
@@ -135,10 +138,10 @@ def read_segmentation(path: Path) -> Segmentation:
     """
     dataset = read_tags(path, _TAGS)
     with refuse_damage(path):
-        return _read(dataset, path)
+        return _read(dataset, path, labels)
 
 
-def _read(dataset: Dataset, path: Path) -> Segmentation:
+def _read(dataset: Dataset, path: Path, labels: LabelTable) -> Segmentation:
     kind = text_of(dataset, "SegmentationType").upper()
     bits, samples = (whole_number(dataset, name, path) for name in ("BitsAllocated", "SamplesPerPixel"))
     if bits not in _BITS.get(kind, ()) or samples != 1:
@@ -154,7 +157,7 @@ def _read(dataset: Dataset, path: Path) -> Segmentation:
     syntax = str(dataset.file_meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian)
     if syntax == ExplicitVRBigEndian:
         raise InputError(path, found="big-endian pixels", expected="little endian", remedy=REMEDY)
-    segments = _segments(dataset, path)
+    segments = _segments(dataset, path, labels)
     offsets = [dataset.get(name) for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")]
     return Segmentation(
         path=path,
@@ -182,30 +185,27 @@ def _background(dataset: Dataset, segments: Collection[int], path: Path) -> int:
     return whole_number(dataset, "PixelPaddingValue", path, default=-1 if 0 in segments else 0)
 
 
-def _segments(dataset: Dataset, path: Path) -> dict[int, tuple[str, ...]]:
+def _segments(dataset: Dataset, path: Path, labels: LabelTable) -> dict[int, tuple[str, ...]]:
     found: dict[int, tuple[str, ...]] = {}
     for item in follow(dataset, "SegmentSequence"):
         number = whole_number(item, "SegmentNumber", path)
         if number in found:
             raise InputError(path, found=f"segment {number} twice", expected="each once", remedy=REMEDY)
-        found[number] = _names(item, number)
+        found[number] = _names(item, number, LabelTable(categories=labels.categories))
     if not found:
         raise InputError(path, found="no segment", expected="one or more", remedy=REMEDY)
     return found
 
 
-def _names(item: Dataset, number: int) -> tuple[str, ...]:
+def _names(item: Dataset, number: int, known: LabelTable) -> tuple[str, ...]:
     codes = follow(item, "SegmentedPropertyTypeCodeSequence") or [Dataset()]
     value, scheme, meaning = (
         text_of(codes[0], name) for name in ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
     )
     label, description = (text_of(item, name) for name in ("SegmentLabel", "SegmentDescription"))
-    return CODES.get((value, scheme), "") or _own_name(meaning), label, str(number), _own_name(description)
-
-
-def _own_name(text: str) -> str:
-    """Return a text that names a category of ours, else nothing: a table is for labels, not for what else is said."""
-    return text if isinstance(LabelTable().find(text), Category) else ""
+    # The entries of the table are for labels: meaning and description count only where they name a category.
+    meaning, description = (text if isinstance(known.find(text), Category) else "" for text in (meaning, description))
+    return known.name_of_code(value, scheme) or meaning, label, str(number), description
 
 
 def _frames(

@@ -16,6 +16,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ from lung_d2.data.importers.pictures.shapes import (
 )
 from lung_d2.data.importers.registry import Importer, Request, check_folder
 from lung_d2.data.instances import VALUES, InstanceRule, Region
-from lung_d2.data.labels import Label, LabelTable, meanings_of_names
+from lung_d2.data.labels import Label, LabelTable
 from lung_d2.errors import DatasetError
 from lung_d2.files import hash_file_stats, hash_identity
 
@@ -89,7 +90,8 @@ def find_cases(
 
     Args:
         request: Its source is a JSON file, or a folder with JSON files in ``annotations``, in itself, or in its
-            folders. Its labels go by the names of the categories, or by their ids.
+            folders. Its labels go by the names of the categories, or by their ids; categories that the file
+            itself defines, with code and color, need none.
         images: Folder of the pictures, in the source; 8-bit pictures, or DICOM files of one slice.
         spacing_mm: ``"ROW,COLUMN"`` or one number, for pictures that do not say.
         pixel_origin: What (0, 0) is; see :func:`lung_d2.data.importers.pictures.shapes.choose_origin`.
@@ -114,8 +116,12 @@ def find_cases(
     drawings: list[Drawing] = []
     rings: list[list[Any]] = []
     marked = boxes = 0
+    given = request.labels
     for path in _json_files(request.source):
         content = read_coco(path)
+        for category in content.definitions:
+            if category.name not in given.categories.names and given.find(category.name, category.coco_id) is None:
+                request = replace(request, labels=request.labels.add(category, path))
         _check_meanings(content, request.labels, path)
         _check_crowds(content, crowd, path)
         folder = base / images if images else _picture_folder(path, content)
@@ -176,7 +182,7 @@ def _find_drawings(path: Path, content: CocoFile, folder: Path, split: str) -> I
 def _check_meanings(content: CocoFile, labels: LabelTable, path: Path) -> None:
     """Refuse categories without a meaning that annotations have; the others may be what they like."""
     used = {one.category_id: (one.category, one.category_id) for one in _every(content)}
-    meanings_of_names(used, labels, path)
+    labels.meanings(used, path)
 
 
 def _every(content: CocoFile) -> list[CocoAnnotation]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lung_d2.categories import Categories, Category
 from lung_d2.data.importers.pictures.picture_cases import Record, read_json, take, take_objects
 from lung_d2.data.importers.pictures.shapes import Canvas
 from lung_d2.errors import DatasetError
@@ -66,10 +67,12 @@ class CocoFile:
     Attributes:
         images: Image records by id.
         annotations: Annotations by the id of their image; images without one are missing.
+        definitions: Categories whose records hold a DICOM code and a color, as :meth:`Category.to_coco` writes them.
     """
 
     images: Mapping[Id, CocoImage]
     annotations: Mapping[Id, tuple[CocoAnnotation, ...]]
+    definitions: tuple[Category, ...] = ()
 
 
 def read_coco(path: Path) -> CocoFile:
@@ -97,12 +100,19 @@ def read_coco(path: Path) -> CocoFile:
         where = f"{path}: annotation {key}"
         image = _known(record, "image_id", images, where)
         annotations.setdefault(image, []).append(_read_annotation(record, categories, where))
-    return CocoFile(images, {image: tuple(members) for image, members in annotations.items()})
+    members = {image: tuple(ones) for image, ones in annotations.items()}
+    return CocoFile(images, members, _read_definitions(content, path))
 
 
 def _read_categories(content: Record, path: Path) -> dict[Id, str]:
     records = _by_id(take_objects(content, "categories", path), "category", path)
     return {key: take(record, "name", str, f"{path}: category {key}") for key, record in records.items()}
+
+
+def _read_definitions(content: Record, path: Path) -> tuple[Category, ...]:
+    records = take_objects(content, "categories", path) if "categories" in content else []
+    own = [record for record in records if record.get("code") and record.get("color")]
+    return tuple(Categories.from_coco(own, path)) if own else ()
 
 
 def _read_image(record: Record, where: str) -> CocoImage:

@@ -46,7 +46,7 @@ from lung_d2.data.importers.pictures.shapes import (
 )
 from lung_d2.data.importers.registry import Importer, Request, check_folder
 from lung_d2.data.instances import VALUES, InstanceRule, Region
-from lung_d2.data.labels import Label, LabelTable, meanings_of_names
+from lung_d2.data.labels import Label, LabelTable
 from lung_d2.errors import DatasetError
 from lung_d2.files import hash_file_stats
 from lung_d2.masks import Mask
@@ -137,7 +137,7 @@ def _find_picture(image: CvatImage, folder: Path) -> Path:
 def _check_shapes(images: Sequence[CvatImage], labels: LabelTable, skip: bool, path: Path) -> Iterator[str]:
     """Check what the shapes are and mean; yield the kinds of those that are left out."""
     shapes = [shape for image in images for shape in image.shapes]
-    meanings = meanings_of_names({shape.label: (shape.label,) for shape in shapes}, labels, path)
+    meanings = labels.meanings({shape.label: (shape.label,) for shape in shapes}, path)
     for shape in shapes:
         if shape.kind not in AREAS and meanings[shape.label] is not Label.BACKGROUND:
             if not skip:

@@ -53,7 +53,7 @@ from lung_d2.data.importers.pictures.shapes import (
 )
 from lung_d2.data.importers.registry import Importer, Request, check_folder
 from lung_d2.data.instances import VALUES, InstanceRule, Region
-from lung_d2.data.labels import Label, LabelTable, meanings_of_names
+from lung_d2.data.labels import Label, LabelTable
 from lung_d2.data.planes import decode_picture
 from lung_d2.errors import DatasetError
 from lung_d2.masks import Mask, check_coordinates
@@ -108,7 +108,7 @@ def find_cases(
         rings += [shape.get("points") for shape in record["shapes"] if kind_of(shape) == "polygon"]
         skipped.update(_kinds_without_area(shapes, request.labels, skip_shapes))
         drawings.append(_find_drawing(record, path, base, folder))
-    meanings_of_names(names, request.labels, request.source)
+    request.labels.meanings(names, request.source)
     warn_of_skipped(skipped, request.source)
     if request.source.is_dir():
         drawings += _unannotated(drawings, folder or base, request.allow_unannotated)

@@ -100,6 +100,7 @@ def build_picture_cases(drawings: Sequence[Drawing], read: ReadSlice, request: R
                 [*(one.picture for one in members), *sorted({path for one in members for _, path in one.annotations})]
             ),
             split=_split_of(members),
+            categories=request.labels.categories,
         )
         for patient, members in sorted(groups.items())
     ]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from lung_d2.categories import CATEGORIES
 from lung_d2.data.cases import AnnotatedSlice, Case
 from lung_d2.data.importers.pictures.picture_cases import (
     Drawing,
@@ -39,16 +38,15 @@ from lung_d2.data.importers.pictures.picture_cases import (
 from lung_d2.data.importers.pictures.shapes import add_spacing_argument, parse_spacing
 from lung_d2.data.importers.registry import Importer, Request, check_folder
 from lung_d2.data.instances import InstanceRule, Region
-from lung_d2.data.labels import LabelTable, meanings_of_names, parse_meaning
+from lung_d2.data.labels import MEANINGS_HELP, LabelTable, split_assignment
 from lung_d2.data.planes import PICTURES, is_jpeg, read_picture
 from lung_d2.errors import DatasetError, InputError
 
-_LABELS, _LUNGS = "label map", "lungs"  # what a folder of masks is, beside the names of meanings
+_LABELS, _LUNGS, _MASK = "label map", "lungs", "mask of "  # what a folder holds; _MASK goes before a category
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this source."""
-    names = ", ".join(category.name for category in CATEGORIES)
     parser.add_argument(
         "--images", default="images", metavar="FOLDER", help="folder of the pictures, in SOURCE (default images)"
     )
@@ -57,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FOLDER=CATEGORY",
-        help=f"in SOURCE; {names}, background or ignore",
+        help=f"folder of masks, in SOURCE, and what they mark: {MEANINGS_HELP}",
     )
     parser.add_argument("--label-map", metavar="FOLDER", help="in SOURCE; what its values mean is said by --label")
     parser.add_argument("--lungs", metavar="FOLDER", help="masks of the lungs, in SOURCE")
@@ -95,7 +93,11 @@ def find_cases(
     """
     spacing = parse_spacing(spacing_mm)
     source = request.source
-    roles = [_parse_masks(entry, source) for entry in masks]
+    entries = [_split_entry(entry) for entry in masks]
+    request = replace(request, labels=request.labels.define(name for _, name in entries))
+    roles = [(_MASK + name, source / place) for place, name in entries]
+    for _, name in entries:
+        request.labels.parse(name)
     roles += [(role, source / name) for role, name in ((_LABELS, label_map), (_LUNGS, lungs)) if name]
     if not masks and not label_map:
         raise DatasetError(
@@ -115,14 +117,13 @@ def find_cases(
 IMPORTER = Importer("slices", "folders of 8-bit slices and of masks or label maps", find_cases, add_arguments)
 
 
-def _parse_masks(entry: str, source: Path) -> tuple[str, Path]:
-    folder, _, name = entry.rpartition("=")
+def _split_entry(entry: str) -> tuple[str, str]:
+    folder, name = split_assignment(entry)
     if not folder:
         raise DatasetError(
             f"--masks {entry}", found="no folder or no category", expected="FOLDER=CATEGORY", remedy="correct it"
         )
-    parse_meaning(name)
-    return name, source / folder
+    return folder, name
 
 
 def _match(folder: Path, roles: Sequence[tuple[str, Path]]) -> list[Drawing]:
@@ -162,13 +163,11 @@ def _read_slice(
             lungs = read_mask(path, plane.shape) != 0
         elif role == _LABELS:
             values = read_labels(path, plane.shape)
-            meanings = meanings_of_names(
-                {int(value): (int(value),) for value in np.unique(values) if value}, labels, path
-            )
+            meanings = labels.meanings({int(value): (int(value),) for value in np.unique(values) if value}, path)
             regions += [Region(meaning, values == value) for value, meaning in meanings.items()]
         else:
             values = read_mask(path, plane.shape)
-            meaning = parse_meaning(role)
+            meaning = labels.parse(role.removeprefix(_MASK))
             regions += [Region(meaning, values == value, f"{path} {value}") for value in np.unique(values) if value]
     return annotate_picture(plane, regions, rule, index, own_spacing or spacing, lungs)
 

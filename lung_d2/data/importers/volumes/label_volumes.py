@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 
-from lung_d2.categories import CATEGORIES
 from lung_d2.ct.affine import positions_along_normal
 from lung_d2.ct.labels import Labels, read_labels_on
 from lung_d2.ct.volume import CTVolume
@@ -48,7 +47,7 @@ from lung_d2.data.importers.volumes.pairs import (
     stem_of,
 )
 from lung_d2.data.instances import InstanceRule, Region, annotate_slice
-from lung_d2.data.labels import LabelTable, Meaning, parse_meaning
+from lung_d2.data.labels import MEANINGS_HELP, LabelTable, Meaning, split_assignment
 from lung_d2.errors import ConfigError, DatasetError
 from lung_d2.files import hash_file_stats, hash_identity
 
@@ -59,7 +58,6 @@ _PAIRING = "rename the files, or give --image-key and --label-key, or --pairs"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this source."""
-    names = ", ".join(category.name for category in CATEGORIES)
     parser.add_argument(
         "--images", default="images", metavar="WHERE", help="folder in SOURCE, or a pattern: 'ct/*.nii.gz' (images)"
     )
@@ -67,8 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels",
         action="append",
         metavar="WHERE[=CATEGORY]",
-        help=f"folder or pattern of label maps (labels), or of masks of one category: {names}, background or ignore; "
-        "may be repeated",
+        help=f"folder or pattern of label maps (labels), or of masks of one category; may be repeated. CATEGORY: "
+        f"{MEANINGS_HELP}",
     )
     parser.add_argument("--image-key", default="", metavar="REGEX", help="pair by its first group in the paths")
     parser.add_argument("--label-key", default="", metavar="REGEX", help="the same of labels (default: --image-key)")
@@ -124,9 +122,11 @@ def find_cases(
     check_folder(request.source, "volumes")
     if hu_range is not None and not -np.inf < hu_range[0] < hu_range[1] < np.inf:
         raise ConfigError("--hu-range", found=str(list(hu_range)), expected="LOW below HIGH", remedy="correct it")
-    wanted = list(labels or ["labels"])
+    entries = [_split_entry(entry) for entry in labels or ["labels"]]
+    request = replace(request, labels=request.labels.define(name for _, name in entries))
+    wanted = [(where, request.labels.parse(name) if name else None) for where, name in entries]
     if pairs:
-        found, count = read_pairs(pairs), 1
+        found, count = read_pairs(pairs, request.labels), 1
         homes = [Path(os.path.commonpath([pair.image.parent for pair in found]))]
     else:
         found, count = _pair_by_name(request.source, images, wanted, image_key, label_key or image_key), len(wanted)
@@ -166,11 +166,13 @@ class _Place:
         return self.patients.patient_of(pair.image, home, own)
 
 
-def _pair_by_name(source: Path, images: str, labels: Sequence[str], image_key: str, label_key: str) -> list[Pair]:
+def _pair_by_name(
+    source: Path, images: str, labels: Sequence[tuple[str, Meaning | None]], image_key: str, label_key: str
+) -> list[Pair]:
     files = list_volumes(source, images)
     keys = keys_by_pattern(files, source, image_key, "--image-key") if image_key else keys_by_name(files)
     found: dict[Path, list[LabelFile]] = {path: [] for path in files}
-    for where, meaning in map(_parse_labels, labels):
+    for where, meaning in labels:
         masks = list_volumes(source, where)
         both = sorted(set(masks) & set(files))
         if both:
@@ -187,9 +189,10 @@ def _pair_by_name(source: Path, images: str, labels: Sequence[str], image_key: s
     return [Pair(image, tuple(files)) for image, files in found.items()]
 
 
-def _parse_labels(entry: str) -> tuple[str, Meaning | None]:
-    where, _, name = entry.rpartition("=")
-    return (where, parse_meaning(name)) if where else (entry, None)
+def _split_entry(entry: str) -> tuple[str, str]:
+    """Return folder or pattern, and the category; empty for label maps."""
+    where, name = split_assignment(entry)
+    return (where, name) if where else (entry, "")
 
 
 def _choose_annotated(
@@ -227,7 +230,7 @@ def _build_cases(pair: Pair, place: _Place, request: Request, hu_range: HuRange 
             series=hash_identity("series", inner),
             read_ct=partial(read_pair_image, pair.image, hu_range),
             read_regions=partial(read_pair_regions, pair.labels, request.labels),
-            rule=request.rule,
+            request=request,
             files=_files_of(pair),
         )
     ]
@@ -246,6 +249,7 @@ def _build_slice_cases(pair: Pair, place: _Place, request: Request, hu_range: Hu
                 load=partial(load_slice, pair, index, hu_range, request.labels, request.rule, fingerprint, name),
                 contiguous=False,
                 fingerprint=fingerprint,
+                categories=request.labels.categories,
             )
         )
     return cases

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from lung_d2.ct.headers import volume_suffix
-from lung_d2.data.labels import Meaning, parse_meaning
+from lung_d2.data.labels import LabelTable, Meaning
 from lung_d2.errors import DatasetError
 
 
@@ -43,18 +43,19 @@ class Pair:
     patient: str = ""
 
 
-def read_pairs(path: Path) -> list[Pair]:
+def read_pairs(path: Path, labels: LabelTable) -> list[Pair]:
     """Read pairs from a CSV file.
 
     Args:
         path: A CSV file with the columns ``image`` and ``label``, paths relative to it, and where wanted ``patient``
             and ``category`` (of a label file of one category). An image with several labels has several rows; one
             without has an empty ``label``.
+        labels: The categories in play.
 
     Raises:
         DatasetError: It is no such file, a path leaves its folder or leads nowhere, or rows contradict each other.
     """
-    labels: dict[Path, list[LabelFile]] = defaultdict(list)
+    label_files: dict[Path, list[LabelFile]] = defaultdict(list)
     patients: dict[Path, str] = {}
     for number, row in enumerate(_rows(path), 2):
         where = f"{path} row {number}"
@@ -63,12 +64,12 @@ def read_pairs(path: Path) -> list[Pair]:
         if patients.setdefault(image, patient) != patient:
             raise DatasetError(where, found="another patient than above", expected="one an image", remedy="correct it")
         if row["label"]:
-            meaning = parse_meaning(row["category"]) if row.get("category") else None
-            labels[image].append(LabelFile(_listed_file(row["label"], path, where), meaning))
-    for image, files in labels.items():
+            meaning = labels.parse(row["category"]) if row.get("category") else None
+            label_files[image].append(LabelFile(_listed_file(row["label"], path, where), meaning))
+    for image, files in label_files.items():
         if len({file.path for file in files}) < len(files):
             raise DatasetError(path, found=f"a label of {image.name} twice", remedy="remove one of the rows")
-    return [Pair(image, tuple(labels[image]), patient) for image, patient in patients.items()]
+    return [Pair(image, tuple(label_files[image]), patient) for image, patient in patients.items()]
 
 
 def _listed_file(text: str, listing: Path, where: str) -> Path:

@@ -30,7 +30,6 @@ from lung_d2.ct.labels import Labels, LabelVolume, labels_on_grid, read_label_la
 from lung_d2.ct.nrrd_header import HEADER_END
 from lung_d2.ct.text_headers import read_text
 from lung_d2.data.cases import Case
-from lung_d2.data.importers.dicom.seg_file import CODES
 from lung_d2.data.importers.registry import Importer, Request, check_folder
 from lung_d2.data.importers.volume_cases import (
     build_volume_case,
@@ -41,7 +40,7 @@ from lung_d2.data.importers.volume_cases import (
 )
 from lung_d2.data.importers.volumes.pairs import stem_of
 from lung_d2.data.instances import Region
-from lung_d2.data.labels import LabelTable, meanings_of_names
+from lung_d2.data.labels import LabelTable
 from lung_d2.errors import DatasetError, GeometryError, InputError, SeriesChoiceError
 from lung_d2.files import hash_identity
 
@@ -143,7 +142,7 @@ def _volume_case(path: Path, segmentations: Sequence[Path], request: Request) ->
         series=hash_identity("series", inner),
         read_ct=partial(read_volume, path),
         read_regions=partial(_read_regions, list(segmentations), request.labels),
-        rule=request.rule,
+        request=request,
         files=[path, *segmentations],
     )
 
@@ -162,7 +161,7 @@ def _dicom_case(folder: Path, segmentations: Sequence[Path], request: Request) -
         series=found[0].series_hash,
         read_ct=partial(read_series_files, files, found[0].series_instance_uid),
         read_regions=partial(_read_regions, list(segmentations), request.labels),
-        rule=request.rule,
+        request=request,
         files=[*files, *segmentations],
     )
 
@@ -216,12 +215,12 @@ def read_segments_on(path: Path, labels: LabelTable, volume: CTVolume) -> Callab
         InputError: It is damaged, or no label map.
     """
     layers = read_label_layers(path)
-    segments = {(one.layer, one.value): one for one in _read_segments(path, len(layers))}
+    segments = {(one.layer, one.value): one for one in _read_segments(path, len(layers), labels)}
     placed = [_on_grid(layer, volume, path) for layer in layers]
     present = [(layer, int(value)) for layer, values in enumerate(placed) for value in np.unique(values) if value]
     # A value without a segment goes by its number, as in a plain label map.
     found = [segments.get(key, Segment(*key, (str(key[1]),), f"{key}")) for key in present]
-    meanings = meanings_of_names({(one.layer, one.value): one.names for one in found}, labels, path)
+    meanings = labels.meanings({(one.layer, one.value): one.names for one in found}, path)
     return lambda index: [
         Region(meanings[one.layer, one.value], placed[one.layer][index] == one.value, one.lesion)
         for one in found
@@ -229,11 +228,11 @@ def read_segments_on(path: Path, labels: LabelTable, volume: CTVolume) -> Callab
     ]
 
 
-def _read_segments(path: Path, layers: int) -> list[Segment]:
+def _read_segments(path: Path, layers: int, labels: LabelTable) -> list[Segment]:
     try:
         metadata = _read_metadata(path)
         kind = str(metadata.get("masterRepresentation") or metadata.get("Segmentation_SourceRepresentation") or "")
-        segments = [_segment(item, number, layers) for number, item in enumerate(metadata["segments"])]
+        segments = [_segment(item, number, layers, labels) for number, item in enumerate(metadata["segments"])]
     except _METADATA_ERRORS as error:
         raise InputError(
             path,
@@ -266,11 +265,11 @@ def _read_metadata(path: Path) -> dict[str, Any]:
         return dict(slicerio.read_segmentation(str(header), skip_voxels=True))
 
 
-def _segment(item: dict[str, Any], number: int, layers: int) -> Segment:
+def _segment(item: dict[str, Any], number: int, layers: int, labels: LabelTable) -> Segment:
     # Slicer before 4.11 gave each segment a layer of its own, in order, and the value 1.
     layer = int(item.get("layer", number if layers > 1 else 0))
     scheme, code, meaning = ([*item.get("terminology", {}).get("type", []), "", "", ""])[:3]
-    names = (CODES.get((code, scheme), ""), item.get("name", ""), meaning, code)
+    names = (labels.name_of_code(code, scheme), item.get("name", ""), meaning, code)
     return Segment(layer, int(item.get("labelValue", 1)), names, str(item.get("id", number)))
 
 

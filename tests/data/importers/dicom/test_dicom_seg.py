@@ -339,3 +339,11 @@ def test_label_map_of_16_bits_may_have_a_background_of_its_own(tmp_path):
     masks[masks == 0] = 65535
     write_seg(tmp_path, masks, [at(0.0, segment=None)], segments[:2], PixelPaddingValue=65535)
     assert found(load(tmp_path))[0] == [(GGO, (1, 1)), (BRONCHI, (3, 3))]
+
+
+def test_segment_coded_as_a_category_in_play_needs_no_entry(tmp_path):
+    segments = [make_segment(1, "Segment_1", Code("95436008", "SCT", "Lung consolidation"))]
+    tiny(tmp_path, pixels((0, 1, 2)), [at(2.0)], segments)
+    own = "9=consolidation,code=95436008|SCT|Lung consolidation"
+    assert found(load(tmp_path, own)) == [[], [("consolidation", (1, 2))], [], []]
+    assert "1 label(s) without a category: 'Segment_1'" in refused(tmp_path, DatasetError)

@@ -13,6 +13,7 @@ from ct.dicom_files import PLANTED, write
 from data.importers.dicom_seg_files import item, make_frame, make_seg, make_segment
 from lung_d2.data.importers.dicom.annotation_objects import ImageReference
 from lung_d2.data.importers.dicom.seg_file import FRACTIONAL, read_frames, read_segmentation, read_segments
+from lung_d2.data.labels import LabelTable
 from lung_d2.errors import GeometryError, InputError
 
 MASKS = np.zeros((2, 6, 5), bool)
@@ -22,7 +23,7 @@ FRAMES = [make_frame(position=(1.0, 2.0, 3.0), image="1.2.9", frame=4), make_fra
 def refused(dataset, path, kind=InputError):
     write(dataset, path)
     with pytest.raises(kind) as caught:
-        read_segmentation(path)
+        read_segmentation(path, LabelTable())
     message = str(caught.value)
     assert "\n" not in message
     assert "CT images" not in message  # the remedy of the reader of images
@@ -32,7 +33,7 @@ def refused(dataset, path, kind=InputError):
 
 def test_frames_hold_what_the_file_says(tmp_path):
     path = write(make_seg(MASKS, FRAMES, [make_segment(1, "a"), make_segment(7, "b")]), tmp_path / "x")
-    segmentation = read_segmentation(path)
+    segmentation = read_segmentation(path, LabelTable())
     first, second = segmentation.frames
     assert (first.number, first.segment, first.images) == (1, 1, (ImageReference("1.2.9", 4),))
     assert (first.plane.origin_mm.tolist(), first.plane.shape) == ([1.0, 2.0, 3.0], (6, 5))
@@ -40,14 +41,14 @@ def test_frames_hold_what_the_file_says(tmp_path):
     assert first.plane.down_mm.tolist() == [0.0, 0.5, 0.0]
     assert (second.plane, second.images) == (None, ())
     assert (segmentation.kind, segmentation.bits, segmentation.shape) == ("BINARY", 1, (6, 5))
-    assert read_segments(path) == segmentation.segments
+    assert read_segments(path, LabelTable()) == segmentation.segments
     assert segmentation.segments[7][:3] == ("", "b", "7")
 
 
 def test_what_all_frames_share_is_read(tmp_path):
     dataset = make_seg(MASKS[:1], [item()])
     dataset.SharedFunctionalGroupsSequence[0].update(make_frame(position=(0.0, 0.0, 4.0), image="1.2.9"))
-    (frame,) = read_segmentation(write(dataset, tmp_path / "x")).frames
+    (frame,) = read_segmentation(write(dataset, tmp_path / "x"), LabelTable()).frames
     assert (frame.segment, frame.images) == (1, (ImageReference("1.2.9"),))
     assert frame.plane.origin_mm.tolist() == [0.0, 0.0, 4.0]
 
@@ -111,7 +112,7 @@ def test_position_that_is_no_number_is_refused_by_frame(tmp_path):
     path = write(make_seg(MASKS, FRAMES), tmp_path / "x")
     path.write_bytes(path.read_bytes().replace(b"1.0\\2.0\\3.0", b"nan\\2.0\\3.0"))
     with pytest.raises(GeometryError, match="x frame 1: NaN or infinity in its geometry"):
-        read_segmentation(path)
+        read_segmentation(path, LabelTable())
 
 
 @pytest.mark.parametrize("maximum", [None, 0, 300])
@@ -131,12 +132,12 @@ def test_big_endian_is_refused(tmp_path):
     dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
     dataset.save_as(tmp_path / "x", implicit_vr=False, little_endian=False)
     with pytest.raises(InputError, match="big-endian pixels; expected little endian"):
-        read_segmentation(tmp_path / "x")
+        read_segmentation(tmp_path / "x", LabelTable())
 
 
 def test_file_that_is_gone_is_refused(tmp_path):
     with pytest.raises(InputError, match="gone: damaged DICOM"):
-        read_segmentation(tmp_path / "gone")
+        read_segmentation(tmp_path / "gone", LabelTable())
 
 
 BITS = np.random.default_rng(0).random((5, 7, 9)) < 0.5  # 63 bits a frame: none but the first begins with a byte
@@ -145,7 +146,7 @@ VALUES = np.random.default_rng(0).integers(0, 2, (5, 64, 64), np.uint8)
 
 
 def read(path, wanted=range(1, 6)):
-    return {frame.number: values for frame, values in read_frames(read_segmentation(path), set(wanted))}
+    return {frame.number: values for frame, values in read_frames(read_segmentation(path, LabelTable()), set(wanted))}
 
 
 def refused_pixels(path):

@@ -13,6 +13,7 @@ from lung_d2.data.importers.pictures.coco import find_cases
 from lung_d2.data.importers.pictures.coco_file import decode_segmentation, read_coco, split_of_file
 from lung_d2.data.importers.pictures.shapes import Canvas
 from lung_d2.data.importers.registry import PatientRule
+from lung_d2.data.labels import Label
 from lung_d2.errors import DatasetError
 from lung_d2.files import hash_identity
 from lung_d2.masks import encode_mask
@@ -167,3 +168,34 @@ def test_patient_in_two_splits_is_refused(tmp_path):
     with pytest.raises(DatasetError, match=finding):
         find(tmp_path, splits_from_names=True)
     assert len(find(tmp_path)) == 1
+
+
+OWN = {
+    "id": 99,
+    "name": "consolidation",
+    "color": [204, 121, 167],
+    "code": {"value": "95436008", "scheme": "SCT", "meaning": "Lung consolidation"},
+}
+
+
+def test_a_category_with_code_and_color_is_taken_over(tmp_path):
+    annotations = [
+        {"id": number, "image_id": 1, "category_id": category, "segmentation": [SQUARE]}
+        for number, category in enumerate((99, 1))
+    ]
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "patient": "p"}],
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "GGO"}, OWN, {"id": 7, "name": "of another tool", "color": "#ff0000"}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    assert cv2.imwrite(str(tmp_path / "a.png"), np.zeros(SIZE, np.uint8))
+    (case,) = find_cases(make_request(tmp_path, patients=PatientRule()))
+    assert case.categories.names == ["ground_glass_opacity", "bronchiectasis", "consolidation"]
+    (item,) = case.load()
+    assert [(category.coco_id, category.name) for category, _ in item.instances] == [
+        (1, "ground_glass_opacity"),
+        (3, "consolidation"),
+    ]
+    told = make_request(tmp_path, {"consolidation": Label.BACKGROUND}, patients=PatientRule())
+    assert len(find_cases(told)[0].categories) == 2

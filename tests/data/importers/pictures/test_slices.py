@@ -348,3 +348,15 @@ def test_lungs_are_taken_where_they_are(source):
     first, second, _ = slices(source, lungs="lungs")
     assert np.array_equal(first.lungs, square(SIZE, 1, 1, 9))
     assert second.lungs is None
+
+
+OWN = "consolidation,code=95436008|SCT|Lung consolidation,color=#CC79A7,short=CON"
+
+
+def test_a_category_defined_with_a_folder_of_masks_is_one_of_the_data_set(source):
+    draw(source / "hard" / "a1.png", LESION.astype(np.uint8))
+    draw(source / "hard2" / "b1.png", LESION.astype(np.uint8))
+    cases = find(source, GGO, f"hard={OWN}", "hard2=consolidation")
+    assert {case.categories.names[2:] == ["consolidation"] for case in cases} == {True}
+    found = [[category.short_name for category, _ in item.instances] for case in cases for item in case.load()]
+    assert found == [["GGO", "CON"], [], ["CON"]]

@@ -371,3 +371,12 @@ def test_public_layouts(tmp_path, name):
     assert len({case.patient for case in cases}) == patients
     lesions = sum(len(item.instances) for case in cases for item in case.load())
     assert lesions == len(masks)
+
+
+def test_a_category_can_be_defined_with_a_label_or_with_a_folder(tmp_path):
+    lay(tmp_path, ["images/a.nii.gz"], ["labels/a.nii.gz"], mask=labels((1, 2, 3, 1), (0, 0, 0, 3)))
+    lay(tmp_path, [], ["airways/a.nii.gz", "more/a.nii.gz"])
+    table = (*GGO, "3=consolidation,code=95436008|SCT|Lung consolidation,short=CON")
+    (case,) = find(tmp_path, table, labels=["labels", "airways=airway,color=#009E73", "more=consolidation"])
+    assert case.categories.names == ["ground_glass_opacity", "bronchiectasis", "consolidation", "airway"]
+    assert found(case) == [[(3, [[0, 0]])], [(1, [[2, 3]]), (3, [[2, 3]]), (4, [[2, 3]])], []]

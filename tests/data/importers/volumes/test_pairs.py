@@ -14,6 +14,7 @@ from lung_d2.data.importers.volumes.pairs import (
     pair_by_keys,
     read_pairs,
 )
+from lung_d2.data.labels import LabelTable
 from lung_d2.errors import DatasetError
 
 ROOT = Path("root")
@@ -137,7 +138,7 @@ def folder(tmp_path):
 
 def read(folder, *lines, encoding="utf-8"):
     (folder / "pairs.csv").write_text("\n".join(lines), encoding)
-    return read_pairs(folder / "pairs.csv")
+    return read_pairs(folder / "pairs.csv", LabelTable())
 
 
 @pytest.mark.parametrize("image", ["ct/a.nii", "ct\\a.nii", " ct/a.nii "])
@@ -192,6 +193,6 @@ def test_columns_are_asked_for(folder):
 def test_what_is_no_table_is_refused(folder):
     (folder / "pairs.csv").write_bytes(b"\xff\xfe\x00\x81,")
     with pytest.raises(DatasetError, match="no CSV that can be read"):
-        read_pairs(folder / "pairs.csv")
+        read_pairs(folder / "pairs.csv", LabelTable())
     with pytest.raises(DatasetError, match="no CSV that can be read"):
-        read_pairs(folder / "none.csv")
+        read_pairs(folder / "none.csv", LabelTable())
