@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from lung_d2.categories import CATEGORIES, Category
+from lung_d2.categories import Category
 from lung_d2.ct.volume import CTVolume
 from lung_d2.data.cases import AnnotatedSlice
 from lung_d2.data.labels import Label, Meaning
@@ -99,7 +99,8 @@ def annotate_slice(
     """
     regions = list(regions)
     area = pixel_spacing_mm[0] * pixel_spacing_mm[1] if pixel_spacing_mm else 1.0
-    found = [(category, part) for category in CATEGORIES for part in _parts(regions, category, rule.kind)]
+    categories = _sort({region.meaning for region in regions if isinstance(region.meaning, Category)})
+    found = [(category, part) for category in categories for part in _parts(regions, category, rule.kind)]
     kept = [(category, part) for category, part in found if np.count_nonzero(part) * area >= rule.min_area_mm2]
     return AnnotatedSlice(
         plane=plane,
@@ -146,6 +147,10 @@ def annotate_volume(
         )
 
 
+def _sort(categories: Iterable[Category]) -> list[Category]:
+    return sorted(categories, key=lambda category: category.coco_id)
+
+
 def _parts(regions: Sequence[Region], category: Category, kind: str) -> list[Mask]:
     """Return the instances of one category in one slice."""
     mine = [region for region in regions if region.meaning == category and region.mask.any()]
@@ -168,13 +173,16 @@ def _undecided(regions: Sequence[Region]) -> Mask | None:
 
 def _label_in_3d(volume: CTVolume, regions_of: Callable[[int], Sequence[Region]]) -> Callable[[int], Sequence[Region]]:
     """Group the regions of each category by the component of its volume (by face, edge or corner)."""
+    unions: dict[Category, npt.NDArray[np.uint8]] = {}
+    for index in range(len(volume.hu)):
+        for region in regions_of(index):
+            if isinstance(region.meaning, Category):
+                union = unions.setdefault(region.meaning, np.zeros(volume.hu.shape, np.uint8))
+                union[index][region.mask] = 1
     labels = {}
-    for category in CATEGORIES:
-        union = np.zeros(volume.hu.shape, np.uint8)
-        for index, plane in enumerate(union):
-            for region in regions_of(index):
-                plane[region.mask] |= region.meaning == category
-        values = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(union), True))
+    for category in _sort(unions):
+        image = sitk.GetImageFromArray(unions.pop(category))
+        values = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
         labels[category] = values.astype(np.min_scalar_type(int(values.max())))
 
     def grouped(index: int) -> list[Region]:
