@@ -18,10 +18,7 @@ from lung_d2.modeling import LungRPN
 from tiny import CONFIGS
 
 BASE = CONFIGS / "Base-LungCT-RCNN-FPN.yaml"
-# Those of configs/ablation are parts that an ablation lays over another config (tests/ablation/test_runs.py), and the
-# backbone's is of no detector (tests/modeling/test_ct_distiller.py).
-PARTS = {*CONFIGS.glob("ablation/*.yaml"), CONFIGS / "ct_backbone.yaml"}
-LEAVES = sorted({*CONFIGS.rglob("*.yaml")} - PARTS - {BASE})
+LEAVES = sorted({*CONFIGS.rglob("*.yaml")} - {BASE})
 
 
 def write(path, text):
@@ -336,3 +333,25 @@ def test_quick_schedule_is_augmented_near_the_size_of_its_test(path: Path) -> No
 )
 def test_quick_schedule_repeats_itself(name: str) -> None:
     assert load_config(CONFIGS / "quick_schedules" / f"mask_rcnn_R_50_FPN_{name}.yaml").SEED >= 0
+
+
+RETIRED = """
+MODEL: {CT_BACKBONE: {TEACHER: deep.pth, TEACHER_DEPTH: 152}, MASK_ON: True, ROI_HEADS: {NUM_CLASSES: 2}}
+INPUT: {MASK_FORMAT: bitmask}
+VERSION: 2
+"""
+
+
+def test_config_with_keys_of_an_earlier_version_loads_and_says_so(tmp_path, caplog):
+    cfg = load_config(write(tmp_path / "config.yaml", RETIRED), ["MODEL.CT_BACKBONE.TEACHER", "other.pth"])
+    assert "CT_BACKBONE" not in cfg.MODEL
+    assert "MODEL.CT_BACKBONE" in caplog.text
+    assert "CT_BACKBONE" not in parse_config(RETIRED, "there").MODEL
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "quick_schedules").glob("*.yaml")), ids=lambda path: path.stem)
+def test_expected_results_are_of_one_data_set(path: Path) -> None:
+    cfg = load_config(path)
+    for task, metric, value, tolerance in cfg.TEST.EXPECTED_RESULTS:
+        assert (task, metric, len(cfg.DATASETS.TEST)) == ("segm", "AP50", 1)
+        assert 0 < tolerance < value < 100
