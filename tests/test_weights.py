@@ -11,8 +11,8 @@ from lung_d2 import read_volume, slice_image
 from lung_d2.categories import CATEGORIES, GROUND_GLASS_OPACITY
 from lung_d2.ct.volume import CTVolume
 from lung_d2.engine import CTPredictor
+from lung_d2.engine.weights import config_of
 from lung_d2.engine.weights.file import read_weights_file
-from lung_d2.engine.weights.lookup import config_of
 from lung_d2.engine.weights.names import SHIPPED_FOLDER, SUFFIX, check_digest
 
 ROOT = Path(__file__).resolve().parents[1]

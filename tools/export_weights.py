@@ -4,9 +4,9 @@ r"""Export a trained model as one small file: fp16 weights with config, categori
 python tools/export_weights.py --config-file output/config.yaml --weights output/model_final.pth \
         --output NAME.safetensors --evaluation output/inference/DATASET/evaluation.json --licence Apache-2.0
 
-The file is all that tools/recognize.py --weights NAME.safetensors needs. Its SHA-256 is written beside it. Keys of the
-config that hold a path get their default, and a note, licence or name that holds one, or an address with a user, is
-refused. Where the data sets of the training are prepared here (DETECTRON2_DATASETS), it tells what they hold.
+The file is all that tools/recognize.py --weights NAME.safetensors needs. Its SHA-256 is written beside it. It names no
+folder: keys of the config that name one get their default; licence and notes are kept as you write them. If the data
+sets of the training are prepared here (DETECTRON2_DATASETS), the file tells what they hold.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import argparse
 import logging
 from pathlib import Path
 
+from lung_d2.categories import CATEGORIES
 from lung_d2.command_line import run_tool
 from lung_d2.config.keys import load_config
-from lung_d2.errors import detectron2_missing
+from lung_d2.errors import OutputError, detectron2_missing
 
 logger = logging.getLogger("export_weights")
 
@@ -50,22 +51,29 @@ def main() -> None:
         raise detectron2_missing() from error
     from lung_d2.data import register_lung_datasets
     from lung_d2.engine import LungCheckpointer
-    from lung_d2.engine.weights.export import check_output, export_weights
-    from lung_d2.engine.weights.provenance import Remarks, build_provenance
-    from lung_d2.engine.weights.settings import bound_settings, check_architecture
+    from lung_d2.engine.weights.export import build_provenance, export_weights
+    from lung_d2.engine.weights.file import bound_settings, check_trusted
+    from lung_d2.engine.weights.names import SUFFIX
     from lung_d2.findings.manifest import list_versions
 
-    check_output(args.output, overwrite=args.overwrite)
+    if args.output.suffix != SUFFIX:
+        raise OutputError(args.output, found="another ending", expected=f"NAME{SUFFIX}", remedy="rename it")
+    if args.output.exists() and not args.overwrite:
+        raise OutputError(args.output, found="exists already", remedy="give --overwrite, or another --output")
     cfg = load_config(args.config_file, ["MODEL.DEVICE", "cpu"])
-    check_architecture(cfg, args.config_file)
+    check_trusted(cfg, args.config_file)
     model = build_model(cfg).eval()
-    checkpoint = LungCheckpointer(model, settings=bound_settings(cfg)).load(str(args.weights))
+    checkpointer = LungCheckpointer(model, settings=bound_settings(cfg))
+    checkpoint = checkpointer.load(str(args.weights))
     register_lung_datasets()
-    remarks = Remarks(tuple(args.evaluation), args.licence, tuple(args.note))
-    provenance = build_provenance(args.output.stem, cfg, args.weights, checkpoint, list_versions(), remarks)
-    written = export_weights(model, cfg, provenance, args.output)
-    logger.info("features of the written file differ from those of the checkpoint by %.3f %%", 100 * written.difference)
-    logger.info("%s  %s", written.sha256, args.output.name)
+    provenance = build_provenance(
+        *(args.output.stem, cfg, args.weights, checkpoint, list_versions()),
+        evaluations=args.evaluation,
+        licence=args.licence,
+        notes=args.note,
+    )
+    digest = export_weights(model, cfg, provenance, args.output, checkpointer.categories or CATEGORIES)
+    logger.info("%s  %s", digest, args.output.name)
     logger.info("%.1f MB, written to %s", args.output.stat().st_size / 1e6, args.output)
 
 

@@ -24,11 +24,8 @@ def train(args: argparse.Namespace) -> Mapping[str, Any] | None:
 
     from lung_d2.data import register_lung_datasets
     from lung_d2.engine import LungCheckpointer, LungTrainer
-    from lung_d2.engine.trainer import TTA_FOLDER
-    from lung_d2.engine.weights.settings import bound_settings
-    from lung_d2.evaluation.catalog import find_sources
-    from lung_d2.evaluation.files import write_evaluation
-    from lung_d2.evaluation.results import RESULTS_NAME
+    from lung_d2.engine.trainer import adopt_categories
+    from lung_d2.engine.weights.file import bound_settings
 
     cfg = load_config(args.config_file, args.opts)
     cfg.freeze()
@@ -37,22 +34,36 @@ def train(args: argparse.Namespace) -> Mapping[str, Any] | None:
     if not args.eval_only:
         trainer = LungTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)
-        return trainer.train()
+        results = trainer.train()
+        if results and comm.is_main_process():
+            _write_pages(trainer.cfg)
+        return results
+    cfg, categories = adopt_categories(cfg, cfg.DATASETS.TEST)
     model = LungTrainer.build_model(cfg)
-    checkpointer = LungCheckpointer(model, cfg.OUTPUT_DIR, settings=bound_settings(cfg))
+    checkpointer = LungCheckpointer(model, cfg.OUTPUT_DIR, settings=bound_settings(cfg), categories=categories)
     if not (checkpointer.has_checkpoint() if args.resume else cfg.MODEL.WEIGHTS):
         found = f"no checkpoint in {cfg.OUTPUT_DIR}" if args.resume else "no MODEL.WEIGHTS"
         raise ConfigError("--eval-only", found=found, expected="trained weights", remedy="give MODEL.WEIGHTS FILE")
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-    results, folders = dict(LungTrainer.test(cfg, model)), ["inference"]
+    results = dict(LungTrainer.test(cfg, model))
     if cfg.TEST.AUG.ENABLED:
         results |= LungTrainer.test_with_tta(cfg, model)
-        folders.append(TTA_FOLDER)
     if comm.is_main_process():
-        for folder in (Path(cfg.OUTPUT_DIR, one, name) for one in folders for name in cfg.DATASETS.TEST):
-            write_evaluation(find_sources([folder.name]), [folder / RESULTS_NAME], folder)
+        _write_pages(cfg)
         verify_results(cfg, results)
     return results
+
+
+def _write_pages(cfg: CfgNode) -> None:
+    """Write ``evaluation.json`` and ``evaluation.html`` beside the results of each test set."""
+    from lung_d2.engine.trainer import TTA_FOLDER
+    from lung_d2.evaluation.catalog import find_sources
+    from lung_d2.evaluation.files import write_evaluation
+    from lung_d2.evaluation.results import RESULTS_NAME
+
+    folders = ["inference", *([TTA_FOLDER] if cfg.TEST.AUG.ENABLED else [])]
+    for folder in (Path(cfg.OUTPUT_DIR, one, name) for one in folders for name in cfg.DATASETS.TEST):
+        write_evaluation(find_sources([folder.name]), [folder / RESULTS_NAME], folder)
 
 
 def _set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -75,7 +86,7 @@ def _set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    """Parse, then launch one process for each GPU."""
+    """Parse the arguments, then launch one process per GPU."""
     try:
         from detectron2.engine import default_argument_parser, launch
     except ImportError as error:

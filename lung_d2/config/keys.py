@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_RATES = ("SOLVER.BASE_LR", "SOLVER.BASE_LR_END")
+_ITERATIONS = (
+    *("SOLVER.MAX_ITER", "SOLVER.STEPS", "SOLVER.WARMUP_ITERS", "SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD"),
+    *("SOLVER.CONVERGENCE.WINDOW", "SOLVER.CONVERGENCE.PATIENCE"),
+)
+"""What :func:`scale_to_batch` scales."""
+
 
 # Keys of earlier versions: a config that still has them loads, and the log says that they are ignored.
 RETIRED_KEYS = ("MODEL.CT_BACKBONE", "MODEL.CT_BACKBONE.TEACHER", "MODEL.CT_BACKBONE.TEACHER_DEPTH")
@@ -83,8 +90,9 @@ def add_lung_config(cfg: CfgNode) -> None:
 def _add_solver_config(cfg: CfgNode) -> None:
     from detectron2.config import CfgNode as CN
 
-    # Batch size, in images, for which BASE_LR is meant: the rate is scaled by IMS_PER_BATCH / REFERENCE_BATCH
-    # (Goyal et al. 2017). 0 turns it off; a BASE_LR given on the command line is never scaled.
+    # Images a batch for which rate and schedule are meant; 0 turns scaling off. With another IMS_PER_BATCH the rate
+    # changes by IMS_PER_BATCH / REFERENCE_BATCH and the iterations by its inverse, so that a run sees as many images
+    # (Goyal et al. 2017). What the command line gives is never scaled; see scale_to_batch.
     cfg.SOLVER.REFERENCE_BATCH = 16
 
     cfg.SOLVER.EMA = CN()
@@ -150,7 +158,7 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
         opts: ``KEY VALUE`` pairs that override the file.
 
     Returns:
-        The config: learning rate scaled to the batch, device resolved to one that is there.
+        The config: rate and schedule scaled to the batch, device resolved to one that is there.
 
     Raises:
         ConfigError: The file is missing or broken, holds a Python tag, or names a key that is not there.
@@ -192,10 +200,45 @@ def _default_config() -> CfgNode:
 
 def _finish(cfg: CfgNode, opts: Sequence[str]) -> CfgNode:
     merge_opts(cfg, list(opts))
-    _scale_learning_rate(cfg, given=opts[::2])
+    scale_to_batch(cfg, given=opts[::2])
     _resolve_device(cfg)
     check_config(cfg)
     return cfg
+
+
+def scale_to_batch(cfg: CfgNode, given: Sequence[str] = ()) -> None:
+    """Scale learning rate and schedule from ``SOLVER.REFERENCE_BATCH`` to ``SOLVER.IMS_PER_BATCH``, in place.
+
+    As Detectron2's ``auto_scale_workers`` does for the number of processes. ``REFERENCE_BATCH`` is 0 afterwards, so
+    that the config holds what is used and scaling it again changes nothing. :func:`load_config` and the trainer both
+    call this: a config made by ``add_lung_config`` and ``merge_from_file`` trains like one that was loaded.
+
+    Args:
+        cfg: The config, not frozen.
+        given: Keys of the command line, which are not scaled; with ``SOLVER.MAX_ITER`` among them none of the schedule
+            is.
+    """
+    reference, batch = cfg.SOLVER.REFERENCE_BATCH, cfg.SOLVER.IMS_PER_BATCH
+    cfg.SOLVER.REFERENCE_BATCH = 0
+    if reference <= 0 or batch <= 0 or reference == batch:
+        return
+    keys = (*_RATES, *(() if "SOLVER.MAX_ITER" in given else _ITERATIONS))
+    for key in (key for key in keys if key not in given):
+        parent, leaf = value_of(cfg, key.rpartition(".")[0]), key.rpartition(".")[2]
+        if key in _RATES:
+            parent[leaf] = parent[leaf] * batch / reference
+        elif isinstance(parent[leaf], tuple | list):
+            parent[leaf] = tuple(_scaled(count, reference / batch) for count in parent[leaf])
+        else:
+            parent[leaf] = _scaled(parent[leaf], reference / batch)
+    logger.info(
+        "scaled from %d to %d images a batch: learning rate %g, %d iterations, steps %s",
+        *(reference, batch, cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER, tuple(cfg.SOLVER.STEPS)),
+    )
+
+
+def _scaled(iterations: int, factor: float) -> int:
+    return max(round(iterations * factor), 1) if iterations > 0 else iterations
 
 
 def ignores_undecided(cfg: CfgNode) -> bool:
@@ -233,15 +276,6 @@ def input_settings(cfg: CfgNode) -> dict[str, Any]:
     if cfg.INPUT.CT.GREY == "window":
         keys += ["INPUT.CT.WINDOW_CENTER", "INPUT.CT.WINDOW_WIDTH"]
     return {key: value_of(cfg, key) for key in keys}
-
-
-def _scale_learning_rate(cfg: CfgNode, given: Sequence[str]) -> None:
-    reference, batch = cfg.SOLVER.REFERENCE_BATCH, cfg.SOLVER.IMS_PER_BATCH
-    for key in ("BASE_LR", "BASE_LR_END"):
-        if reference > 0 and f"SOLVER.{key}" not in given:
-            cfg.SOLVER[key] = cfg.SOLVER[key] * batch / reference
-    logger.info("learning rate %g for %d images a batch", cfg.SOLVER.BASE_LR, batch)
-    cfg.SOLVER.REFERENCE_BATCH = 0  # the dumped config holds the rate that was used
 
 
 def _resolve_device(cfg: CfgNode) -> None:

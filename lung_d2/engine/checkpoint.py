@@ -13,21 +13,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from fvcore.common.checkpoint import Checkpointer
 
+from lung_d2.categories import CATEGORIES, Categories
 from lung_d2.engine.weights.file import check_finite, read_weights_file
 from lung_d2.engine.weights.names import SUFFIX, find_weights
-from lung_d2.errors import CheckpointError
+from lung_d2.errors import CheckpointError, DatasetError
 
 logger = logging.getLogger(__name__)
 
 _STAGING = ".saving"
 _FETCH_TIMEOUT_S = 30.0
-# What a start must share to know its images again; window and anchors it may learn anew, and neighbouring slices are
-# meant to start from a network of single ones.
+# What a start should share with the training: window and anchors can be learnt anew, and neighbouring slices are meant
+# to start from a network of single ones.
 _APPEARANCE = ("INPUT.CT.GREY", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
 
 _NOTICE_LETTERS = {"licence": 50_000, "source": 500}  # at most; the text of Apache-2.0 has 11 000
@@ -36,7 +39,7 @@ _BROKEN_PICKLE = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error),
     *(EOFError, IndexError, RuntimeError, ValueError),
 )
-"""What PyTorch's reading of a pickle without code raises at random bytes."""
+"""What PyTorch raises when it reads random bytes as a pickle without code."""
 
 # What a pickle of numpy arrays alone needs; numpy 2 renamed numpy.core.
 _ARRAY_GLOBALS = {
@@ -61,21 +64,24 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
-    """Detectron2's checkpointer, for files of any origin and for runs that are killed at any moment.
+    """Detectron2's checkpointer, for files from any source and for runs that may be killed at any moment.
 
     Args:
         model: The model.
         save_dir: Folder of the saves.
-        tag_last: Whether a save becomes the one that ``--resume`` takes up.
-        allow_partial: Whether weights may lack parameters, as a backbone's do that a training starts from.
+        tag_last: Whether ``--resume`` takes up the latest save.
+        allow_partial: Whether weights may lack parameters, as a backbone that a training starts from does.
         settings: What the model is trained to see, :func:`lung_d2.config.input_settings`; saved with the weights, and
-            compared with those of a file that is loaded whole. A weights file is compared in all that belongs to the
-            weights, where :func:`~lung_d2.engine.weights.settings.bound_settings` are given.
+            compared with those of a file that is loaded whole. A weights file is compared in everything that belongs to
+            the weights, where :func:`~lung_d2.engine.weights.file.bound_settings` are given.
+        categories: What the model tells apart; saved with the weights, and compared with those of a file that is loaded
+            whole. None: those of the file are taken.
 
     Attributes:
-        notice: ``licence`` and ``source`` of the weights that were loaded, where they told: texts that their licence
-            asks to keep with all that is made of them, and that are therefore saved again. Checkpointers of one run
-            share the mapping, which stays the same object.
+        categories: As given, or as loaded: the two defaults where the file names none.
+        notice: ``licence`` and ``source`` of the loaded weights, where they have any: texts that their licence asks to
+            keep with everything made from them, and that are therefore saved again. Checkpointers of one run share the
+            mapping, which stays the same object.
     """
 
     save_dir: str
@@ -88,17 +94,19 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
         tag_last: bool = True,
         allow_partial: bool = False,
         settings: Mapping[str, Any] | None = None,
+        categories: Categories | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(model, save_dir, **kwargs)
         self.tag_last = tag_last
         self.allow_partial = allow_partial
         self.settings = _as_plain(settings or {})
+        self.categories = categories
         self.notice: dict[str, str] = {}
         self._partial_is_fine, self._source = False, ""
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Save as ``name.pth``, and only then move it, and the mark of the last one, to their places."""
+        """Save as ``name.pth`` aside, then move it and ``last_checkpoint`` to their places."""
         if not self.save_dir or not self.save_to_disk:
             return
         final = Path(self.save_dir)
@@ -107,7 +115,8 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
         staging.mkdir(parents=True)
         self.save_dir = str(staging)
         try:
-            super().save(name, settings=self.settings, **self.notice, **kwargs)
+            categories = {} if self.categories is None else {"categories": self.categories.to_coco()}
+            super().save(name, settings=self.settings, **categories, **self.notice, **kwargs)
         finally:
             self.save_dir = str(final)
         os.replace(staging / f"{name}.pth", final / f"{name}.pth")
@@ -120,17 +129,22 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
 
         Raises:
             CheckpointError: The file is missing, cannot be fetched, is broken, holds more than arrays, or NaN or
-                infinity, or is of another model or of other images.
+                infinity, or belongs to another model, other images or other categories.
         """
         path = os.fspath(find_weights(path) or path)
         self._partial_is_fine, self._source = self.allow_partial and checkpointables == [], path
         with _fetch_timeout():
             try:
-                return super().load(path, checkpointables)  # type: ignore[no-any-return]
+                if not path:
+                    return super().load(path, checkpointables)  # type: ignore[no-any-return]
+                # fvcore's load, since Detectron2's announces the same file once more.
+                self._parsed_url_during_load = urlparse(path)  # type: ignore[assignment]
+                local = self.path_manager.get_local_path(path)
+                return Checkpointer.load(self, local, checkpointables)  # type: ignore[no-any-return]
             except OSError as error:
                 raise self._missing(path, error) from error
             except AssertionError as error:
-                raise CheckpointError(path, found="no such file", remedy="name a file that is there") from error
+                raise CheckpointError(path, found="no such file", remedy="name an existing file") from error
             finally:
                 self._parsed_url_during_load = None
 
@@ -140,6 +154,7 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
             raise _untrusted(self._source, f"holds settings that are {type(settings).__name__}")
         if not _is_state_dict(checkpoint["model"]):
             raise _untrusted(self._source, "holds no state dict")
+        self._take_categories(checkpoint.pop("categories", None))
         self._check_settings(_as_plain(settings))
         self._keep_notice(checkpoint)
         incompatible = super()._load_model(checkpoint)
@@ -149,10 +164,29 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
                 self._source,
                 found=f"without {missing} of the model's {total} parameters, {incompatible.missing_keys[0]} first",
                 expected="weights of this config's model",
-                remedy="give the config that they were trained with",
+                remedy="give the config that it was trained with",
             )
         check_finite(self.model.state_dict(), self._source)
         return incompatible
+
+    def _take_categories(self, records: Any) -> None:
+        if self._partial_is_fine:
+            return  # the start of a training, whose categories are those of its data
+        try:
+            found = CATEGORIES if records is None else Categories.from_coco(records, self._source)
+        except DatasetError as error:
+            raise _untrusted(self._source, error.found) from error
+        classes = getattr(getattr(self.model, "roi_heads", None), "num_classes", len(found))
+        expected = self.categories or found
+        if found.names != expected.names or len(found) != classes:
+            wanted = ", ".join(expected.names) if found.names != expected.names else f"{classes} of them"
+            raise CheckpointError(
+                self._source,
+                found=f"trained on the categories {', '.join(found.names)}",
+                expected=f"{wanted}, as the {'data' if self.categories else 'config'} says",
+                remedy="give the config and the data that it was trained with",
+            )
+        self.categories = expected
 
     def _check_settings(self, settings: Mapping[str, Any]) -> None:
         for key in sorted(settings.keys() & self.settings.keys()):
@@ -163,10 +197,10 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
                     self._source,
                     found=f"trained with {key} {settings[key]}",
                     expected=f"{self.settings[key]}, as the config says",
-                    remedy="give the config that they were trained with",
+                    remedy="give the config that it was trained with",
                 )
             if key in _APPEARANCE:
-                logger.warning("%s: saw %s %s, not %s", self._source, key, settings[key], self.settings[key])
+                logger.warning("%s: trained with %s %s, not %s", self._source, key, settings[key], self.settings[key])
 
     def _keep_notice(self, checkpoint: dict[str, Any]) -> None:
         self.notice.clear()
@@ -175,7 +209,7 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
             if isinstance(text, str) and 0 < len(text) <= most:
                 self.notice[key] = text
             elif text:
-                logger.warning("%s: its %s is no text of at most %d letters, and left out", self._source, key, most)
+                logger.warning("%s: its %s is not a text of at most %d letters: ignored", self._source, key, most)
         checkpoint.update(self.notice)
 
     def _missing(self, path: str, error: OSError) -> CheckpointError:
@@ -188,15 +222,16 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
         place = Path(get_cache_dir()) / url.split("://", 1)[1].split("/", 1)[1]
         return CheckpointError(
             path,
-            found=f"cannot be fetched ({type(error).__name__})",
-            remedy=f"fetch {url} elsewhere and put it at {place}, or name a file by MODEL.WEIGHTS",
+            found=f"cannot be downloaded ({type(error).__name__})",
+            remedy=f"download {url} elsewhere and put it at {place}, or name a file by MODEL.WEIGHTS",
         )
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         if filename.endswith(SUFFIX):
             file = read_weights_file(Path(filename))
             notice = {key: file.provenance.get(f"start_{key}", "") for key in _NOTICE_LETTERS}
-            return {"model": file.read_tensors(), "settings": file.settings, **notice}
+            categories = file.categories.to_coco()
+            return {"model": file.read_tensors(), "settings": file.settings, "categories": categories, **notice}
         if filename.endswith(".pkl"):
             _check_arrays_alone(filename)
         with _named_errors(filename):
@@ -224,7 +259,7 @@ def _named_errors(filename: str) -> Iterator[None]:
     try:
         yield
     except _BROKEN_PICKLE as error:
-        reason = "holds more than tensors" if "Weights only" in str(error) else "is broken or no checkpoint"
+        reason = "holds more than tensors" if "Weights only" in str(error) else "is broken or not a checkpoint"
         raise _untrusted(filename, reason) from error
     except (TypeError, AttributeError, KeyError, AssertionError) as error:
         raise _untrusted(filename, "holds no state dict") from error
@@ -237,12 +272,12 @@ def _check_arrays_alone(filename: str) -> None:
         except pickle.UnpicklingError as error:
             raise _untrusted(filename, f"holds more than arrays ({error})") from error
         except (EOFError, ValueError, IndexError, KeyError, AttributeError, TypeError, ImportError) as error:
-            raise _untrusted(filename, "is broken or no pickle of arrays") from error
+            raise _untrusted(filename, "is broken or not a pickle of arrays") from error
 
 
 def _untrusted(filename: str, reason: str) -> CheckpointError:
     return CheckpointError(
-        filename, found=reason, expected="model weights alone", remedy="get it from its source again; nothing of it ran"
+        filename, found=reason, expected="model weights only", remedy="get it from its source again; nothing in it ran"
     )
 
 

@@ -1,4 +1,4 @@
-"""The stop that the method words: training ends when the loss has converged."""
+"""The stop that the method describes: training ends once the loss has converged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_CHECK_PERIOD = 20  # iterations; in a distributed run every check is a message to all processes
+_CHECK_PERIOD = 20  # iterations; in a distributed run each check is a message to all processes
 
 
 @dataclass(frozen=True)
@@ -63,24 +63,26 @@ def build_convergence_rule(cfg: CfgNode) -> ConvergenceRule | None:
 class ConvergenceStop(HookBase):  # type: ignore[misc]
     """Lower the trainer's ``max_iter`` to the present iteration once the loss has converged.
 
-    The state goes with the checkpoint, so that a resumed run neither forgets nor trains on.
+    The first process decides, and all of them act on its decision at the same iteration. The state is saved in the
+    checkpoint, so that a resumed run neither forgets it nor trains on.
     """
 
     def __init__(self, rule: ConvergenceRule) -> None:
         """Start with no loss seen."""
         self.rule = rule
         self.converged_at: int | None = None
+        self._found_at: int | None = None  # what the first process has found and the others do not know yet
         self._losses: deque[float] = deque(maxlen=rule.window)
         self._best = float("inf")
         self._best_iter = -1
 
     def after_step(self) -> None:
-        """Take the loss of this iteration; decide on rank 0, for all."""
+        """Take the loss of this iteration; now and then learn whether the first process has found convergence."""
         iteration = self.trainer.iter
         if comm.is_main_process() and iteration >= self.rule.armed_from:
             self._take(self.trainer.storage.history("total_loss").latest(), iteration)
         if iteration % _CHECK_PERIOD == 0 or comm.get_world_size() == 1:
-            self.converged_at = comm.all_gather(self.converged_at)[0]
+            self.converged_at = comm.all_gather(self._found_at)[0]
         if self.converged_at is not None:
             logger.info("the loss has converged at iteration %d", iteration)
             self.trainer.max_iter = iteration + 1
@@ -93,7 +95,7 @@ class ConvergenceStop(HookBase):  # type: ignore[misc]
         if smoothed < self._best * (1 - self.rule.tolerance):
             self._best, self._best_iter = smoothed, iteration
         elif iteration - self._best_iter >= self.rule.patience:
-            self.converged_at = iteration
+            self._found_at = iteration
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to decide as this one would have."""

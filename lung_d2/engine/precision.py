@@ -11,6 +11,17 @@ from detectron2.engine import AMPTrainer, SimpleTrainer
 logger = logging.getLogger(__name__)
 
 
+class ScaledStep(AMPTrainer):  # type: ignore[misc]
+    """Detectron2's step in float16, which also resumes runs that had no loss scaling, as those begun on a CPU."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the state of a checkpoint; without a loss scale in it, begin with the default one."""
+        if not state.get("grad_scaler"):
+            logger.info("no loss scale in the checkpoint: starting with the default one")
+            state = {**state, "grad_scaler": self.grad_scaler.state_dict()}
+        super().load_state_dict(state)
+
+
 def build_step(
     model: torch.nn.Module, loader: Any, optimizer: torch.optim.Optimizer, *, mixed: bool, device: torch.device
 ) -> SimpleTrainer:
@@ -25,12 +36,12 @@ def build_step(
         device: Where the model is.
     """
     if mixed and device.type == "cuda":
-        return AMPTrainer(model, loader, optimizer)
+        return ScaledStep(model, loader, optimizer)
     if mixed and device.type == "cpu" and not cpu_has_bfloat16():
         logger.info("this processor has no bfloat16: training in full precision")
     elif mixed and device.type == "cpu":
         logger.info("training in bfloat16 autocast")
-        model.to(memory_format=torch.channels_last)  # or each convolution in bfloat16 reorders what it is given
+        model.to(memory_format=torch.channels_last)  # else each convolution in bfloat16 reorders its input
         _autocast_training(model)
     return SimpleTrainer(model, loader, optimizer)
 
@@ -42,8 +53,8 @@ def cpu_has_bfloat16() -> bool:
 
 
 def _autocast_training(model: torch.nn.Module) -> None:
-    # AMPTrainer asserts CUDA, and SimpleTrainer calls the model: its forward is the seam. bfloat16 has float32's
-    # range, so no loss scaling is needed. Evaluation stays in full precision, as --eval-only and prediction are.
+    # AMPTrainer asserts CUDA, and SimpleTrainer calls the model, so its forward is replaced. bfloat16 has the range of
+    # float32, so no loss scaling is needed. Evaluation stays in full precision, as --eval-only and prediction are.
     forward = model.forward
 
     def mixed_forward(*args: Any, **kwargs: Any) -> Any:

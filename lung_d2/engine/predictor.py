@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,22 +14,21 @@ import numpy.typing as npt
 import torch
 from detectron2.config import configurable
 from detectron2.data import transforms as T
-from detectron2.modeling import build_model
+from detectron2.modeling import GeneralizedRCNNWithTTA, build_model
 from detectron2.structures import Instances
+from detectron2.utils.file_io import PathManager
 from tqdm import tqdm
 
-from lung_d2.categories import CATEGORIES
+from lung_d2.categories import CATEGORIES, Categories
 from lung_d2.ct.grey import GreyLevels
 from lung_d2.ct.slices import image_from_planes, slice_image
 from lung_d2.data.mapper import grey_levels_from_config
 from lung_d2.engine.checkpoint import LungCheckpointer
 from lung_d2.engine.crops import Crop, batch_crops, by_falling_score, cut_crop
 from lung_d2.engine.lung_view import LungUse, LungView, Window
-from lung_d2.engine.model_origin import ModelOrigin
-from lung_d2.engine.tta import build_tta, without_resize
-from lung_d2.engine.weights.lookup import config_of
-from lung_d2.engine.weights.settings import bound_settings
-from lung_d2.errors import ConfigError, InputError
+from lung_d2.engine.weights.file import bound_settings, config_of, read_weights_file
+from lung_d2.engine.weights.names import SUFFIX, find_weights
+from lung_d2.errors import CheckpointError, ConfigError, InputError
 from lung_d2.lesions.detections import SliceDetections
 from lung_d2.masks import encode_mask
 
@@ -41,13 +42,45 @@ GLOBAL_LAYERS = (
     *(torch.nn.GroupNorm, torch.nn.InstanceNorm2d, torch.nn.MultiheadAttention),
     *(torch.nn.AdaptiveAvgPool2d, torch.nn.AdaptiveMaxPool2d),
 )
-"""In a backbone they make every feature depend on the whole picture, and so on how much of it is there. On held-out
-phantoms the box of the lungs changed one in four detections of a network with group norm, and one in forty of one with
-batch norm."""
+"""In a backbone they make every feature depend on the whole image, and so on how much of it is cut off. On held-out
+phantoms, cropping to the lungs changed one in four detections of a network with group norm, and one in forty of one
+with batch norm."""
 LEAST_STRIDE = 32
-"""Pixels of the resized slice, where a backbone does not say by how many its coarsest level strides."""
+"""Pixels of the resized slice, for a backbone that does not tell the stride of its coarsest level."""
 GPU_BATCH, CPU_BATCH = 8, 1
 """Slices run together by default: a CPU is no faster with more."""
+
+
+@dataclass(frozen=True)
+class ModelOrigin:
+    """Where a model comes from: tells whether two results are of the same one.
+
+    Attributes:
+        config_text: The config as YAML, without keys that are folders, files or devices.
+        weights: The file of the weights.
+        provenance: JSON of what a weights file says of itself, see :mod:`lung_d2.engine.weights.export`; empty for a
+            checkpoint.
+    """
+
+    config_text: str
+    weights: Path
+    provenance: str = ""
+
+    @classmethod
+    def of(cls, cfg: CfgNode) -> ModelOrigin:
+        """Return where the model of a config comes from; weights with an address are downloaded.
+
+        Raises:
+            CheckpointError: There is no such file, or it is a weights file that cannot be used.
+        """
+        path = find_weights(cfg.MODEL.WEIGHTS) or Path(PathManager.get_local_path(cfg.MODEL.WEIGHTS))
+        if not path.is_file():
+            raise CheckpointError(path, found="no such file", remedy="name an existing file")
+        provenance = json.dumps(read_weights_file(path).provenance) if path.suffix == SUFFIX else ""
+        plain = cfg.clone()
+        plain.defrost()
+        plain.MODEL.WEIGHTS, plain.MODEL.DEVICE, plain.OUTPUT_DIR = "", "", ""
+        return cls(str(plain.dump()), path, provenance)
 
 
 class CTPredictor:
@@ -69,6 +102,7 @@ class CTPredictor:
         grey: GreyLevels,
         channels: str = "single",
         batch_size: int | None = None,
+        categories: Categories = CATEGORIES,
         origin: ModelOrigin | None = None,
         augmented: Any = None,
     ) -> None:
@@ -79,9 +113,10 @@ class CTPredictor:
             resize: The resize of the test loader.
             grey: Grey levels of the training.
             channels: Channels of the training.
-            batch_size: Slices run together, 1 or more; None: :data:`GPU_BATCH` or :data:`CPU_BATCH`. No detection
-                depends on it, but for rounding.
-            origin: Where the model is from, for reports.
+            batch_size: Slices run together, 1 or more; None: :data:`GPU_BATCH` or :data:`CPU_BATCH`. Detections do
+                not depend on it, except for rounding.
+            categories: What the model tells apart, in the order of its classes.
+            origin: Where the model comes from, for reports.
             augmented: The model with test-time augmentation, which then detects instead, on whole slices; the resize
                 should keep their size.
 
@@ -94,11 +129,12 @@ class CTPredictor:
         self.resize = resize
         self.grey = grey
         self.channels = channels
+        self.categories = categories
         self.origin = origin
         self.augmented = augmented
         backbone = getattr(model, "backbone", model)
         self.stride = getattr(backbone, "size_divisibility", 0) or LEAST_STRIDE
-        # Augmentation resizes what it is given by its shorter side, so that a part would come larger than the whole.
+        # Augmentation resizes its input by the shorter side, so that a crop would become larger than the whole slice.
         self.takes_crops = augmented is None and not any(
             isinstance(layer, GLOBAL_LAYERS) for layer in backbone.modules()
         )
@@ -116,7 +152,8 @@ class CTPredictor:
         if not cfg.MODEL.WEIGHTS:
             raise ConfigError("MODEL.WEIGHTS", found="empty", expected="trained weights", remedy="name a checkpoint")
         model = build_model(cfg)
-        LungCheckpointer(model, settings=bound_settings(cfg)).load(cfg.MODEL.WEIGHTS)
+        checkpointer = LungCheckpointer(model, settings=bound_settings(cfg))
+        checkpointer.load(cfg.MODEL.WEIGHTS)
         images = without_resize(cfg).INPUT if cfg.TEST.AUG.ENABLED else cfg.INPUT
         return {
             "model": model,
@@ -125,6 +162,7 @@ class CTPredictor:
             "grey": grey_levels_from_config(cfg),
             "channels": cfg.INPUT.CT.CHANNELS,
             "batch_size": batch_size,
+            "categories": checkpointer.categories,
             "origin": ModelOrigin.of(cfg),
         }
 
@@ -164,8 +202,8 @@ class CTPredictor:
 
         Args:
             volume: The CT.
-            lungs: Where its lungs are. Without them, or where the field is empty, every slice is run whole.
-            use: What the lungs are used for; the default is all of :class:`LungUse`.
+            lungs: Where its lungs are. Without them, or with an empty field, every slice is run whole.
+            use: What the lungs are used for; by default all of :class:`LungUse`.
             progress: Whether to show a bar.
 
         Returns:
@@ -176,7 +214,7 @@ class CTPredictor:
         """
         slice_image(volume, 0, grey=self.grey, channels=self.channels)  # refused before the bar opens
         view = self.view_of(volume, lungs, use)
-        found = [_pack(index) for index in range(len(volume.hu))]
+        found = [self._pack(index) for index in range(len(volume.hu))]
         images = ((index, slice_image(volume, index, grey=self.grey, channels=self.channels)) for index in view.slices)
         crops = (self._cut(image, index, view.window) for index, image in images)
         with tqdm(total=len(view.slices), desc="recognise", unit="slice", disable=not progress) as bar:
@@ -186,7 +224,7 @@ class CTPredictor:
         return found
 
     def view_of(self, volume: CTVolume, lungs: LungField | None = None, use: LungUse | None = None) -> LungView:
-        """Return what of a volume the network looks at; the box of the lungs where nothing in it forbids that."""
+        """Return the part of a volume that the network looks at: the box of the lungs, if its layers allow that."""
         use = use or LungUse()
         if use.crop is None or self.augmented is not None:
             use = replace(use, crop=self.takes_crops)
@@ -196,7 +234,7 @@ class CTPredictor:
         """Detect on 8-bit grey slices ``(H, W)``, for a model trained on such.
 
         Raises:
-            InputError: The model takes neighbouring slices, which a picture has not, or HU.
+            InputError: The model takes HU, or neighbouring slices, which a picture does not have.
         """
         if self.channels != "single":
             raise InputError(
@@ -226,9 +264,9 @@ class CTPredictor:
             for placed, crop in zip(self._detect(batch), batch, strict=True):
                 if view is not None:
                     inside = view.inside(crop.slice_index, placed.pred_masks.numpy())
-                    yield _pack(crop.slice_index, placed[torch.from_numpy(inside)])
+                    yield self._pack(crop.slice_index, placed[torch.from_numpy(inside)])
                 else:
-                    yield _pack(crop.slice_index, placed)
+                    yield self._pack(crop.slice_index, placed)
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def _detect(self, batch: list[Crop]) -> list[Instances]:
@@ -238,16 +276,47 @@ class CTPredictor:
         inputs = [{"image": crop.pixels, "height": crop.size[0], "width": crop.size[1]} for crop in batch]
         return [by_falling_score(one["instances"].to("cpu")) for one in self.augmented(inputs)]
 
+    def _pack(self, slice_index: int, instances: Instances | None = None) -> SliceDetections:
+        if instances is None:
+            none = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
+            return SliceDetections(slice_index, *none, masks=())
+        coco_ids = np.array([category.coco_id for category in self.categories])
+        return SliceDetections(
+            slice_index=slice_index,
+            boxes=instances.pred_boxes.tensor.numpy().astype(np.float32),
+            scores=instances.scores.numpy().astype(np.float32),
+            category_ids=coco_ids[instances.pred_classes.numpy()].astype(np.int64),
+            masks=tuple(encode_mask(mask) for mask in instances.pred_masks.numpy()),
+        )
 
-def _pack(slice_index: int, instances: Instances | None = None) -> SliceDetections:
-    if instances is None:
-        none = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
-        return SliceDetections(slice_index, *none, masks=())
-    coco_ids = np.array([category.coco_id for category in CATEGORIES])
-    return SliceDetections(
-        slice_index=slice_index,
-        boxes=instances.pred_boxes.tensor.numpy().astype(np.float32),
-        scores=instances.scores.numpy().astype(np.float32),
-        category_ids=coco_ids[instances.pred_classes.numpy()].astype(np.int64),
-        masks=tuple(encode_mask(mask) for mask in instances.pred_masks.numpy()),
-    )
+
+def build_tta(cfg: CfgNode, model: torch.nn.Module) -> Any:
+    """Wrap a model for test-time augmentation: it detects on every size and flip of ``TEST.AUG``.
+
+    The boxes of all of them go through one suppression; masks are averaged over them.
+
+    Args:
+        cfg: The model's.
+        model: Detectron2's ``GeneralizedRCNN``.
+
+    Returns:
+        A ``GeneralizedRCNNWithTTA``, which takes and gives the same as the model in evaluation; its images should keep
+        their own size, see :func:`without_resize`.
+
+    Raises:
+        ConfigError: Detectron2 cannot augment for this model.
+    """
+    try:
+        return GeneralizedRCNNWithTTA(cfg, model).eval()
+    except AssertionError as error:
+        raise ConfigError(
+            "TEST.AUG.ENABLED", found=str(error), expected="a GeneralizedRCNN without keypoints", remedy="set it False"
+        ) from error
+
+
+def without_resize(cfg: CfgNode) -> CfgNode:
+    """Return a copy of a config whose test images keep their size, so that only the augmentation resizes them."""
+    native = cfg.clone()
+    native.defrost()
+    native.INPUT.MIN_SIZE_TEST = 0  # Detectron2's ResizeShortestEdge then does not resize
+    return native

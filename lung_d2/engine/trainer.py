@@ -5,29 +5,32 @@ from __future__ import annotations
 import logging
 import random
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from detectron2.data import build_detection_test_loader
+from detectron2.data import MetadataCatalog, build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, hooks
+from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
 
-from lung_d2.config.keys import input_settings
+from lung_d2.categories import CATEGORIES, Categories
+from lung_d2.config.checks import check_config
+from lung_d2.config.keys import input_settings, scale_to_batch
 from lung_d2.data.loader import TrainLoader, build_train_loader
 from lung_d2.data.mapper import CTDatasetMapper
 from lung_d2.data.register import check_registered
 from lung_d2.engine.checkpoint import LungCheckpointer
 from lung_d2.engine.convergence import ConvergenceStop, build_convergence_rule
-from lung_d2.engine.ema import build_weight_average
-from lung_d2.engine.hooks import BestCheckpoint, CurvePicture, LastCheckpoint, RawCheckpoint
+from lung_d2.engine.hooks import BestCheckpoint, CurvePicture, LastCheckpoint, RawCheckpoint, build_weight_average
 from lung_d2.engine.precision import build_step
-from lung_d2.engine.tta import build_tta, without_resize
-from lung_d2.errors import CheckpointError, ConfigError, TrainingError
+from lung_d2.engine.predictor import build_tta, without_resize
+from lung_d2.errors import CheckpointError, ConfigError, DatasetError, TrainingError
 from lung_d2.evaluation.coco import LungCOCOEvaluator
+from lung_d2.files import write_text
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -37,6 +40,7 @@ logger = logging.getLogger(__name__)
 TTA_FOLDER = "inference_TTA"
 """Folder of the results with test-time augmentation, beside ``inference``; Detectron2's name."""
 _LOG_PERIOD = 20  # iterations between lines of the log, as in Detectron2
+_CONFIG_NAME = "config.yaml"  # what Detectron2's default_setup writes
 
 
 class LungTrainer(DefaultTrainer):  # type: ignore[misc]
@@ -46,12 +50,22 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
     """
 
     def __init__(self, cfg: CfgNode) -> None:
-        """Build model, optimizer, loader and hooks of a config, as Detectron2's trainer does."""
+        """Build model, optimizer, loader and hooks of a config, as Detectron2's trainer does.
+
+        The number of classes is that of the data sets, and rate and schedule are scaled to the batch, however the
+        config was made; ``config.yaml`` in the output folder, where there is one, then holds what is used.
+
+        Raises:
+            ConfigError: A key cannot be used.
+            DatasetError: A data set was not prepared, or the data sets have different categories.
+        """
         TrainerBase.__init__(self)
         if not cfg.DATASETS.TRAIN:
             raise ConfigError("DATASETS.TRAIN", found="empty", expected="a data set", remedy="name one")
-        check_registered(cfg.DATASETS.TEST)
-        self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        cfg, self.categories = adopt_categories(cfg, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+        self.cfg = cfg = DefaultTrainer.auto_scale_workers(_scale(cfg), comm.get_world_size())
+        check_config(cfg)
+        _update_dump(cfg)
         self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         random.seed(self.seed)
         torch.manual_seed(self.seed)  # the initial weights
@@ -70,12 +84,14 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
         self.register_hooks(self.build_hooks())
 
     def _build_checkpointer(self, model: torch.nn.Module) -> LungCheckpointer:
-        # What a checkpoint calls "model" is what is evaluated, so that whoever loads it needs to know of no average.
+        # What a checkpoint calls "model" is what is evaluated, so that nobody who loads it has to know of an average.
         states: dict[str, Any] = {"trainer": weakref.proxy(self)}
         if self.average is not None:
             model, states["raw_model"] = self.average.averaged, model
-        settings = input_settings(self.cfg)
-        return LungCheckpointer(model, self.cfg.OUTPUT_DIR, allow_partial=True, settings=settings, **states)
+        settings, categories = input_settings(self.cfg), self.categories
+        return LungCheckpointer(
+            model, self.cfg.OUTPUT_DIR, allow_partial=True, settings=settings, categories=categories, **states
+        )
 
     def build_hooks(self) -> list[HookBase | None]:
         """Return the hooks; those that decide come before those that save, and those that log come last."""
@@ -86,6 +102,7 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
             hooks.LRScheduler(),
             self.average,
             ConvergenceStop(rule) if rule else None,
+            self._build_precise_bn() if cfg.TEST.PRECISE_BN.ENABLED else None,
             hooks.EvalHook(period, lambda: self.evaluate()),
             hooks.EvalHook(0, lambda: self.test_with_tta(cfg, self.evaluated)) if cfg.TEST.AUG.ENABLED else None,
         ]
@@ -100,14 +117,19 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
             ]
         return built
 
+    def _build_precise_bn(self) -> HookBase:
+        # A loader of its own, so that the batches of the training stay the same.
+        loader = self.build_seeded_loader(self.cfg, self.seed)
+        return hooks.PreciseBN(self.cfg.TEST.EVAL_PERIOD, self.model, loader, self.cfg.TEST.PRECISE_BN.NUM_ITER)
+
     def _weights_alone(self, model: torch.nn.Module) -> LungCheckpointer:
-        settings = self.checkpointer.settings
-        alone = LungCheckpointer(model, self.cfg.OUTPUT_DIR, tag_last=False, settings=settings)
+        settings, categories = self.checkpointer.settings, self.categories
+        alone = LungCheckpointer(model, self.cfg.OUTPUT_DIR, tag_last=False, settings=settings, categories=categories)
         alone.notice = self.checkpointer.notice  # which is read later, with the weights
         return alone
 
     def evaluate(self) -> Mapping[str, Any]:
-        """Evaluate on ``DATASETS.TEST``, by the average of the weights where there is one; remember the results."""
+        """Evaluate the average of the weights, or the weights, on ``DATASETS.TEST``; keep the results."""
         self._last_eval_results = self.test(self.cfg, self.evaluated)
         return self._last_eval_results
 
@@ -133,18 +155,34 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
         return {f"{name}_TTA": value for name, value in results.items()}
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Take up the last checkpoint of ``OUTPUT_DIR``, or load ``MODEL.WEIGHTS`` and start at iteration 0."""
+        """Take up the last checkpoint of ``OUTPUT_DIR``, or load ``MODEL.WEIGHTS`` and start at iteration 0.
+
+        Raises:
+            CheckpointError: The weights cannot be used, or not every process has the same checkpoint.
+        """
         if resume and not self.checkpointer.has_checkpoint():
             logger.info("no checkpoint in %s: training starts at iteration 0", self.cfg.OUTPUT_DIR)
         super().resume_or_load(resume)
+        self._check_same_start()
         if self.average is not None and self.start_iter == 0:
             self.average.start_from_average()
         self.train_loader.start_iter = self.start_iter
 
+    def _check_same_start(self) -> None:
+        starts = comm.all_gather(self.start_iter)
+        if len(set(starts)) > 1:
+            raise CheckpointError(
+                self.cfg.OUTPUT_DIR,
+                found=f"processes that would start at iterations {', '.join(map(str, starts))}",
+                expected="the same checkpoint for all of them",
+                remedy="share OUTPUT_DIR between the machines, or copy last_checkpoint and its file to each",
+            )
+
     def train(self) -> Mapping[str, Any] | None:
         """Run training, then the last evaluation; return its results.
 
-        A run that had ended before, by convergence or at ``MAX_ITER``, is only evaluated.
+        A run that ended before, by convergence or at ``MAX_ITER``, is only evaluated. Results are compared with
+        ``TEST.EXPECTED_RESULTS``, as Detectron2's trainer does.
 
         Raises:
             TrainingError: The loss became infinite or NaN.
@@ -153,9 +191,12 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
         if stop is not None and stop.converged_at is not None:
             self.max_iter = self.start_iter
         if self.start_iter >= self.max_iter:
-            logger.info("training had ended at iteration %d: nothing to do but evaluate", self.start_iter)
+            logger.info("training ended before, at iteration %d: only evaluating", self.start_iter)
         self._run()
-        return getattr(self, "_last_eval_results", None)
+        results: Mapping[str, Any] | None = getattr(self, "_last_eval_results", None)
+        if results and self.cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
+            verify_results(self.cfg, results)
+        return results
 
     def _run(self) -> None:
         # TrainerBase.train loops over a fixed range, so that lowering max_iter would not stop it.
@@ -186,7 +227,7 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
         """Take up a checkpoint; the run goes on with the seed it began with.
 
         Raises:
-            CheckpointError: Only one of both, the run and the config, averages the weights.
+            CheckpointError: The run averages the weights and the config does not, or the other way round.
         """
         averaged = state.get("averaged", False)
         if averaged != (self.average is not None):
@@ -194,7 +235,7 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
                 self.cfg.OUTPUT_DIR,
                 found=f"a run with SOLVER.EMA.ENABLED {averaged}",
                 expected=f"{not averaged}, as the config says",
-                remedy="resume it with the config that it began with, or start another from its weights",
+                remedy="resume it with the config that it began with, or start a new run from its weights",
             )
         super().load_state_dict(state)
         self.seed = self.train_loader.sampler.seed = state.get("seed", self.seed)
@@ -224,10 +265,58 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
         return LungCOCOEvaluator(dataset_name, output_dir=str(folder))
 
 
+def adopt_categories(cfg: CfgNode, names: Sequence[str]) -> tuple[CfgNode, Categories]:
+    """Take the categories of a run from its data sets.
+
+    Args:
+        cfg: The config; not changed.
+        names: The data sets that the run trains or evaluates on.
+
+    Returns:
+        The config with their number as ``MODEL.ROI_HEADS.NUM_CLASSES``, and the categories.
+
+    Raises:
+        DatasetError: A data set was not prepared, or two have different categories.
+    """
+    check_registered(list(names))
+    found = {name: MetadataCatalog.get(name).get("categories", CATEGORIES) for name in names}
+    first, categories = next(iter(found.items()), ("", CATEGORIES))
+    for name, others in found.items():
+        if others.names != categories.names:
+            raise DatasetError(
+                f"data set {name}",
+                found=f"categories {', '.join(others.names)}",
+                expected=f"{', '.join(categories.names)}, as {first} has",
+                remedy="prepare both with the same categories, or train on one of them",
+            )
+    if len(categories) == cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+        return cfg, categories
+    logger.info("%d categories, from the data: %s", len(categories), ", ".join(categories.names))
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories)
+    cfg.freeze()
+    return cfg, categories
+
+
+def _scale(cfg: CfgNode) -> CfgNode:
+    cfg = cfg.clone()
+    cfg.defrost()
+    scale_to_batch(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def _update_dump(cfg: CfgNode) -> None:
+    path = Path(cfg.OUTPUT_DIR, _CONFIG_NAME)
+    if comm.is_main_process() and path.is_file() and path.read_text("utf-8") != cfg.dump():
+        write_text(cfg.dump(), path)
+
+
 def _distribute(model: torch.nn.Module) -> torch.nn.Module:
     if comm.get_world_size() == 1:
         return model
-    # create_ddp_model always names a device, which DDP refuses on CPU.
+    # create_ddp_model always passes a device, which DDP refuses on CPU.
     on_gpu = next(model.parameters()).is_cuda
     return DistributedDataParallel(
         model, device_ids=[comm.get_local_rank()] if on_gpu else None, broadcast_buffers=False

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
     from lung_d2.engine import CTPredictor
-    from lung_d2.engine.model_origin import ModelOrigin
+    from lung_d2.engine.predictor import ModelOrigin
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ def read_config(model: ModelChoice) -> CfgNode:
         CheckpointError: There is no config file, and no weights file that holds one.
         ConfigError: The config cannot be used.
     """
-    from lung_d2.engine.weights.lookup import config_of
+    from lung_d2.engine.weights import config_of
 
     if model.config_file is not None:
         return load_config(model.config_file, model.opts)
@@ -166,7 +166,7 @@ def _without_weights(opts: tuple[str, ...]) -> list[str]:
 @functools.lru_cache(maxsize=1)
 def read_origin(model: ModelChoice) -> ModelOrigin:
     """Return where a model is from, without loading it."""
-    from lung_d2.engine.model_origin import ModelOrigin
+    from lung_d2.engine.predictor import ModelOrigin
 
     return ModelOrigin.of(read_config(model))
 

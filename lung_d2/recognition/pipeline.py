@@ -28,7 +28,7 @@ from lung_d2.recognition.sources import list_given_pictures
 
 if TYPE_CHECKING:
     from lung_d2.engine import CTPredictor
-    from lung_d2.engine.model_origin import ModelOrigin
+    from lung_d2.engine.predictor import ModelOrigin
 
 Source = str | Path | Sequence[str | Path] | CTSeries | CTVolume
 

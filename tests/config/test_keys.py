@@ -83,15 +83,34 @@ def test_bad_opts_are_one_line(opts, finding):
     assert "\n" not in str(caught.value)
 
 
-def test_learning_rate_goes_with_the_batch():
-    cfg = load_config(BASE, ["SOLVER.IMS_PER_BATCH", 4])
-    rate = cfg.SOLVER.BASE_LR
-    assert rate == pytest.approx(0.005)  # 0.02 is for 16 images
+SOLVER = """
+_BASE_: {base}
+SOLVER: {{MAX_ITER: 600, STEPS: [400, 501], WARMUP_ITERS: 100, CHECKPOINT_PERIOD: 50,
+  CONVERGENCE: {{WINDOW: 20, PATIENCE: 80}}}}
+TEST: {{EVAL_PERIOD: 0}}
+"""
 
 
-def test_learning_rate_of_the_command_line_is_not_scaled():
-    cfg = load_config(BASE, ["SOLVER.IMS_PER_BATCH", 4, "SOLVER.BASE_LR", 0.03])
-    assert cfg.SOLVER.BASE_LR == 0.03
+@pytest.mark.parametrize(
+    ("opts", "rate", "iterations", "steps", "warmup", "rest"),
+    [
+        ([], 0.02, 600, (400, 501), 100, [50, 20, 80]),
+        (["SOLVER.IMS_PER_BATCH", 4], 0.005, 2400, (1600, 2004), 400, [200, 80, 320]),  # 0.02 is for 16 images
+        (["SOLVER.IMS_PER_BATCH", 32], 0.04, 300, (200, 250), 50, [25, 10, 40]),
+        (["SOLVER.IMS_PER_BATCH", 4, "SOLVER.REFERENCE_BATCH", 0], 0.02, 600, (400, 501), 100, [50, 20, 80]),
+        (["SOLVER.IMS_PER_BATCH", 4, "SOLVER.BASE_LR", 0.03], 0.03, 2400, (1600, 2004), 400, [200, 80, 320]),
+        (["SOLVER.IMS_PER_BATCH", 4, "SOLVER.WARMUP_ITERS", 7], 0.005, 2400, (1600, 2004), 7, [200, 80, 320]),
+        (["SOLVER.IMS_PER_BATCH", 4, "SOLVER.MAX_ITER", 20], 0.005, 20, (400, 501), 100, [50, 20, 80]),
+    ],
+    ids=["16 images", "4 images", "32 images", "off", "rate given", "warm-up given", "length given"],
+)
+def test_rate_and_schedule_go_with_the_batch(tmp_path, opts, rate, iterations, steps, warmup, rest):
+    cfg = load_config(write(tmp_path / "leaf.yaml", SOLVER.format(base=BASE)), opts)
+    solver, stop = cfg.SOLVER, cfg.SOLVER.CONVERGENCE
+    assert rate == pytest.approx(solver.BASE_LR)
+    assert (solver.MAX_ITER, tuple(solver.STEPS), solver.WARMUP_ITERS) == (iterations, steps, warmup)
+    assert rest == [solver.CHECKPOINT_PERIOD, stop.WINDOW, stop.PATIENCE]
+    assert (solver.REFERENCE_BATCH, cfg.TEST.EVAL_PERIOD) == (0, 0)
 
 
 def test_end_of_the_schedule_goes_with_the_rate():
@@ -104,11 +123,6 @@ def test_end_of_the_schedule_goes_with_the_rate():
 def test_end_of_the_schedule_in_a_file_is_scaled(tmp_path):
     path = write(tmp_path / "leaf.yaml", f"_BASE_: {BASE}\nSOLVER: {{BASE_LR_END: 0.004}}\n")
     assert pytest.approx(0.001) == load_config(path, ["SOLVER.IMS_PER_BATCH", 4]).SOLVER.BASE_LR_END
-
-
-def test_reference_batch_zero_leaves_the_rate_alone():
-    cfg = load_config(BASE, ["SOLVER.IMS_PER_BATCH", 4, "SOLVER.REFERENCE_BATCH", 0])
-    assert cfg.SOLVER.BASE_LR == 0.02
 
 
 def test_dumped_config_reloads_to_the_same(tmp_path):
@@ -235,16 +249,18 @@ def test_base_that_would_be_fetched_is_refused(tmp_path: Path) -> None:
         ("MODEL.FPN.ATTENTION.REDUCTION", 0),
         ("MODEL.PROPOSAL_GENERATOR.NAME", "NoSuchRPN"),
         ("MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"),  # which our mapper would not bring
-        ("MODEL.ROI_HEADS.NUM_CLASSES", 5),
+        ("MODEL.ROI_HEADS.NUM_CLASSES", 0),
         ("SOLVER.MAX_ITER", 0),
         ("SOLVER.CONVERGENCE.WINDOW", 0),
         ("SOLVER.CONVERGENCE.PATIENCE", -1),
         ("TEST.BEST_METRIC", "AP50"),
+        ("TEST.PRECISE_BN.ENABLED", True),  # with the average below
     ],
 )
 def test_value_that_cannot_work_is_refused_at_once(key: str, value: object) -> None:
+    average = ["SOLVER.EMA.ENABLED", True] if "PRECISE_BN" in key else []
     with pytest.raises(ConfigError, match=key):
-        load_config(CONFIGS / "Base-LungCT-RCNN-FPN.yaml", [key, value])
+        load_config(BASE, [*average, key, value])
 
 
 @pytest.mark.parametrize(

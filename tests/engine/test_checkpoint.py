@@ -37,7 +37,7 @@ def test_pickled_payload_is_refused_and_does_not_run(tmp_path: Path, name: str) 
         path.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, path)
-    with pytest.raises(CheckpointError, match=f"{name}.*nothing of it ran"):
+    with pytest.raises(CheckpointError, match=f"{name}.*nothing in it ran"):
         LungCheckpointer(model()).load(str(path))
     assert not ran.exists()
 
@@ -99,8 +99,8 @@ def test_weights_for_other_images_are_refused(tmp_path: Path) -> None:
     ("now", "warning"),
     [
         ({}, None),
-        ({"MODEL.PIXEL_MEAN": [90.0]}, "saw MODEL.PIXEL_MEAN [0.0], not [90.0]"),
-        ({"INPUT.CT.GREY": "minmax_clahe"}, "saw INPUT.CT.GREY window, not minmax_clahe"),
+        ({"MODEL.PIXEL_MEAN": [90.0]}, "trained with MODEL.PIXEL_MEAN [0.0], not [90.0]"),
+        ({"INPUT.CT.GREY": "minmax_clahe"}, "trained with INPUT.CT.GREY window, not minmax_clahe"),
         ({"MODEL.ANCHOR_GENERATOR.SIZES": [[8]]}, None),
     ],
 )
@@ -113,7 +113,7 @@ def test_start_that_saw_other_grey_levels_is_warned_of(
     start = LungCheckpointer(linear, allow_partial=True, settings=settings | now)
     start.load(str(tmp_path / "part.pth"), checkpointables=[])
     assert linear.weight.tolist() == [[1, 1], [1, 1]]
-    found = [record.getMessage() for record in caplog.records if " saw " in record.getMessage()]
+    found = [record.getMessage() for record in caplog.records if " trained with " in record.getMessage()]
     assert found == ([f"{tmp_path / 'part.pth'}: {warning}"] if warning else [])
 
 
@@ -230,4 +230,4 @@ def test_notice_that_is_none_is_left_out(
     checkpointer = LungCheckpointer(model())
     assert not checkpointer.load(str(tmp_path / "start.pth")).keys() & held.keys()
     assert checkpointer.notice == {}
-    assert f"start.pth: its {next(iter(held))} is no text" in caplog.text
+    assert f"start.pth: its {next(iter(held))} is not a text" in caplog.text

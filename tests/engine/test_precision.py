@@ -1,11 +1,11 @@
-"""Mixed precision on CPU: in training only."""
+"""Mixed precision: on CPU in training only, and taken up where a run changes its device."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from lung_d2.engine.precision import build_step, cpu_has_bfloat16
+from lung_d2.engine.precision import ScaledStep, build_step, cpu_has_bfloat16
 
 
 @pytest.mark.parametrize("mixed", [True, False])
@@ -23,3 +23,20 @@ def test_bfloat16_trains_with_the_channels_last() -> None:
     model = torch.nn.Conv2d(2, 2, 3)
     build_step(model, [], torch.optim.SGD(model.parameters()), mixed=True, device=torch.device("cpu"))
     assert model.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("before", ["cpu", "cuda"])
+def test_run_goes_on_where_the_device_changes(before: str) -> None:
+    """A loss scale is in the checkpoints of a GPU alone; here both steps are built on the CPU."""
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    steps = {
+        "cpu": build_step(model, [], optimizer, mixed=False, device=torch.device("cpu")),
+        "cuda": ScaledStep(model, [], optimizer, grad_scaler=scaler),
+    }
+    (after,) = steps.keys() - {before}
+    steps[before].iter = 5
+    steps[after].load_state_dict(steps[before].state_dict())
+    assert steps[after].iter == 5
+    assert scaler.get_scale() == 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from engine.weights_samples import PROVENANCE, write_weights
 from lung_d2 import slice_image
 from lung_d2.ct import CTVolume
 from lung_d2.data.planes import read_plane
 from lung_d2.engine import CTPredictor, LungCheckpointer, LungTrainer
 from lung_d2.engine.lung_view import LungUse
-from lung_d2.errors import ConfigError
+from lung_d2.engine.predictor import ModelOrigin
+from lung_d2.errors import CheckpointError, ConfigError
 from lung_d2.lungs import LungField
 from lung_d2.masks import decode_mask
 from tiny import tiny_config, volume_of, write_tiny_dataset
@@ -170,3 +173,24 @@ def test_progress_is_shown_unless_told(predictor: CTPredictor, capsys: pytest.Ca
 def test_predictor_without_weights_is_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"MODEL\.WEIGHTS"):
         CTPredictor(tiny_config(root, tmp_path))
+
+
+def origin(folder: Path, *opts: Any) -> ModelOrigin:
+    (folder / "model.pth").write_bytes(b"weights")
+    return ModelOrigin.of(tiny_config(folder, folder, "MODEL.WEIGHTS", str(folder / "model.pth"), *opts))
+
+
+def test_origin_tells_the_config_without_paths(tmp_path: Path) -> None:
+    found = origin(tmp_path)
+    assert (found.weights, found.provenance) == (tmp_path / "model.pth", "")
+    assert str(tmp_path) not in found.config_text
+    assert found.config_text == origin(tmp_path).config_text
+    assert found.config_text != origin(tmp_path, "INPUT.MIN_SIZE_TEST", 65).config_text
+    with pytest.raises(CheckpointError, match=r"gone\.pth: no such file"):
+        ModelOrigin.of(tiny_config(tmp_path, tmp_path, "MODEL.WEIGHTS", str(tmp_path / "gone.pth")))
+
+
+def test_origin_of_a_weights_file_tells_its_provenance(tmp_path: Path) -> None:
+    weights = write_weights(tmp_path)
+    found = ModelOrigin.of(tiny_config(tmp_path, tmp_path, "MODEL.WEIGHTS", f"lung_d2://{weights}"))
+    assert (found.weights, json.loads(found.provenance)) == (weights, PROVENANCE)

@@ -14,7 +14,7 @@ from lung_d2 import slice_image
 from lung_d2.data.planes import read_plane
 from lung_d2.engine import CTPredictor, LungCheckpointer, LungTrainer
 from lung_d2.engine.lung_view import LungUse
-from lung_d2.engine.tta import build_tta, without_resize
+from lung_d2.engine.predictor import build_tta, without_resize
 from lung_d2.errors import ConfigError
 from lung_d2.lungs import LungField
 from tiny import tiny_config, volume_of, write_tiny_dataset

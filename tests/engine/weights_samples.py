@@ -11,6 +11,7 @@ import torch
 from detectron2.modeling import build_model
 from safetensors.torch import load_file, save_file
 
+from lung_d2.categories import CATEGORIES, Categories
 from lung_d2.engine.weights.export import export_weights
 from tiny import tiny_config
 
@@ -18,12 +19,12 @@ PROVENANCE = {"name": "tiny", "data": [{"name": "tiny_train"}, {"name": "other_t
 Texts = dict[str, str]
 
 
-def write_weights(folder: Path, name: str = "tiny", *opts: Any) -> Path:
+def write_weights(folder: Path, name: str = "tiny", *opts: Any, categories: Categories = CATEGORIES) -> Path:
     """Export a tiny model with random weights, whose scores are about 1/3; return the file."""
     cfg = tiny_config(folder, folder, *opts)
     torch.manual_seed(3)
     path = folder / f"{name}.safetensors"
-    export_weights(build_model(cfg).eval(), cfg, {**PROVENANCE, "name": name}, path)
+    export_weights(build_model(cfg).eval(), cfg, {**PROVENANCE, "name": name}, path, categories)
     return path
 
 

@@ -53,7 +53,7 @@ def test_name_that_is_taken_is_refused_first(folder):
     words = ["--config-file", "none.yaml", "--weights", "none.pth", "--output", "ours.safetensors"]
     done = run("export_weights.py", *words, cwd=folder)
     assert done.returncode == 2
-    assert done.stderr.strip() == "error: ours.safetensors: there already; give --overwrite, or another --output"
+    assert done.stderr.strip() == "error: ours.safetensors: exists already; give --overwrite, or another --output"
 
 
 @pytest.mark.parametrize("weights", ["ours.safetensors", "ours"])
@@ -79,7 +79,7 @@ def test_unknown_name_lists_those_there_are(folder, tmp_path):
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: ../ours: no weights of this name")
-    assert "there are: " in last
+    assert "one of the names: " in last
     assert "ours;" in last
 
 

@@ -1,70 +1,92 @@
-"""A weights file: safetensors that hold a model whole, with its config, its categories and where it is from.
+"""A weights file: safetensors that hold a whole model, with its config, its categories and where it comes from.
 
 ``__metadata__`` of its header, texts by name::
 
     format                  pt, as the tools of safetensors write it
     lung_d2.format_version  1
     lung_d2.config          YAML: the whole config, without paths
-    lung_d2.categories      JSON: [{"id", "name"}], in the order of the classes
-    lung_d2.input           JSON: how HU become the network's pictures: grey levels, window, channels, mean, std
-    lung_d2.provenance      JSON: see lung_d2.engine.weights.provenance
+    lung_d2.categories      JSON: Categories.to_coco(), in the order of the classes; id and name alone in older files
+    lung_d2.input           JSON: how HU become the network's images: grey levels, window, channels, mean, std
+    lung_d2.provenance      JSON: see lung_d2.engine.weights.export
 
 The format itself is https://github.com/huggingface/safetensors: 8 bytes with the length of a JSON header, the header,
-the numbers. Nothing of it can run. What is read here may come from anyone: whatever is wrong with it is one error.
+the numbers. Nothing in it can run. A file may come from anyone: whatever is wrong with it is one error.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
+import yaml
+from detectron2.config import get_cfg
+from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
+from detectron2.utils.file_io import PathHandler, PathManager
+from iopath.common.file_io import get_cache_dir
 from safetensors import SafetensorError, safe_open
 
-from lung_d2.categories import CATEGORIES
-from lung_d2.config.keys import input_settings, parse_config
-from lung_d2.engine.weights.names import check_digest
-from lung_d2.engine.weights.settings import (
-    bound_settings,
-    check_architecture,
-    check_bounds,
-    clear_places,
-    portable_config,
-)
-from lung_d2.errors import CheckpointError, ConfigError, LungD2Error
+from lung_d2.categories import Categories
+from lung_d2.config.checks import value_of
+from lung_d2.config.keys import add_lung_config, input_settings, parse_config
+from lung_d2.engine.weights.names import SCHEME, address_of, check_digest, require_weights
+from lung_d2.errors import CheckpointError, ConfigError, DatasetError, LungD2Error, OutputError
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
 FORMAT_VERSION = "1"
 PREFIX = "lung_d2."
-DTYPES = {"F16": torch.float16, "F32": torch.float32, "I64": torch.int64}
-"""As safetensors calls them: weights, what fp16 would harm, and the counters of batch norm."""
+ARCHITECTURE = "GeneralizedRCNN"
+"""What a weights file holds; other architectures may open files while they are built."""
+
+_MAX_HEADER_BYTES = 4 << 20  # a model of this project has about 60 KB
+_MAX_FILE_BYTES = 2 << 30
 _BUILD_ERRORS = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError),
     LungD2Error,
 )
-"""What a layer may refuse a config with; that of a file is of any origin."""
-_MAX_HEADER_BYTES = 4 << 20  # a model of this project has about 60 KB
-_MAX_FILE_BYTES = 2 << 30
+"""What a layer may raise for a config of unknown origin."""
+_FREE = re.compile(
+    r"MODEL\.(WEIGHTS|DEVICE|LOAD_PROPOSALS|BACKBONE\.FREEZE_AT)"
+    r"|.*(LOSS|_THRESH|TOPK|SMOOTH_L1_BETA|BATCH_SIZE_PER_IMAGE|POSITIVE_FRACTION|IOU_LABELS|PROPOSAL_APPEND_GT"
+    r"|TRAIN_ON_PRED_BOXES|MIN_SIZE|FED_LOSS|MULT_PROPOSAL_SCORE).*"
+)
+"""Keys under MODEL that do not change the network: how it is trained, scored, and what is kept of its output."""
+_BOUNDS = (
+    (re.compile(r"INPUT\..*SIZE.*"), 4096),  # pixels
+    (re.compile(r".*POOLER_RESOLUTION"), 256),  # pixels
+    (re.compile(r".*\.NUM_(CONV|FC|STACKED_CONVS)|.*\.CONV_DIMS"), 4096),  # layers, channels
+    (re.compile(r"TEST\..*"), 10_000),  # detections
+    (re.compile(r"MODEL\..*"), 1 << 16),
+)
+_MACHINE_KEYS = (
+    *("OUTPUT_DIR", "MODEL.WEIGHTS", "MODEL.DEVICE"),
+    *("DATASETS.PROPOSAL_FILES_TRAIN", "DATASETS.PROPOSAL_FILES_TEST"),
+)
+"""Keys that name a folder, a file or a device."""
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A weights file that was checked; its numbers are read when asked for.
+    """A weights file that has been checked; its numbers are read when asked for.
 
     Attributes:
-        path: Where it is.
-        sha256: Of the file.
-        config_text: YAML of the whole config; whatever names a folder, a file or an address was cleared.
-        settings: What a config has to share with it, see :func:`~lung_d2.engine.weights.settings.bound_settings`.
-        provenance: See :mod:`lung_d2.engine.weights.provenance`.
+        path: The file.
+        sha256: Its hash.
+        config_text: YAML of the whole config; what names a folder, a file or a device is cleared.
+        settings: What a config has to share with it, see :func:`bound_settings`.
+        categories: What the model tells apart.
+        provenance: See :mod:`lung_d2.engine.weights.export`.
         shapes: Of the parameters, by name.
     """
 
@@ -72,6 +94,7 @@ class WeightsFile:
     sha256: str
     config_text: str
     settings: Mapping[str, Any]
+    categories: Categories
     provenance: Mapping[str, Any]
     shapes: Mapping[str, tuple[int, ...]]
 
@@ -87,15 +110,40 @@ class WeightsFile:
         return tensors
 
 
-def read_weights_file(path: Path) -> WeightsFile:
-    """Open a weights file and check all of it but its numbers; one that was not changed since is not checked again.
+def config_of(weights: str | os.PathLike[str], opts: Sequence[str] = ()) -> CfgNode:
+    """Return the config that a weights file holds, as for ``DefaultPredictor(config_of("NAME"))`` of Detectron2.
+
+    Args:
+        weights: A ``.safetensors`` file, or a name of :func:`lung_d2.engine.weights.names.list_weights`.
+        opts: ``KEY VALUE`` pairs that override it.
+
+    Returns:
+        The config, with ``MODEL.WEIGHTS`` as an address that Detectron2's ``DefaultPredictor`` loads as well. Where its
+        test set is not registered here, the metadata of that name tells the classes and colours for a ``Visualizer``.
 
     Raises:
-        CheckpointError: There is none, it is broken, of another tool, format or categories, it contradicts itself, or
-            its SHA-256 is not the one that is known of it.
+        CheckpointError: There is no such file or name, or it cannot be used.
+        ConfigError: An override cannot be used.
+    """
+    file = read_weights_file(require_weights(weights))
+    cfg = parse_config(file.config_text, file.path, opts)
+    cfg.MODEL.WEIGHTS = address_of(weights)
+    metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else None
+    if metadata is not None and metadata.get("thing_classes") is None:
+        colors = [category.color for category in file.categories]
+        metadata.set(thing_classes=file.categories.names, thing_colors=colors, categories=file.categories)
+    return cfg
+
+
+def read_weights_file(path: Path) -> WeightsFile:
+    """Open a weights file and check everything but its numbers; an unchanged file is not checked again.
+
+    Raises:
+        CheckpointError: It is missing, broken, of another tool or format, contradicts itself, or its SHA-256 is not the
+            known one.
     """
     if not path.is_file():
-        raise CheckpointError(path, found="no such file", remedy="name a file that is there")
+        raise CheckpointError(path, found="no such file", remedy="name an existing file")
     return _read(path, check_digest(path))
 
 
@@ -104,29 +152,23 @@ def _read(path: Path, digest: str) -> WeightsFile:
     _check_sizes(path)
     with _named_errors(path), safe_open(path, framework="pt") as file:
         texts = file.metadata() or {}
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  no mapping
-        kinds = {part.get_dtype() for part in slices.values()}
-        shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
-    if kinds - set(DTYPES):
-        raise _broken(path, f"numbers of type {min(kinds - set(DTYPES))}", ", ".join(DTYPES))
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  not a mapping
     if (version := texts.get(f"{PREFIX}format_version")) != FORMAT_VERSION:
-        found = "no weights of lung_d2" if version is None else f"format {version[:20]!r}"
+        found = "not weights of lung_d2" if version is None else f"format {version[:20]!r}"
         raise CheckpointError(
             path, found=found, expected=f"format {FORMAT_VERSION}", remedy="write it with tools/export_weights.py"
         )
-    categories, inputs = _read_json(path, texts, "categories", list), _read_json(path, texts, "input", dict)
-    if categories != describe_categories():
-        raise _broken(path, f"categories {str(categories)[:200]}", f"{describe_categories()}, in this order")
-    provenance = _read_json(path, texts, "provenance", dict)
     cfg = _read_config(path, texts.get(f"{PREFIX}config", ""))
-    if json.loads(json.dumps(input_settings(cfg))) != inputs:
+    if json.loads(json.dumps(input_settings(cfg))) != _read_json(path, texts, "input", dict):
         raise _broken(path, f"{PREFIX}input that contradicts its config", "the same in both")
+    categories = _read_categories(path, texts, cfg)
+    provenance = _read_json(path, texts, "provenance", dict)
     _check_parameters(path, cfg, shapes)
-    return WeightsFile(path, digest, portable_config(cfg), bound_settings(cfg), provenance, shapes)
+    return WeightsFile(path, digest, portable_config(cfg), bound_settings(cfg), categories, provenance, shapes)
 
 
 def check_finite(tensors: Mapping[str, torch.Tensor], where: str | Path) -> None:
-    """Refuse parameters with which a network finds nothing, and says so with a good conscience.
+    """Refuse parameters with which a network would silently find nothing.
 
     Raises:
         CheckpointError: A parameter holds NaN or infinity.
@@ -141,21 +183,111 @@ def check_finite(tensors: Mapping[str, torch.Tensor], where: str | Path) -> None
         )
 
 
-def describe_categories() -> list[dict[str, Any]]:
-    """Return the categories as a weights file tells them, in the order of the classes."""
-    return [{"id": category.coco_id, "name": category.name} for category in CATEGORIES]
+def bound_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Return the keys that have to be the same wherever the weights of a model are used.
+
+    Returns:
+        Values by key, with lists for tuples: those of :func:`lung_d2.config.input_settings`, and every key under
+        ``MODEL`` except those that say how it is trained, how its output is scored or what is kept of it. A new key
+        is among them unless it is named here.
+    """
+    model = {key: value for key, value in _leaves(cfg) if key.startswith("MODEL.") and not _FREE.fullmatch(key)}
+    plain: dict[str, Any] = json.loads(json.dumps({**model, **input_settings(cfg)}))
+    return plain
+
+
+def portable_config(cfg: CfgNode) -> str:
+    """Return the whole config as YAML that fits any machine: keys that name a place or a device get their default."""
+    defaults, plain = get_cfg(), cfg.clone()
+    add_lung_config(defaults)
+    plain.defrost()
+    for key in _MACHINE_KEYS:
+        parent, leaf = key.rpartition(".")[::2]
+        (value_of(plain, parent) if parent else plain)[leaf] = value_of(defaults, key)
+    plain.MODEL.WEIGHTS = ""
+    return yaml.dump(yaml.safe_load(plain.dump()), Dumper=_PlainDumper)
+
+
+def check_trusted(cfg: CfgNode, where: object) -> None:
+    """Refuse a config that should not be built: not of a detector, or with numbers that would fill the memory.
+
+    Raises:
+        CheckpointError: It names the key.
+    """
+    if (found := cfg.MODEL.META_ARCHITECTURE) != ARCHITECTURE:
+        raise CheckpointError(
+            str(where),
+            found=f"MODEL.META_ARCHITECTURE {str(found)[:80]!r}",
+            expected=ARCHITECTURE,
+            remedy="use weights of a whole detector",
+        )
+
+    for key, value in _leaves(cfg):
+        bound = next((bound for keys, bound in _BOUNDS if keys.fullmatch(key)), sys.float_info.max)
+        for number in _numbers(value):
+            if not abs(number) <= bound:  # also true of NaN
+                huge = isinstance(number, int) and number.bit_length() > 64  # Python may refuse to print it
+                raise CheckpointError(
+                    str(where),
+                    found=f"{key} of more than 64 bits" if huge else f"{key} {number}",
+                    expected=f"at most {bound:g}",
+                    remedy="do not trust this file",
+                )
+
+
+class WeightsHandler(PathHandler):  # type: ignore[misc]
+    """Gives Detectron2's own classes a weights file as a ``.pth``, kept in Detectron2's download cache.
+
+    :class:`lung_d2.engine.LungCheckpointer` reads the file itself.
+    """
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [SCHEME]
+
+    def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
+        file = read_weights_file(require_weights(path))
+        copy = Path(get_cache_dir(), "lung_d2", f"{file.sha256}.pth")
+        if force or not copy.is_file():
+            staging = copy.with_name(f"{copy.name}.{os.getpid()}")
+            try:
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                torch.save({"model": file.read_tensors()}, staging)
+                os.replace(staging, copy)
+            except (OSError, RuntimeError) as error:
+                with suppress(OSError):
+                    staging.unlink(missing_ok=True)
+                raise OutputError(
+                    copy, found="cannot be written", remedy="set FVCORE_CACHE to another folder"
+                ) from error
+        return str(copy)
+
+    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO[Any]:
+        return open(self._get_local_path(path), mode, buffering)
+
+    def _isfile(self, path: str, **kwargs: Any) -> bool:
+        return require_weights(path).is_file()
+
+    _exists = _isfile
+
+
+PathManager.register_handler(WeightsHandler(), allow_override=True)
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Writes repeated values out, since a reader refuses aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def _check_sizes(path: Path) -> None:
-    """Refuse what would fill the memory before the library takes the file at its word."""
+    """Refuse what would fill the memory, before the library believes the file."""
     size = path.stat().st_size
     with path.open("rb") as file:
         declared = int.from_bytes(file.read(8), "little")
-    if size > _MAX_FILE_BYTES:
-        raise _broken(path, f"{size} bytes", f"at most {_MAX_FILE_BYTES}")
-    if not 2 <= declared <= min(_MAX_HEADER_BYTES, size - 8):
-        limit = min(_MAX_HEADER_BYTES, max(size - 8, 2))
-        raise _broken(path, f"a header of {declared} bytes in a file of {size}", f"2 to {limit}")
+    if size > _MAX_FILE_BYTES or not 2 <= declared <= min(_MAX_HEADER_BYTES, max(size - 8, 0)):
+        limits = f"at most {_MAX_FILE_BYTES}, of which the header has at most {_MAX_HEADER_BYTES}"
+        raise _broken(path, f"a header of {declared} bytes in a file of {size}", limits)
 
 
 def _read_config(path: Path, text: str) -> CfgNode:
@@ -164,33 +296,42 @@ def _read_config(path: Path, text: str) -> CfgNode:
     except ConfigError as error:
         place = "" if error.where == str(path) else f" {error.where}"
         raise _broken(path, f"{PREFIX}config:{place} {error.found[:200]}", error.expected) from error
-    check_architecture(cfg, path)
-    check_bounds(cfg, path)
-    return clear_places(cfg)
+    check_trusted(cfg, path)
+    return cfg
+
+
+def _read_categories(path: Path, texts: Mapping[str, str], cfg: CfgNode) -> Categories:
+    try:
+        categories = Categories.from_coco(_read_json(path, texts, "categories", list), path)
+    except DatasetError as error:
+        raise _broken(path, error.found[:200], error.expected) from error
+    if len(categories) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+        raise _broken(path, f"{len(categories)} categories", f"{cfg.MODEL.ROI_HEADS.NUM_CLASSES}, as its config says")
+    return categories
 
 
 def _check_parameters(path: Path, cfg: CfgNode, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse a file whose config makes another model: found without memory for it, before it is built in earnest."""
+    """Refuse a file whose config describes another model, found on the meta device, which needs no memory."""
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = "meta"
     try:
         with torch.device("meta"):
             made = {name: tuple(value.shape) for name, value in build_model(cfg).state_dict().items()}
     except _BUILD_ERRORS as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise _broken(path, f"a config that builds no model ({reason[:200]})", "a model whole") from error
+        raise _broken(path, f"a config that builds no model ({_reason(error)})", "a whole model") from error
     if odd := sorted(name for name in {*made, *shapes} if made.get(name) != shapes.get(name)):
-        found = f"{len(odd)} parameters that are not those of its config, {odd[0][:200]} first"
-        raise _broken(path, found, "a model whole")
+        found = f"{len(odd)} parameters that do not fit its config, {odd[0][:200]} first"
+        raise _broken(path, found, "a whole model")
 
 
 def _read_json(path: Path, texts: Mapping[str, str], name: str, kind: type) -> Any:
     try:
         content = json.loads(texts.get(f"{PREFIX}{name}", ""))
-    except (ValueError, RecursionError) as error:
-        raise _broken(path, f"{PREFIX}{name} that is no JSON", "metadata of tools/export_weights.py") from error
+    except (ValueError, RecursionError):
+        content = None
     if not isinstance(content, kind):
-        raise _broken(path, f"{PREFIX}{name} that is no {kind.__name__}", "metadata of tools/export_weights.py")
+        expected = f"JSON of a {kind.__name__}, as tools/export_weights.py writes"
+        raise _broken(path, f"{PREFIX}{name} that cannot be read", expected)
     return content
 
 
@@ -199,11 +340,30 @@ def _named_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise _broken(path, f"broken ({reason[:200]})", "a whole file of safetensors") from error
+        raise _broken(path, f"broken ({_reason(error)})", "a whole safetensors file") from error
+
+
+def _reason(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
 
 
 def _broken(path: Path, found: str, expected: str) -> CheckpointError:
     return CheckpointError(
-        path, found=found, expected=expected, remedy="get it from its source again; nothing of it ran"
+        path, found=found, expected=expected, remedy="get it from its source again; nothing in it ran"
     )
+
+
+def _leaves(node: CfgNode, above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, type(node)):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _numbers(one)

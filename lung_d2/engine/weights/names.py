@@ -1,4 +1,4 @@
-"""Weights by name: the files that come with the package, and those of the user's own folder."""
+"""Weights by name: the files that come with the package, and those in the user's own folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from lung_d2.errors import CheckpointError
 
 SCHEME = "lung_d2://"
-"""Before a name or a path it makes an address that Detectron2's own classes load, as ``detectron2://`` does."""
+"""With it a name or a path is an address that Detectron2's own classes load, as with ``detectron2://``."""
 SUFFIX = ".safetensors"
 FOLDER_VARIABLE = "LUNG_D2_WEIGHTS"
 SHIPPED_FOLDER = Path(__file__).resolve().parents[2] / "weights"
@@ -28,7 +28,7 @@ def user_folder() -> Path:
 
 
 def list_weights() -> dict[str, Path]:
-    """Return the file of each name; what comes with the package goes before what the user has under the same name."""
+    """Return the file of each name; one that comes with the package hides the user's own of the same name."""
     found = [path for folder in (SHIPPED_FOLDER, user_folder()) for path in sorted(folder.glob(f"*{SUFFIX}"))]
     named = {path.stem: path for path in reversed(found) if _NAME.fullmatch(path.stem)}
     return dict(sorted(named.items()))
@@ -39,13 +39,13 @@ def find_weights(weights: str | os.PathLike[str]) -> Path | None:
 
     Args:
         weights: A path that ends in ``.safetensors``, or a name of :func:`list_weights`; with :data:`SCHEME` or not.
-            A name is looked up among those, and so never leads out of their folders.
+            A name is looked up among those, so that it never leads out of their folders.
 
     Returns:
-        The file, which need not be there; None where weights of another kind are meant, as a ``.pth`` or an address.
+        The file, which need not exist; None where weights of another kind are meant, as a ``.pth`` or an address.
 
     Raises:
-        CheckpointError: :data:`SCHEME` stands before a name that there is not.
+        CheckpointError: :data:`SCHEME` stands before an unknown name.
     """
     text = os.fspath(weights)
     given = text.removeprefix(SCHEME)
@@ -58,21 +58,21 @@ def find_weights(weights: str | os.PathLike[str]) -> Path | None:
 
 
 def require_weights(weights: str | os.PathLike[str]) -> Path:
-    """Return the same, where nothing but a weights file will do.
+    """Return the file of the weights, which has to be a weights file.
 
     Raises:
-        CheckpointError: Another kind of weights is meant, a file or a name that there is not.
+        CheckpointError: Another kind of weights is meant, or the file or the name does not exist.
     """
     path = find_weights(weights)
     if path is None:
         raise _unknown(os.fspath(weights))
     if not path.is_file():
-        raise CheckpointError(path, found="no such file", remedy="name a file that is there")
+        raise CheckpointError(path, found="no such file", remedy="name an existing file")
     return path
 
 
 def address_of(weights: str | os.PathLike[str]) -> str:
-    """Return the address of a weights file, for ``MODEL.WEIGHTS``: right in any folder, and for Detectron2 itself."""
+    """Return the address of a weights file for ``MODEL.WEIGHTS``, valid in any working folder and for Detectron2."""
     given = os.fspath(weights).removeprefix(SCHEME)
     return SCHEME + (os.path.abspath(given) if given.endswith(SUFFIX) else given)
 
@@ -81,8 +81,8 @@ def check_digest(path: Path) -> str:
     """Return the SHA-256 of a weights file.
 
     Raises:
-        CheckpointError: It is not the one that is pinned, for a file that comes with the package, or that stands
-            beside it as ``NAME.safetensors.sha256``; that one has no line of this name; or the file cannot be read.
+        CheckpointError: It differs from the pinned one of a file that comes with the package, or from the one beside
+            the file in ``NAME.safetensors.sha256``; the latter has no line of this name; or a file cannot be read.
     """
     shipped = path.resolve().parent == SHIPPED_FOLDER.resolve()
     sums = SHIPPED_FOLDER / SUMS_NAME if shipped else path.with_name(f"{path.name}.sha256")
@@ -99,14 +99,14 @@ def check_digest(path: Path) -> str:
             path,
             found=f"not named in {sums.name}: was the file renamed?",
             expected=f"a line of sha256sum with the name {path.name}",
-            remedy=f"compare it with the SHA-256 of its source ({found}), and write the line anew by: "
-            f"sha256sum {shlex.quote(path.name)} > {shlex.quote(sums.name)}, in its folder",
+            remedy=f"compare it with the SHA-256 of its source ({found}), and rewrite the line in its folder: "
+            f"sha256sum {shlex.quote(path.name)} > {shlex.quote(sums.name)}",
         )
     if found != pinned:
         raise CheckpointError(
             path,
             found=f"SHA-256 {found[:16]}...",
-            expected=f"{pinned[:16]}..., as {sums.name} says" if pinned else f"a line of it in {sums}",
+            expected=f"{pinned[:16]}..., as {sums.name} says" if pinned else f"a line for it in {sums}",
             remedy="get the file from its source again",
         )
     return found
@@ -129,6 +129,6 @@ def _unknown(given: str) -> CheckpointError:
     return CheckpointError(
         given,
         found="no weights of this name",
-        expected=f"a file that ends in {SUFFIX}, or a name; there are: {names}",
+        expected=f"a file that ends in {SUFFIX}, or one of the names: {names}",
         remedy=f"put the file into {user_folder()}, or for a .pth give its config too",
     )

@@ -6,17 +6,23 @@ import json
 import struct
 import time
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from detectron2.config import get_cfg
+from detectron2.data import MetadataCatalog
+from detectron2.engine import DefaultPredictor
+from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
 
 from engine.weights_samples import PROVENANCE, read_texts, rewrite, write_weights
-from lung_d2.categories import coco_categories
+from lung_d2.categories import CATEGORIES, Categories, describe_category
+from lung_d2.config.keys import add_lung_config, input_settings, parse_config
 from lung_d2.engine import CTPredictor, LungCheckpointer
-from lung_d2.engine.weights.file import read_weights_file
-from lung_d2.engine.weights.lookup import config_of
-from lung_d2.errors import CheckpointError
+from lung_d2.engine.weights.file import bound_settings, check_trusted, config_of, portable_config, read_weights_file
+from lung_d2.errors import CheckpointError, ConfigError, OutputError
+from tiny import tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +50,7 @@ def refuse(path, match, load=read_weights_file):
 )
 def test_every_way_in_checks(weights, tmp_path, load):
     odd = rewrite(weights, tmp_path / "odd.safetensors", lambda texts, _: texts.update({"lung_d2.config": "A: 1"}))
-    refuse(odd, "lung_d2.config: .*nothing of it ran", load)
+    refuse(odd, "lung_d2.config: .*nothing in it ran", load)
 
 
 def test_file_tells_what_it_holds(weights):
@@ -52,10 +58,8 @@ def test_file_tells_what_it_holds(weights):
     assert file.provenance == PROVENANCE
     assert file.settings["MODEL.RESNETS.NORM"] == "GN"
     assert json.loads(read_texts(weights)["lung_d2.input"])["INPUT.CT.WINDOW_WIDTH"] == 1500
-    assert json.loads(read_texts(weights)["lung_d2.categories"]) == [
-        {"id": 1, "name": "ground_glass_opacity"},
-        {"id": 2, "name": "bronchiectasis"},
-    ]
+    assert json.loads(read_texts(weights)["lung_d2.categories"]) == CATEGORIES.to_coco()
+    assert file.categories == CATEGORIES
     assert {name: tuple(value.shape) for name, value in file.read_tensors().items()} == file.shapes
 
 
@@ -76,7 +80,7 @@ def test_file_tells_what_it_holds(weights):
 def test_broken_header_is_refused(tmp_path, content):
     path = tmp_path / "broken.safetensors"
     path.write_bytes(content)
-    refuse(path, "nothing of it ran")
+    refuse(path, "nothing in it ran")
 
 
 def with_header(path, header, data=b""):
@@ -98,23 +102,23 @@ def with_header(path, header, data=b""):
     ],
 )
 def test_tensor_that_is_not_there_is_refused(tmp_path, entry):
-    refuse(with_header(tmp_path / "odd.safetensors", {"w": entry}, b"\0" * 4), "broken .*nothing of it ran")
+    refuse(with_header(tmp_path / "odd.safetensors", {"w": entry}, b"\0" * 4), "broken .*nothing in it ran")
 
 
 def test_nested_header_is_refused(tmp_path):
-    refuse(with_header(tmp_path / "deep.safetensors", b"[" * 1_000_000), "nothing of it ran")
+    refuse(with_header(tmp_path / "deep.safetensors", b"[" * 1_000_000), "nothing in it ran")
 
 
 def test_other_tools_file_is_told_apart(tmp_path):
     entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
-    refuse(with_header(tmp_path / "other.safetensors", {"w": entry}, b"\0" * 4), "no weights of lung_d2; .*format 1")
+    refuse(with_header(tmp_path / "other.safetensors", {"w": entry}, b"\0" * 4), "not weights of lung_d2; .*format 1")
 
 
 @pytest.mark.parametrize("lost", [1, 1000, 8_000_000])
 def test_truncated_file_is_refused(weights, tmp_path, lost):
     path = tmp_path / "short.safetensors"
     path.write_bytes(weights.read_bytes()[:-lost])
-    refuse(path, "nothing of it ran")
+    refuse(path, "nothing in it ran")
 
 
 def test_changed_number_is_refused_by_the_digest_beside(weights, tmp_path):
@@ -130,11 +134,12 @@ def test_changed_number_is_refused_by_the_digest_beside(weights, tmp_path):
     ("key", "text", "match"),
     [
         ("format_version", "2", "format '2'; expected format 1"),
-        ("categories", "no json", "lung_d2.categories that is no JSON"),
-        ("categories", "{}", "lung_d2.categories that is no list"),
-        ("categories", json.dumps(coco_categories()[::-1]), "in this order"),
-        ("provenance", "[" * 100_000, "lung_d2.provenance that is no JSON"),
-        ("provenance", "7", "lung_d2.provenance that is no dict"),
+        ("categories", "no json", "lung_d2.categories that cannot be read; expected JSON of a list"),
+        ("categories", "{}", "lung_d2.categories that cannot be read; expected JSON of a list"),
+        ("categories", '[{"id": 1}, {"id": 2}]', "categories that cannot be read"),
+        ("categories", json.dumps(CATEGORIES.to_coco()[:1]), "1 categories; expected 2"),
+        ("provenance", "[" * 100_000, "lung_d2.provenance that cannot be read; expected JSON of a dict"),
+        ("provenance", "7", "lung_d2.provenance that cannot be read; expected JSON of a dict"),
         ("input", "{}", "contradicts its config"),
         ("config", "", "no mapping of keys"),
         ("config", "- 1", "no mapping of keys"),
@@ -168,8 +173,8 @@ def test_yaml_tag_is_refused_and_does_not_run(weights, tmp_path, tag):
         ("    CONV_DIM: 16", "    CONV_DIM: 1000000000", r"MODEL\.ROI_MASK_HEAD\.CONV_DIM 1000000000"),
         ("    NUM_CONV: 1\n", "    NUM_CONV: 100000\n", r"MODEL\.ROI_MASK_HEAD\.NUM_CONV 100000"),
         ("  MAX_SIZE_TEST: 64", "  MAX_SIZE_TEST: 60000", r"INPUT\.MAX_SIZE_TEST 60000"),
-        ("    CONV_DIM: 16", "    CONV_DIM: 60000", "parameters that are not those of its config"),
-        ("    NUM_CONV: 1\n", "    NUM_CONV: 2\n", "2 parameters that are not those of its config"),
+        ("    CONV_DIM: 16", "    CONV_DIM: 60000", "parameters that do not fit its config"),
+        ("    NUM_CONV: 1\n", "    NUM_CONV: 2\n", "2 parameters that do not fit its config"),
         ("    NAME: build_lung_resnet_fpn", "    NAME: no_such_backbone", "NAME no_such_backbone|BACKBONE.NAME"),
         ("  STEM_OUT_CHANNELS: 32", "  STEM_OUT_CHANNELS: 33", "a config that builds no model"),
     ],
@@ -212,6 +217,26 @@ def test_other_architecture_is_refused(weights, tmp_path, name):
     refuse(path, "META_ARCHITECTURE")
 
 
+def test_names_alone_are_categories_too(weights, tmp_path):
+    """Files of earlier versions tell no more."""
+    names = [{"id": 1, "name": "ground_glass_opacity"}, {"id": 2, "name": "bronchiectasis"}]
+    older = {"lung_d2.categories": json.dumps(names)}
+    path = rewrite(weights, tmp_path / "older.safetensors", lambda texts, _: texts.update(older))
+    assert read_weights_file(path).categories == CATEGORIES
+
+
+def test_third_category_reaches_the_predictor_and_detectron2(tmp_path):
+    three = Categories([*CATEGORIES, describe_category("consolidation", 3, code=("95436008", "SCT", "Consolidation"))])
+    path = write_weights(tmp_path, "three", "MODEL.ROI_HEADS.NUM_CLASSES", 3, categories=three)
+    predictor = CTPredictor.from_weights(path)
+    assert predictor.categories == three
+    found = predictor.predict_image(np.zeros((64, 64, 3), np.uint8))
+    assert set(found.category_ids) <= {1, 2, 3}
+    cfg = config_of(path, ["DATASETS.TEST", "('nowhere_val',)"])
+    assert MetadataCatalog.get("nowhere_val").thing_classes == three.names
+    assert DefaultPredictor(cfg).metadata.thing_colors[2] == three[2].color
+
+
 def test_places_of_the_config_are_cleared(weights, tmp_path):
     (tmp_path / "start.pth").write_text("no checkpoint")
     keys = {
@@ -232,10 +257,9 @@ def test_places_of_the_config_are_cleared(weights, tmp_path):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda tensors, name: tensors.update({name: tensors[name].double()}), "numbers of type F64"),
-        (lambda tensors, name: tensors.update({name: tensors[name][:1].clone()}), "1 parameters that are not"),
-        (lambda tensors, name: tensors.pop(name), "1 parameters that are not"),
-        (lambda tensors, name: tensors.update({"extra": torch.ones(2)}), "1 parameters that are not.*extra first"),
+        (lambda tensors, name: tensors.update({name: tensors[name][:1].clone()}), "1 parameters that do not"),
+        (lambda tensors, name: tensors.pop(name), "1 parameters that do not"),
+        (lambda tensors, name: tensors.update({"extra": torch.ones(2)}), "1 parameters that do not.*extra first"),
     ],
 )
 def test_parameter_of_another_kind_is_refused(weights, tmp_path, change, match):
@@ -254,3 +278,182 @@ def test_folder_and_missing_file_are_refused(tmp_path):
     (tmp_path / "folder.safetensors").mkdir()
     refuse(tmp_path / "folder.safetensors", "no such file")
     refuse(tmp_path / "gone.safetensors", "no such file")
+
+
+def test_keys_of_the_network_are_bound_and_those_of_the_training_are_not(tmp_path):
+    found = bound_settings(tiny_config(tmp_path, tmp_path))
+    assert {"INPUT.CT.GREY", "MODEL.PIXEL_MEAN", "MODEL.RESNETS.NORM", "MODEL.ROI_BOX_HEAD.FC_DIM"} <= found.keys()
+    free = {"MODEL.WEIGHTS", "MODEL.DEVICE", "MODEL.BACKBONE.FREEZE_AT", "MODEL.ROI_HEADS.SCORE_THRESH_TEST"}
+    free |= {"MODEL.ROI_HEADS.LOSS_WEIGHTS.MASK", "MODEL.RPN.POST_NMS_TOPK_TEST", "SOLVER.BASE_LR", "OUTPUT_DIR"}
+    free |= {"MODEL.ROI_BOX_HEAD.MULT_PROPOSAL_SCORE"}
+    assert not free & found.keys()
+
+
+def test_portable_config_names_no_place(tmp_path):
+    opts = ["MODEL.WEIGHTS", "/home/jane/start.pth", "DATASETS.PROPOSAL_FILES_TRAIN", ("~/boxes.pkl",)]
+    opts += ["TEST.BEST_METRIC", "bbox/AP50"]
+    cfg = tiny_config(tmp_path, tmp_path, *opts)
+    text = portable_config(cfg)
+    for word in ("home", "jane", str(tmp_path), "boxes"):
+        assert word not in text
+    assert yaml.safe_load(text)["DATASETS"]["TRAIN"] == ["tiny_train"]
+    assert yaml.safe_load(text)["MODEL"]["DEVICE"] == "cuda"
+    assert yaml.safe_load(text)["TEST"]["BEST_METRIC"] == "bbox/AP50"
+    assert cfg.MODEL.WEIGHTS == "/home/jane/start.pth"
+
+
+def test_portable_config_is_the_same_config(tmp_path):
+    cfg = tiny_config(tmp_path, tmp_path)
+    again = parse_config(portable_config(cfg), "here")
+    assert bound_settings(again) == bound_settings(cfg)
+    assert again.SOLVER == cfg.SOLVER
+
+
+def test_lists_that_stand_twice_are_written_twice(tmp_path):
+    cfg = tiny_config(tmp_path, tmp_path)
+    cfg.MODEL.PIXEL_STD = cfg.MODEL.PIXEL_MEAN
+    assert "*" not in portable_config(cfg)
+    assert parse_config(portable_config(cfg), "here").MODEL.PIXEL_STD == cfg.MODEL.PIXEL_MEAN
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("MODEL.ROI_MASK_HEAD.CONV_DIM", 1 << 17),
+        ("MODEL.ROI_MASK_HEAD.NUM_CONV", 5000),
+        ("MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION", 1000),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", [[1 << 20]]),
+        ("INPUT.MIN_SIZE_TEST", 5000),
+        ("TEST.DETECTIONS_PER_IMAGE", 1_000_000),
+        ("MODEL.ROI_HEADS.NMS_THRESH_TEST", float("nan")),
+        ("INPUT.CT.WINDOW_WIDTH", float("inf")),
+    ],
+)
+def test_number_of_no_sense_is_refused(tmp_path, key, value):
+    check_trusted(cfg := tiny_config(tmp_path, tmp_path), "here")
+    cfg.merge_from_list([key, value])
+    with pytest.raises(CheckpointError, match=rf"here: {key}"):
+        check_trusted(cfg, "here")
+
+
+def test_number_that_python_does_not_write_out_is_refused(tmp_path):
+    cfg = tiny_config(tmp_path, tmp_path)
+    cfg.SOLVER.MAX_ITER = 1 << 20_000
+    with pytest.raises(CheckpointError, match=r"here: SOLVER\.MAX_ITER of more than 64 bits"):
+        check_trusted(cfg, "here")
+
+
+def test_defaults_of_detectron2_are_within_the_bounds():
+    cfg = get_cfg()
+    add_lung_config(cfg)
+    check_trusted(cfg, "here")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def picture():
+    return np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+
+
+def test_detections_are_those_of_the_model_in_full_precision(weights):
+    torch.manual_seed(3)  # the seed that the file was made with
+    cfg = config_of(weights)
+    exact = CTPredictor(model=build_model(cfg), **_rest(CTPredictor.from_weights(weights)))
+    before, after = exact.predict_image(picture()), CTPredictor.from_weights(weights).predict_image(picture())
+    assert len(before.scores) > 10
+    # A rounding may swap two detections of nearly the same score: the sorted scores are what stays.
+    count = min(len(before.scores), len(after.scores))
+    assert abs(len(before.scores) - len(after.scores)) <= 2
+    np.testing.assert_allclose(before.scores[:count], after.scores[:count], atol=0.01)
+
+
+def _rest(predictor):
+    return {"resize": predictor.resize, "grey": predictor.grey, "channels": predictor.channels}
+
+
+def test_plain_default_predictor_sees_the_same(weights, cache):
+    cfg = config_of(weights)
+    ours = CTPredictor(cfg).predict_image(picture())
+    theirs = DefaultPredictor(cfg)(picture())["instances"]
+    assert len(theirs) > 10
+    np.testing.assert_allclose(theirs.scores.numpy(), ours.scores, rtol=1e-5)
+    (copy,) = cache.glob("lung_d2/*")
+    stamp = copy.stat().st_mtime_ns
+    DefaultPredictor(cfg)
+    assert copy.stat().st_mtime_ns == stamp
+
+
+def test_cache_that_cannot_be_written_is_named(weights, cache):
+    cache.write_text("a file where the folder should be")
+    with pytest.raises(OutputError, match="cannot be written; set FVCORE_CACHE"):
+        DefaultPredictor(config_of(weights))
+
+
+def test_overrides_win_over_the_file(weights):
+    assert config_of(weights, ["TEST.DETECTIONS_PER_IMAGE", "3"]).TEST.DETECTIONS_PER_IMAGE == 3
+    predictor = CTPredictor.from_weights(weights, ["TEST.DETECTIONS_PER_IMAGE", "3"], batch_size=2)
+    assert len(predictor.predict_image(picture()).scores) == 3
+    with pytest.raises(ConfigError, match=r"NO\.SUCH"):
+        config_of(weights, ["NO.SUCH", "1"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("INPUT.CT.WINDOW_WIDTH", 400.0),
+        ("MODEL.PIXEL_STD", [1.0, 1.0, 1.0]),
+        ("MODEL.RESNETS.STRIDE_IN_1X1", True),  # no parameter differs in shape by it, and yet it is another network
+        ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True),
+        ("MODEL.ROI_MASK_HEAD.NUM_CONV", 2),
+    ],
+)
+def test_config_of_another_model_is_refused(weights, tmp_path, key, value):
+    cfg = tiny_config(tmp_path, tmp_path, "MODEL.WEIGHTS", str(weights))
+    CTPredictor(cfg)
+    node, leaf = key.rsplit(".", 1)
+    part = cfg
+    for name in node.split("."):
+        part = part[name]
+    part[leaf] = not part[leaf] if isinstance(part[leaf], bool) else value
+    with pytest.raises(CheckpointError, match=rf"tiny\.safetensors: trained with {key} .*; expected .* config says"):
+        CTPredictor(cfg)
+
+
+def test_what_is_kept_of_the_output_may_differ(weights, tmp_path):
+    opts = ["MODEL.WEIGHTS", str(weights), "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.2, "MODEL.RPN.POST_NMS_TOPK_TEST", 9]
+    assert CTPredictor(tiny_config(tmp_path, tmp_path, *opts, "MODEL.BACKBONE.FREEZE_AT", 2)).origin is not None
+
+
+def test_training_starts_from_a_weights_file(weights, tmp_path):
+    cfg = tiny_config(tmp_path, tmp_path, "INPUT.CT.WINDOW_WIDTH", 400.0, "MODEL.ROI_MASK_HEAD.NUM_CONV", 2)
+    model = build_model(cfg)
+    start = LungCheckpointer(model, allow_partial=True, settings=input_settings(cfg))
+    start.load(str(weights), checkpointables=[])
+    kept = build_model(config_of(weights))
+    LungCheckpointer(kept, settings=bound_settings(config_of(weights))).load(str(weights))
+    name = "backbone.bottom_up.res2.0.conv1.weight"
+    assert torch.equal(model.state_dict()[name], kept.state_dict()[name])
+
+
+def test_start_hands_its_notice_on(weights, tmp_path):
+    told = {"name": "tiny", "data": [], "start_licence": "MIT", "start_source": "ab12"}
+    start = rewrite(
+        weights, tmp_path / "on.safetensors", lambda texts, _: texts.update({"lung_d2.provenance": json.dumps(told)})
+    )
+    cfg = tiny_config(tmp_path, tmp_path)
+    checkpointer = LungCheckpointer(build_model(cfg), allow_partial=True, settings=input_settings(cfg))
+    checkpointer.load(str(start), checkpointables=[])
+    assert checkpointer.notice == {"licence": "MIT", "source": "ab12"}
+
+
+def test_weights_are_loaded_by_name(weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("LUNG_D2_WEIGHTS", str(weights.parent))
+    cfg = config_of("tiny")
+    assert cfg.MODEL.WEIGHTS == "lung_d2://tiny"
+    assert CTPredictor(cfg).origin.weights == weights
+    assert CTPredictor(tiny_config(tmp_path, tmp_path, "MODEL.WEIGHTS", "tiny")).origin.weights == weights
+    assert len(DefaultPredictor(cfg)(picture())["instances"]) > 10
