@@ -9,16 +9,23 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import yaml
+from detectron2.config import get_cfg
 
+from engine.test_convergence import run_two_processes
+from lung_d2 import add_lung_config
+from lung_d2.categories import CATEGORIES, Categories, describe_category
 from lung_d2.config.keys import input_settings
-from lung_d2.engine import LungCheckpointer, LungTrainer
+from lung_d2.engine import CTPredictor, LungCheckpointer, LungTrainer
 from lung_d2.engine.convergence import ConvergenceStop
-from lung_d2.errors import DatasetError, TrainingError
-from tiny import tiny_config, write_tiny_dataset
+from lung_d2.engine.trainer import adopt_categories
+from lung_d2.errors import CheckpointError, DatasetError, TrainingError
+from tiny import CONFIGS, TINY_OPTS, tiny_config, write_tiny_dataset
 
 TESTS = Path(__file__).resolve().parents[1]
 ITERATIONS = 40
@@ -245,7 +252,7 @@ def test_data_set_that_was_not_prepared_is_named(root: Path, tmp_path: Path) -> 
         LungTrainer(tiny_config(root, tmp_path, "DATASETS.TRAIN", ("no_such_train",)))
 
 
-def run_two_processes(root: Path, output: Path, *opts: Any) -> subprocess.CompletedProcess[str]:
+def train_in_two_processes(root: Path, output: Path, *opts: Any) -> subprocess.CompletedProcess[str]:
     cfg = tiny_config(root, output, "SOLVER.MAX_ITER", 4, "SOLVER.WARMUP_ITERS", 2, *opts)
     (output / "tiny.yaml").write_text(cfg.dump())
     command = [sys.executable, "tools/train_net.py", "--config-file", str(output / "tiny.yaml"), "--num-gpus", "2"]
@@ -255,17 +262,76 @@ def run_two_processes(root: Path, output: Path, *opts: Any) -> subprocess.Comple
 
 @pytest.mark.slow
 def test_two_processes_on_cpu_train_as_one_run(root: Path, tmp_path: Path) -> None:
-    done = run_two_processes(root, tmp_path, "SOLVER.EMA.ENABLED", True)
+    done = train_in_two_processes(root, tmp_path, "SOLVER.EMA.ENABLED", True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "log.txt.rank1").is_file()
     checkpoint = torch.load(tmp_path / "model_final.pth", weights_only=True)
     assert checkpoint["iteration"] == 3
     assert checkpoint["model"].keys() == checkpoint["raw_model"].keys()
     assert not any(name.startswith("module.") for name in checkpoint["model"])
+    assert (tmp_path / "inference" / "tiny_val" / "evaluation.html").is_file()  # of the last evaluation
 
 
 @pytest.mark.slow
 def test_error_of_a_child_process_is_one_line_too(root: Path, tmp_path: Path) -> None:
-    done = run_two_processes(root, tmp_path, "DATASETS.TRAIN", ("no_such_train",))
+    done = train_in_two_processes(root, tmp_path, "DATASETS.TRAIN", ("no_such_train",))
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: data set no_such_train: not prepared")
+
+
+def test_machines_with_different_checkpoints_are_told_to_share(root: Path, tmp_path: Path) -> None:
+    """The second process sees no checkpoint: its folder is another, as on a machine that shares none."""
+    train(root, tmp_path / "0", "SOLVER.MAX_ITER", 2, "DATASETS.TEST", ())
+    for rank, line in enumerate(run_two_processes(tmp_path, "resume", str(root), str(tmp_path))):
+        assert line.startswith(f"{rank}: {tmp_path / str(rank)}: processes that would start at iterations 2, 0; ")
+        assert "share OUTPUT_DIR between the machines" in line
+
+
+def test_config_of_detectron2s_usual_way_trains_like_a_loaded_one(root: Path, tmp_path: Path) -> None:
+    """What is used is in the dumped config."""
+    loaded = tiny_config(root, tmp_path)
+    cfg = get_cfg()
+    add_lung_config(cfg)
+    cfg.merge_from_file(str(CONFIGS / "Base-LungCT-RCNN-FPN.yaml"))
+    names = ("DATASETS.TRAIN", ("tiny_train",), "DATASETS.TEST", ("tiny_val",), "OUTPUT_DIR", str(tmp_path))
+    cfg.merge_from_list([*TINY_OPTS, *names])
+    (tmp_path / "config.yaml").write_text(cfg.dump())  # as default_setup does
+    trainer = LungTrainer(cfg)
+    dumped = (tmp_path / "config.yaml").read_text()
+    assert yaml.safe_load(trainer.cfg.dump()) == yaml.safe_load(loaded.dump()) == yaml.safe_load(dumped)
+    assert trainer.optimizer.defaults["lr"] == loaded.SOLVER.BASE_LR == 0.0025  # 0.02 is for 16 images
+    assert trainer.max_iter == 320_000
+
+
+def test_precise_batch_norm_is_estimated_before_the_evaluation(root: Path, tmp_path: Path) -> None:
+    norm = ("MODEL.RESNETS.NORM", "BN", "SOLVER.BASE_LR", 1e-9, "SOLVER.MAX_ITER", 1, "DATASETS.TEST", ())
+    means = []
+    for precise in (False, True):
+        opts = (*norm, "TEST.PRECISE_BN.ENABLED", precise, "TEST.PRECISE_BN.NUM_ITER", 2)
+        trainer, _ = train(root, tmp_path / str(precise), *opts)
+        means.append(float(trainer.model.backbone.bottom_up.stem.conv1.norm.running_mean.norm()))
+    # One iteration takes the running mean a tenth of the way from zero; the precise one is there.
+    assert means[1] == pytest.approx(10 * means[0], rel=0.2)
+
+
+THREE = Categories([*CATEGORIES, describe_category("consolidation", 3)])
+
+
+def test_number_of_classes_and_checkpoints_follow_the_data(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = str(tmp_path / "model_final.pth")
+    cfg = tiny_config(root, tmp_path, "SOLVER.MAX_ITER", 1, "DATASETS.TEST", (), "MODEL.WEIGHTS", weights)
+    of_data = {"tiny_train": {"categories": THREE}, "tiny_val": {}}
+    monkeypatch.setattr("lung_d2.engine.trainer.MetadataCatalog", SimpleNamespace(get=of_data.__getitem__))
+    with pytest.raises(DatasetError, match=r"data set tiny_val: .*; expected .*consolidation, as tiny_train has"):
+        adopt_categories(cfg, ["tiny_train", "tiny_val"])
+    trainer = LungTrainer(cfg)
+    trainer.train()
+    assert trainer.cfg.MODEL.ROI_HEADS.NUM_CLASSES == 3
+    assert torch.load(weights, weights_only=True)["categories"] == THREE.to_coco()
+    assert CTPredictor(trainer.cfg).categories == THREE
+    with pytest.raises(CheckpointError, match=r"trained on the categories .*consolidation; expected 2 of them, as the"):
+        CTPredictor(cfg)
+    with pytest.raises(CheckpointError, match=r"consolidation; expected .*bronchiectasis, as the data says"):
+        LungCheckpointer(LungTrainer.build_model(cfg), categories=CATEGORIES).load(weights)
