@@ -85,6 +85,7 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
     """
 
     save_dir: str
+    _parsed_url_during_load: Any  # Detectron2's, which its _load_file reads
 
     def __init__(
         self,
@@ -138,7 +139,7 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
                 if not path:
                     return super().load(path, checkpointables)  # type: ignore[no-any-return]
                 # fvcore's load, since Detectron2's announces the same file once more.
-                self._parsed_url_during_load = urlparse(path)  # type: ignore[assignment]
+                self._parsed_url_during_load = urlparse(path)
                 local = self.path_manager.get_local_path(path)
                 return Checkpointer.load(self, local, checkpointables)  # type: ignore[no-any-return]
             except OSError as error:
