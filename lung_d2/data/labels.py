@@ -185,11 +185,11 @@ def parse_labels(entries: Iterable[str]) -> LabelTable:
     Raises:
         DatasetError: An entry is malformed, has an unknown meaning, or repeats a label.
     """
-    pairs = [split_assignment(entry) for entry in entries]
-    categories = LabelTable().define(meaning for _, meaning in pairs).categories
+    pairs = {entry: split_assignment(entry) for entry in entries}
+    categories = LabelTable().define(meaning for _, meaning in pairs.values()).categories
     table: dict[str, Meaning] = {}
-    for label, meaning in pairs:
-        where = f"--label {label}={meaning}"
+    for entry, (label, meaning) in pairs.items():
+        where = f"--label {entry}"
         if not label or _normal(label) == "0":
             raise DatasetError(where, found="no label", expected="e.g. 1=bronchiectasis", remedy="correct it")
         if _normal(label) in table:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
-import os
+import logging
+import runpy
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,18 +21,35 @@ from tiny import square
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "prepare_dataset.py"
 
 
+class Done(NamedTuple):
+    """How a call of the tool ended, and what it said."""
+
+    returncode: int
+    stderr: str
+
+
 @pytest.fixture
-def prepare(tmp_path):
-    """Give a function that runs the tool with ``tmp_path/root`` for data sets."""
+def prepare(tmp_path, monkeypatch, caplog, capfd):
+    """Give a function that runs the tool, in this process, with ``tmp_path/root`` for data sets."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "root"))
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.INFO)
 
     def run(*words):
-        environment = {**os.environ, "DETECTRON2_DATASETS": str(tmp_path / "root"), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, SCRIPT, *map(str, words), "--name", "made"]
-        return subprocess.run(
-            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
-        )
+        caplog.clear()
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words), "--name", "made", "--workers", "1"])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        return Done(caught.value.code, "\n".join([*caplog.messages, capfd.readouterr().err]))
 
     return run
+
+
+def test_the_tool_runs_as_a_command(tmp_path, pictures):
+    words = [*pictures, "--patients", "^([a-z])_", "--val-fraction", "0.5", "--name", "made", "--root", tmp_path]
+    done = subprocess.run([sys.executable, SCRIPT, *words], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"look at {tmp_path / 'lung_ct' / 'made' / 'report.html'}" in done.stderr
 
 
 def content(tmp_path, split):

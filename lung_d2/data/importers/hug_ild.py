@@ -6,9 +6,9 @@
     ROOT/35/CT-INSPIRIUM-1186.txt   the regions, see hug_ild_text.py; any name, several files count together
     ROOT/8/CT-INSPIRIUM-8871/...    a patient of several series has a folder for each
 
-The radiologists marked some representative regions, not all there are. So inside a region its tissue is decided (a
-lesion of ours, or none), the rest of the lungs is not, and slices without a decision are left out: they teach nothing.
-What remains are single slices, mostly 10 mm apart: no neighbours. :data:`TISSUES` says what their labels mean.
+The radiologists marked representative regions, not all lesions. So the tissue inside a region is known (a lesion or
+not), the rest of the lungs is undecided, and slices without a known region are left out. What remains are single
+slices, mostly 10 mm apart, that are not neighbours. :data:`TISSUES` says what the labels mean.
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ TISSUES: dict[str, Meaning] = {
     "bronchiectasis": BRONCHIECTASIS,
     "air_trapping": Label.BACKGROUND,
     "early_fibrosis": Label.BACKGROUND,
-    # These name an infection or any haze, of which ground-glass opacity may be the sign.
+    # An infection, or any haze: it may show as ground-glass opacity.
     "increased_attenuation": Label.IGNORE,
     "tuberculosis": Label.IGNORE,
     "pcp": Label.IGNORE,
 }
-"""The labels of the database, in the order of the numbers from 1 that its README gives them, and their meaning here."""
-
+"""The meaning of the database's labels, in the order of the numbers that its README gives them, from 1."""
 SPACING_TOLERANCE = 0.01
-"""By what share the spacing that the text states may differ from that of the slice: texts have few digits."""
+"""How far the spacing in a text may differ from that of the slice, relatively: texts have few digits."""
 MARGIN_PX = 2.0
-"""By how much a contour may leave the picture, which hand-drawn ones at its border do."""
+"""How far a contour may leave the picture, since contours drawn by hand at its border do."""
+_NUMBERED = re.compile(r"-(\d{1,9})$")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,16 +78,16 @@ def find_cases(request: Request, *, only_annotated: bool = False) -> list[Case]:
     """Find the series with regions.
 
     Args:
-        request: Its labels count before :data:`TISSUES`. The patient is the first folder whose name is a number, else
-            whom the DICOM header names.
+        request: Its labels come before :data:`TISSUES`. The patient is the first folder whose name is a number, else
+            the one of the DICOM header.
         only_annotated: Leave out the series without regions.
 
     Returns:
         One case for each series, sorted by folder.
 
     Raises:
-        DatasetError: A series has no regions and may not be without, a text is damaged, names a slice that is not
-            there, or holds a label that means nothing.
+        DatasetError: A series has no regions; or a text is damaged, names a slice that is missing, or holds a label
+            without a meaning.
     """
     check_folder(request.source, "series with regions")
     numbers = {str(number): meaning for number, meaning in enumerate(TISSUES.values(), 1)}
@@ -112,7 +112,7 @@ IMPORTER = Importer("hug-ild", "the HUG-ILD database: DICOM series with regions 
 
 
 def _decided_slices(texts: Sequence[RoiText], labels: LabelTable) -> dict[int, str]:
-    """Return the numbers of the slices in which something is decided, and where the texts say so."""
+    """Return the numbers of the slices with a known region, and where the texts state it."""
     decided: dict[int, str] = {}
     for text in texts:
         if text.skipped:
@@ -160,7 +160,7 @@ def _build_case(
 
 
 def _check_bare(bare: Sequence[Path], cases: Sequence[Case], only_annotated: bool, source: Path) -> None:
-    """Refuse series without a decision, unless they are to be left out."""
+    """Refuse series without known regions, unless they are left out on request."""
     if bare and not only_annotated:
         raise DatasetError(
             bare[0],
@@ -222,7 +222,7 @@ def _region(contour: Contour, text: RoiText, volume: CTVolume, labels: LabelTabl
 def _to_pixels(contour: Contour, text: RoiText, volume: CTVolume) -> npt.NDArray[np.float64]:
     """Return points ``(N, 2)``, x and y in pixels from the centre of the first one.
 
-    The millimetres begin at the corner of the picture: public readers cut ``mm / spacing`` off to a pixel's index.
+    The millimetres begin at the corner of the picture: public readers truncate ``mm / spacing`` to a pixel index.
     """
     own = volume.spacing_mm[1:]
     if not np.allclose(text.spacing_mm, own, rtol=SPACING_TOLERANCE, atol=0):
@@ -235,17 +235,14 @@ def _to_pixels(contour: Contour, text: RoiText, volume: CTVolume) -> npt.NDArray
     return contour.points_mm / text.spacing_mm[::-1] - 0.5
 
 
-_NUMBERED = re.compile(r"-(\d{1,9})$")
-
-
 def list_series(source: Path) -> tuple[dict[Path, list[Path]], dict[Path, list[RoiText]]]:
-    """Find folders of slices, and the texts beside them.
+    """Find the folders of slices, and the texts beside them.
 
     Returns:
         The slices of each folder, and its texts; both sorted.
 
     Raises:
-        DatasetError: There is no slice, a text is damaged, or lies beside no slices.
+        DatasetError: There are no slices, or a text is damaged or has no slices beside it.
     """
     series: dict[Path, list[Path]] = {}
     found: list[RoiText] = []
@@ -259,7 +256,7 @@ def list_series(source: Path) -> tuple[dict[Path, list[Path]], dict[Path, list[R
         found.extend(text for text in map(read_roi_text, written) if text is not None)
     texts: dict[Path, list[RoiText]] = defaultdict(list)
     for text in found:
-        # Beside its slices, or beside their folder, which is named as the text.
+        # Beside its slices, or beside their folder, which has the name of the text.
         folder = next((place for place in (text.path.parent, text.path.with_suffix("")) if place in series), None)
         if folder:
             texts[folder].append(text)
@@ -275,11 +272,11 @@ def list_series(source: Path) -> tuple[dict[Path, list[Path]], dict[Path, list[R
 def number_slices(folder: Path, files: Sequence[Path]) -> dict[int, Path]:
     """Number the slices as ``slice_number`` does.
 
-    That is the number at the end of ``CT-1186-0004.dcm``, by which the readers published with the database open the
-    file; InstanceNumber where the names have none, or begin with 0, which no ``slice_number`` does.
+    It is the number at the end of a name such as ``CT-1186-0004.dcm``, by which the database's own readers go; or
+    InstanceNumber if the names have no number, or begin with 0, which a ``slice_number`` never is.
 
     Raises:
-        DatasetError: Some have no number, or two the same.
+        DatasetError: A slice has no number, or two have the same.
     """
     found = [_NUMBERED.search(path.stem) for path in files]
     numbers = [int(match[1]) if match else None for match in found]

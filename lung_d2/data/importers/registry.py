@@ -1,6 +1,8 @@
-"""The one interface of all importers, and where they are listed.
+"""The interface of all importers, and the list of them.
 
-An importer is an :class:`Importer`; a package of yours adds one by the entry point group ``lung_d2.data.importers``::
+An importer is a module with an :class:`Importer` named ``IMPORTER``. To add one here, write its module and add one line
+to ``_BUILT_IN``: its subcommand, options and help follow. A package of yours adds one by the entry point group
+``lung_d2.data.importers``, without a change here::
 
     [project.entry-points."lung_d2.data.importers"]
     my-tool = "my_package.lung_d2_importer:IMPORTER"
@@ -41,11 +43,11 @@ _BUILT_IN = (
 
 @dataclass(frozen=True)
 class PatientRule:
-    """How patients are told apart where the user says so.
+    """How the user tells patients apart.
 
     Attributes:
-        pattern: Regular expression; what its first group matches in a path below the source (with ``/``) is the
-            patient. Empty: not given.
+        pattern: Regular expression whose first group, in a path below the source (with ``/``), is the patient. May be
+            empty.
         listed: Patient by file name or by path below the source, as a split file says.
         by_folder: Each folder that lies directly in the source (in the folder of the images, where files are the
             cases) is a patient.
@@ -56,7 +58,7 @@ class PatientRule:
     by_folder: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse an expression that is none."""
+        """Refuse a malformed expression."""
         try:
             re.compile(self.pattern)
         except re.error as error:
@@ -65,7 +67,7 @@ class PatientRule:
             ) from error
 
     def check_in_folder(self, path: Path, folder: Path) -> None:
-        """Raise :class:`DatasetError` where patients go by folders, and a file lies in none below ``folder``."""
+        """Raise :class:`DatasetError` if folders tell patients apart, and a file lies directly in ``folder``."""
         if self.by_folder and not self.pattern and path.parent == folder:
             raise DatasetError(
                 path,
@@ -80,10 +82,10 @@ class PatientRule:
         Args:
             path: The file or folder, below ``source``.
             source: What the user gave.
-            own: Hash of the patient that the source itself names, for where the user says nothing; None: it does not.
+            own: Hash of the patient that the source itself names, which counts if the user says nothing; or None.
 
         Raises:
-            DatasetError: The expression does not match, or nobody says who the patient is.
+            DatasetError: The expression does not match, or the patient is unknown.
         """
         inner = path.relative_to(source) if path.is_relative_to(source) else Path(path.name)
         if self.pattern:
@@ -113,13 +115,13 @@ class PatientRule:
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks of any importer.
+    """The options that all importers share.
 
     Attributes:
         source: Folder or file of the source.
         labels: Meaning of its labels.
         rule: What one instance is.
-        patients: How patients are told apart.
+        patients: How the user tells patients apart.
         allow_unannotated: Take a series without annotations as one without lesions, instead of refusing it.
     """
 
@@ -160,10 +162,10 @@ class Importer:
 
 
 def list_importers() -> dict[str, Importer]:
-    """Return every importer by its name: ours, then those of other packages.
+    """Return every importer by its name: the built-in ones, then those of other packages.
 
     Raises:
-        ConfigError: An entry point is no importer, or takes a name that is taken.
+        ConfigError: An entry point is not an importer, or its name is taken.
     """
     modules = (importlib.import_module(f"lung_d2.data.importers.{name}") for name in _BUILT_IN)
     found: dict[str, Importer] = {module.IMPORTER.name: module.IMPORTER for module in modules}
@@ -172,7 +174,7 @@ def list_importers() -> dict[str, Importer]:
         if not isinstance(importer, Importer) or importer.name in found:
             raise ConfigError(
                 f"entry point {entry.value}",
-                found="no importer" if not isinstance(importer, Importer) else f"a second importer {importer.name}",
+                found="not an importer" if not isinstance(importer, Importer) else f"a second importer {importer.name}",
                 expected="a lung_d2.data.importers.registry.Importer with a name of its own",
                 remedy="correct the package that declares it",
             )
@@ -181,17 +183,17 @@ def list_importers() -> dict[str, Importer]:
 
 
 def name_below(folder: Path, path: Path) -> str:
-    """Return what messages call a file of a source: its path below the folder, with ``/``, or else its path."""
+    """Return the name of a file in messages: its path below the folder, with ``/``, or else its path."""
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 
 def check_folder(path: Path, what: str, *, or_file: bool = False) -> None:
-    """Raise :class:`DatasetError` where a folder that the user names is not there, or may not be opened.
+    """Raise :class:`DatasetError` if a folder that the user names is missing, or cannot be opened.
 
     Args:
         path: The folder.
         what: What it should hold.
-        or_file: Whether messages say that it might be a file as well, as such importers take that look for one first.
+        or_file: Whether the source may also be a file, for the message.
     """
     if not path.is_dir():
         found = "a file" if path.exists() else "no such file or folder" if or_file else "no such folder"

@@ -1,4 +1,4 @@
-"""What all importers of volumes share: a CT, and what is marked in its slices."""
+"""What all importers of volumes share: finding the CT, and the regions of its slices."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.ct import find_series, load_series
+from lung_d2.ct import find_series
 from lung_d2.ct.headers import is_dicom, list_files, volume_suffix
-from lung_d2.ct.series import CTSeries, choose_series
+from lung_d2.ct.series import CTSeries
 from lung_d2.ct.volume import CTVolume
 from lung_d2.data.cases import AnnotatedSlice, Case
 from lung_d2.data.importers.registry import Request
 from lung_d2.data.instances import InstanceRule, Region, annotate_volume
 from lung_d2.data.labels import LabelTable, Meaning
+from lung_d2.errors import SeriesChoiceError
 from lung_d2.files import hash_file_stats
 
 _DICOMDIR = "DICOMDIR"  # the index of a medium (PS3.10), which holds no image
 
 ReadRegions = Callable[[CTVolume], Callable[[int], Sequence[Region]]]
-"""Reads annotations onto a volume; what it returns gives the regions of a slice by its index."""
+"""Reads the annotations of a volume; the result gives the regions of a slice by its index."""
 
 
 def build_volume_case(
@@ -39,13 +40,13 @@ def build_volume_case(
     """Build the case of one annotated volume.
 
     Args:
-        name: What messages call it.
+        name: Its name in messages.
         patient: Hashed patient.
         series: Hashed series.
         read_ct: Reads the CT; picklable (a ``functools.partial`` of a module's function).
         read_regions: Reads the annotations; picklable.
         request: What one instance is, and the categories.
-        files: All that it reads.
+        files: All files that it reads.
     """
     return Case(
         name=name,
@@ -68,20 +69,21 @@ def may_be_image(path: Path) -> bool:
     return path.is_file() and path.name.upper() != _DICOMDIR and is_dicom(path)
 
 
-def find_series_below(folder: Path) -> list[CTSeries]:
-    """Find the CT series in a case folder, at any depth, beside the volume files that annotate it.
+def find_case_series(folder: Path) -> CTSeries:
+    """Find the one CT series in a case folder, at any depth, beside the volume files that annotate it.
 
     Raises:
-        InputError: It has none, or a damaged header; see :func:`lung_d2.ct.series.find_series`.
+        InputError: There is none, or a header is damaged; see :func:`lung_d2.ct.scan.find_series`.
+        SeriesChoiceError: There are several.
     """
     files = list_files(folder)
     others = [path for path in files if not volume_suffix(path)]
-    return find_series(others or files, str(folder))
-
-
-def read_series_files(files: Sequence[Path], series_uid: str) -> CTVolume:
-    """Read the one DICOM series of this UID among files; a picklable way to name it."""
-    return load_series(choose_series(find_series(files), series_uid, str(files[0].parent)))
+    series = find_series(others or files, str(folder))
+    if len(series) != 1:
+        raise SeriesChoiceError(
+            folder, found=f"{len(series)} CT series", expected="one in each case", remedy="one folder for each series"
+        )
+    return series[0]
 
 
 def regions_of_labels(
@@ -91,7 +93,7 @@ def regions_of_labels(
 
     Args:
         values: ``[Z, Y, X]`` on the grid of the CT.
-        labels: Meaning by value; values that it lacks are background.
+        labels: Meaning by value; other values are background.
     """
     return lambda index: [
         Region(meaning, values[index] == value) for value, meaning in labels.items() if value in values[index]
@@ -99,7 +101,7 @@ def regions_of_labels(
 
 
 def regions_of_instances(values: npt.NDArray[np.integer[Any]], meaning: Meaning) -> Callable[[int], list[Region]]:
-    """Return the regions of one category's mask, whose values tell lesions apart: 0 outside, each other a lesion."""
+    """Return the regions of a mask of one category: 0 is outside, each other value is a lesion."""
     return lambda index: [
         Region(meaning, values[index] == value, str(value)) for value in np.unique(values[index]) if value
     ]

@@ -46,7 +46,7 @@ def test_another_package_adds_an_importer(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "entry", "found"),
-    [("dicom", "plugged_in:IMPORTER", "a second importer dicom"), ("x", "plugged_in:NO_IMPORTER", "no importer")],
+    [("dicom", "plugged_in:IMPORTER", "a second importer dicom"), ("x", "plugged_in:NO_IMPORTER", "not an importer")],
 )
 def test_entry_point_that_is_no_new_importer_is_refused(tmp_path, monkeypatch, name, entry, found):
     install(tmp_path, monkeypatch, name, entry)

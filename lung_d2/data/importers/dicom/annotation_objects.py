@@ -1,7 +1,7 @@
-"""DICOM trees: which CT series they hold, and which annotation objects lie over each.
+"""DICOM annotation objects: which CT series each belongs to, and what their readers share.
 
-Files may have any name and lie at any depth, an object beside its series or apart from it. It goes to the CT series
-that it names; one that names none, to the series that holds the images it names; else to the only one in its frame of
+Files may have any name and lie at any depth, an object beside its series or elsewhere. It belongs to the CT series that
+it names; if it names none, to the series of the images that it names; else to the only series in its frame of
 reference. Several objects over one series are joined.
 """
 
@@ -31,6 +31,22 @@ from lung_d2.data.importers.volume_cases import ReadRegions, build_volume_case
 from lung_d2.errors import DatasetError, InputError
 
 REMEDY = "copy or export the file again, or remove it"
+logger = logging.getLogger(__name__)
+
+_STUDY = ("ReferencedFrameOfReferenceSequence", "RTReferencedStudySequence", "RTReferencedSeriesSequence")
+_SERIES_PATHS = (
+    ("ReferencedSeriesSequence",),
+    ("StudiesContainingOtherReferencedInstancesSequence", "ReferencedSeriesSequence"),
+    _STUDY,
+)
+"""Where annotation objects name series: SEG (PS3.3 C.12.4), RTSTRUCT (C.8.8.5)."""
+_IMAGE_PATHS = (
+    *((*path, name) for path in _SERIES_PATHS for name in ("ReferencedInstanceSequence", "ContourImageSequence")),
+    ("SharedFunctionalGroupsSequence", "DerivationImageSequence", "SourceImageSequence"),
+    ("PerFrameFunctionalGroupsSequence", "DerivationImageSequence", "SourceImageSequence"),
+    ("ROIContourSequence", "ContourSequence", "ContourImageSequence"),
+)
+"""Where they name images."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +54,7 @@ class AnnotationKind:
     """A kind of annotation object.
 
     Attributes:
-        modality: What its files state, and what messages call it.
+        modality: Modality of its files, also for messages.
         classes: Names of the SOP classes that can be read, by their UIDs.
     """
 
@@ -60,7 +76,7 @@ class ImageReference(NamedTuple):
 
 @contextmanager
 def refuse_damage(path: Path) -> Iterator[None]:
-    """Turn what pydicom raises on damaged bytes into an error of ours, and keep it quiet about values of the file.
+    """Turn pydicom's errors about damaged files into our own, and silence its warnings, which quote values of the file.
 
     Raises:
         InputError: The file is damaged, or not what it should be.
@@ -77,7 +93,7 @@ def refuse_damage(path: Path) -> Iterator[None]:
 
 
 def read_tags(path: Path, keywords: Sequence[str]) -> Dataset:
-    """Read some tags of a DICOM file, none of which may tell of the patient.
+    """Read some tags of a DICOM file, none of which may identify the patient.
 
     Raises:
         InputError: The file is damaged or cannot be opened.
@@ -87,7 +103,7 @@ def read_tags(path: Path, keywords: Sequence[str]) -> Dataset:
 
 
 def follow(item: Dataset, *keywords: str) -> list[Dataset]:
-    """Return the items of a sequence of an item, of a sequence of those, and so on; absent sequences hold none."""
+    """Return the items of a sequence, of a sequence in those, and so on; missing sequences are empty."""
     items = [item]
     for keyword in keywords:
         items = [inner for outer in items for inner in outer.get(keyword) or ()]
@@ -95,7 +111,7 @@ def follow(item: Dataset, *keywords: str) -> list[Dataset]:
 
 
 def show_uid_name(uid: str) -> str:
-    """Return the name of a UID of the standard, fit for a message; a damaged file may hold anything."""
+    """Return the name of a UID of the standard for a message; a damaged file may hold any text."""
     return UID(uid).name if uid in UID_dictionary else "unknown"
 
 
@@ -103,7 +119,7 @@ def read_references(items: Sequence[Dataset]) -> tuple[ImageReference, ...]:
     """Read the images, or frames of images, that items name.
 
     Raises:
-        ValueError: A frame number is none.
+        ValueError: A frame number is malformed.
     """
     found = []
     for item in items:
@@ -114,31 +130,13 @@ def read_references(items: Sequence[Dataset]) -> tuple[ImageReference, ...]:
     return tuple(found)
 
 
-logger = logging.getLogger(__name__)
-
-_STUDY = ("ReferencedFrameOfReferenceSequence", "RTReferencedStudySequence", "RTReferencedSeriesSequence")
-_SERIES_PATHS = (
-    ("ReferencedSeriesSequence",),
-    ("StudiesContainingOtherReferencedInstancesSequence", "ReferencedSeriesSequence"),
-    _STUDY,
-)
-"""Where annotation objects name series: SEG (PS3.3 C.12.4), RTSTRUCT (C.8.8.5)."""
-_IMAGE_PATHS = (
-    *((*path, name) for path in _SERIES_PATHS for name in ("ReferencedInstanceSequence", "ContourImageSequence")),
-    ("SharedFunctionalGroupsSequence", "DerivationImageSequence", "SourceImageSequence"),
-    ("PerFrameFunctionalGroupsSequence", "DerivationImageSequence", "SourceImageSequence"),
-    ("ROIContourSequence", "ContourSequence", "ContourImageSequence"),
-)
-"""Where they name images."""
-
-
 @dataclass(frozen=True)
 class AnnotatedSeries:
     """A CT series and the objects that annotate it.
 
     Attributes:
         series: The CT series.
-        annotations: The objects over it; none where it is taken as free of lesions.
+        annotations: The objects over it; empty if it is taken as free of lesions.
     """
 
     series: CTSeries
@@ -164,8 +162,8 @@ def find_annotated_series(
         The series, sorted by folder and UID.
 
     Raises:
-        DatasetError: There is no CT series; one has no annotation and may not be without; or an annotation is of a
-            series that is not there, or cannot be told of which.
+        DatasetError: There is no CT series, or one lacks its annotation; or the series of an annotation is missing or
+            ambiguous.
         InputError: A file is damaged.
     """
     check_folder(source, f"CT series and {kind.modality}")
@@ -203,7 +201,7 @@ def build_cases(
     Args:
         found: The series.
         request: What is asked of any importer.
-        read_regions: Gives the reader of some annotation files, which must be picklable.
+        read_regions: Returns the reader of some annotation files; it must be picklable.
     """
     return [
         build_volume_case(
@@ -235,7 +233,7 @@ def _is_annotation(one: DicomObject, kind: AnnotationKind) -> bool:
 
 
 def _drop_copies(objects: Iterable[tuple[str, Path]]) -> list[Path]:
-    """Leave out files that hold the same bytes as another: the annotation would only be read twice."""
+    """Leave out copies of other files: an annotation would be read twice."""
     kept: dict[str, list[Path]] = {}
     for uid, path in objects:
         alike = kept.setdefault(uid, [])
@@ -248,7 +246,7 @@ def _drop_copies(objects: Iterable[tuple[str, Path]]) -> list[Path]:
 
 
 def _series_of(path: Path, groups: Sequence[CTSeries]) -> CTSeries:
-    """Return the series that an annotation object is of."""
+    """Return the series that an annotation object belongs to."""
     dataset = read_tags(path, ["FrameOfReferenceUID", *{steps[0] for steps in _SERIES_PATHS + _IMAGE_PATHS}])
     with refuse_damage(path):
         fitting = _named_series(path, dataset, groups)
@@ -274,7 +272,7 @@ def _uids(dataset: Dataset, paths: Iterable[Sequence[str]], keyword: str) -> set
 
 
 def _named_series(path: Path, dataset: Dataset, groups: Sequence[CTSeries]) -> list[CTSeries]:
-    """Return the series that an object names; all where it names none."""
+    """Return the series that an object names; all of them if it names none."""
     named = _uids(dataset, _SERIES_PATHS, "SeriesInstanceUID")
     fitting = [group for group in groups if not named or group.series_instance_uid in named]
     if not fitting:

@@ -6,7 +6,7 @@
     ROOT/CASE/.../ground_glass_opacity.nii.gz      a mask named by its category, or
     ROOT/CASE/.../anything.nii.gz                  a label map, with a table of its labels; or .nrrd, .mha, ...
 
-A case holds one CT series. One without a mask is an error, or on request a case without lesions.
+A case holds one CT series. A case without masks is an error, or on request a case without lesions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from lung_d2.ct import CTSeries
+from lung_d2.ct import load_series
 from lung_d2.ct.headers import VOLUME_SUFFIXES, volume_suffix
 from lung_d2.ct.labels import read_labels_on
 from lung_d2.ct.volume import CTVolume
@@ -23,17 +23,16 @@ from lung_d2.data.cases import Case
 from lung_d2.data.importers.registry import Importer, Request, check_folder
 from lung_d2.data.importers.volume_cases import (
     build_volume_case,
-    find_series_below,
+    find_case_series,
     join_regions,
     may_be_image,
     meanings_of_values,
-    read_series_files,
     regions_of_instances,
     regions_of_labels,
 )
 from lung_d2.data.instances import Region
 from lung_d2.data.labels import LabelTable
-from lung_d2.errors import DatasetError, SeriesChoiceError
+from lung_d2.errors import DatasetError
 
 
 def find_cases(request: Request) -> list[Case]:
@@ -43,7 +42,7 @@ def find_cases(request: Request) -> list[Case]:
         The cases, sorted by folder name.
 
     Raises:
-        DatasetError: The folder is missing, or a case has no mask and may not be without.
+        DatasetError: The folder is missing, or a case lacks its mask.
         InputError: A case has no CT series, or a broken one.
         SeriesChoiceError: A case has several.
     """
@@ -55,7 +54,7 @@ IMPORTER = Importer("dicom", "case folders with a DICOM series and mask volumes"
 
 
 def _build_case(folder: Path, request: Request) -> Case:
-    series, masks = _find_series(folder), _mask_files(folder)
+    series, masks = find_case_series(folder), _mask_files(folder)
     if not masks and not request.allow_unannotated:
         raise DatasetError(
             folder,
@@ -63,22 +62,21 @@ def _build_case(folder: Path, request: Request) -> Case:
             expected="one or more of " + ", ".join(VOLUME_SUFFIXES),
             remedy="add the masks, or give --allow-unannotated to take it as a case without lesions",
         )
-    files = list(series.files)
     return build_volume_case(
         folder.resolve().name,
         patient=request.patients.patient_of(folder, request.source, series.patient_hash),
         series=series.series_hash,
-        read_ct=partial(read_series_files, files, series.series_instance_uid),
+        read_ct=partial(load_series, series),
         read_regions=partial(_read_masks, masks, request.labels),
         request=request,
-        files=[*files, *masks],
+        files=[*series.files, *masks],
     )
 
 
 def _case_folders(root: Path) -> list[Path]:
-    """Return the folders in ``root`` that hold DICOM or masks; or ``root`` where it is itself a case.
+    """Return the folders in ``root`` that hold DICOM or masks; or ``root`` itself if it is a case.
 
-    It is where such files lie in it directly, or where its folders hold either DICOM or masks, but none holds both.
+    It is a case if such files lie directly in it, or if its folders hold either DICOM or masks, but no folder both.
     """
     entries = sorted(root.iterdir())
     folders = [path for path in entries if path.is_dir()]
@@ -96,15 +94,6 @@ def _is_mask(path: Path) -> bool:
 
 def _mask_files(folder: Path) -> list[Path]:
     return sorted(filter(_is_mask, folder.rglob("*")))
-
-
-def _find_series(folder: Path) -> CTSeries:
-    series = find_series_below(folder)
-    if len(series) != 1:
-        raise SeriesChoiceError(
-            folder, found=f"{len(series)} CT series", expected="one in each case", remedy="one folder for each series"
-        )
-    return series[0]
 
 
 def _read_masks(masks: Sequence[Path], labels: LabelTable, volume: CTVolume) -> Callable[[int], Sequence[Region]]:

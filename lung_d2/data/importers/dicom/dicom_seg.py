@@ -1,8 +1,8 @@
 """DICOM SEG over CT series, in a tree of any shape; see :mod:`lung_d2.data.importers.dicom.annotation_objects`.
 
-What a segment means, is said by ``--label`` for its label or number; else by the code of its property type, where that
-is one of ours; else by its label. Each frame lies on the slice that its position tells, which must be the one whose
-image it names. Slices without a frame have nothing of it.
+The meaning of a segment comes from ``--label`` for its label or number; else from the code of its property type, if a
+category has it; else from its label. Each frame lies on the slice at its position, which must be the slice whose image
+it names. Slices without a frame have no part of the segment.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def find_cases(request: Request, *, fraction: float = 0.5) -> list[Case]:
         The cases, sorted by folder and series.
 
     Raises:
-        ConfigError: The fraction is none.
-        DatasetError: Segments mean nothing; or see
+        ConfigError: The fraction is out of range.
+        DatasetError: Segments have no meaning; or see
             :func:`lung_d2.data.importers.dicom.annotation_objects.find_annotated_series`.
         InputError: A file is damaged.
     """
@@ -97,7 +97,7 @@ def _read_file(path: Path, labels: LabelTable, fraction: float, grid: SliceGrid)
     segmentation = read_segmentation(path, labels)
     meanings = labels.meanings(segmentation.segments, path)
     undecided = Label.IGNORE in meanings.values()
-    # Background only matters where it limits what is undecided: else its frames, often most of them, are not read.
+    # Background only matters where it limits undecided regions; otherwise its frames, often the most, are not read.
     wanted = {number: one for number, one in meanings.items() if one is not Label.BACKGROUND or undecided}
     planes = _Planes(grid)
     for frame, masks in _read_masks(segmentation, wanted, fraction):
@@ -133,13 +133,13 @@ def _read_masks(
 
 
 def _check_declared(segmentation: Segmentation, frame: SegFrame, values: Values) -> None:
-    """Refuse a label map with values that are no segments."""
+    """Refuse a label map with values that are not segments."""
     known = {segmentation.background, *segmentation.segments}
-    strangers = [int(value) for value in np.unique(values) if int(value) not in known]
-    if strangers:
+    undeclared = [int(value) for value in np.unique(values) if int(value) not in known]
+    if undeclared:
         raise InputError(
             segmentation.where(frame),
-            found=f"segment {strangers[0]}, which is not declared",
+            found=f"segment {undeclared[0]}, which is not declared",
             expected=f"one of {len(segmentation.segments)} segments",
             remedy="export it again",
         )
@@ -164,7 +164,7 @@ def _place(segmentation: Segmentation, frame: SegFrame, grid: SliceGrid) -> Plac
 
 
 class _Planes:
-    """What the frames mark, slice by slice and segment by segment, encoded.
+    """The masks of the frames by slice and segment, encoded.
 
     Frames that cut across slices are kept as voxels until the end.
     """

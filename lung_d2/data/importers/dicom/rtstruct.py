@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 STRUCTURE_SET = AnnotationKind("RTSTRUCT", {"1.2.840.10008.5.1.4.1.1.481.3": "RT Structure Set Storage"})
 CLOSED = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"})
 MAX_POINTS = 1_000_000
-"""Most points of a contour: one along every pixel border of a 512 x 512 slice has half as many."""
+"""Limit for the points of a contour; one along every pixel border of a 512 x 512 slice has half as many."""
 SNAP_PIXELS = 0.02
 """Points are rounded to this: mm with two decimals miss a pixel's centre by 0.01 pixel, and it would be left out."""
 
@@ -82,7 +82,7 @@ class Roi:
     Attributes:
         number: Its ROI number.
         names: Its name and number.
-        contours: In the order of the file; none where nothing was drawn.
+        contours: In the order of the file; may be empty.
     """
 
     number: int
@@ -100,7 +100,7 @@ def find_cases(request: Request) -> list[Case]:
         The cases, sorted by folder and series.
 
     Raises:
-        DatasetError: ROIs mean nothing; or see
+        DatasetError: ROIs have no meaning; or see
             :func:`lung_d2.data.importers.dicom.annotation_objects.find_annotated_series`.
         InputError: A file is damaged.
     """
@@ -147,7 +147,7 @@ def read_rois(path: Path) -> list[Roi]:
 
 
 def _contour(item: Dataset, number: int) -> Contour:
-    raw = item.get_item("ContourData")  # not parsed: pydicom makes an object of every number
+    raw = item.get_item("ContourData")  # not parsed: pydicom would make an object of each number
     count = text_of(item, "NumberOfContourPoints")
     return Contour(
         number=number,
@@ -175,7 +175,7 @@ def _read_file(path: Path, labels: LabelTable, grid: SliceGrid) -> Callable[[int
     meanings = labels.meanings({number: roi.names for number, roi in rois.items()}, path)
     undecided = Label.IGNORE in meanings.values()
     wanted = {number: one for number, one in meanings.items() if one is not Label.BACKGROUND or undecided}
-    rings = {number: _land_contours(rois[number], grid, f"{path} ROI {number}") for number in wanted}
+    rings = {number: _place_contours(rois[number], grid, f"{path} ROI {number}") for number in wanted}
     return partial(_regions, rings, wanted, (grid.shape[1], grid.shape[2]), str(path))
 
 
@@ -189,15 +189,15 @@ def _regions(
     ]
 
 
-def _land_contours(roi: Roi, grid: SliceGrid, where: str) -> Rings:
-    """Lay the contours of an ROI on the slices; those that surround nothing are left out and counted."""
+def _place_contours(roi: Roi, grid: SliceGrid, where: str) -> Rings:
+    """Place the contours of an ROI on the slices; contours without an area are left out and counted."""
     rings: dict[int, dict[bytes, Points]] = {}
     left_out: Counter[str] = Counter()
     for contour in roi.contours:
         if contour.kind not in CLOSED:
             left_out["not closed"] += 1
             continue
-        index, ring = _land(contour, grid, f"{where} contour {contour.number}")
+        index, ring = _place(contour, grid, f"{where} contour {contour.number}")
         try:
             rings.setdefault(index, {})[ring.tobytes()] = check_ring(ring)  # the same contour twice is one
         except DatasetError:
@@ -219,10 +219,10 @@ def _land_contours(roi: Roi, grid: SliceGrid, where: str) -> Rings:
     return kept
 
 
-def _land(contour: Contour, grid: SliceGrid, where: str) -> tuple[int, Points]:
+def _place(contour: Contour, grid: SliceGrid, where: str) -> tuple[int, Points]:
     """Return the slice of a contour and its points (x, y) in pixels."""
     indices = grid.indices_of(_points(contour, where))
-    grid.slices_named(contour.images, where)  # an image that is missing says more than a distance
+    grid.slices_named(contour.images, where)  # a missing image explains more than a distance
     index = grid.slice_at(indices[:, 2], where)
     grid.check_images(index, contour.images, where)
     ring = indices[:, :2]
@@ -251,7 +251,7 @@ def _points(contour: Contour, where: str) -> Points:
     try:
         points = np.fromiter(map(float, text.split(b"\\")), np.float64, numbers).reshape(count, 3)
     except ValueError as error:
-        raise InputError(where, found="ContourData that are no numbers", remedy=REMEDY) from error
+        raise InputError(where, found="ContourData that are not numbers", remedy=REMEDY) from error
     if not (np.abs(points) <= MAX_COORDINATE).all():
         found = f"a coordinate that is not finite, or beyond {MAX_COORDINATE:,.0f}"
         raise InputError(where, found=found, expected="numbers in mm", remedy=REMEDY)

@@ -1,8 +1,7 @@
-"""A DICOM SEG file without its pixels: its segments, and where its frames lie.
+"""A DICOM SEG file: its segments, where its frames lie, and its pixels, one frame at a time.
 
-highdicom's ``Segmentation`` is not used to read it: that refuses frames without a position or dimension indices, makes
-no volume of a tilted stack, and takes three times as long. Its decoder is, see
-:mod:`lung_d2.data.importers.dicom.seg_file`.
+highdicom's decoder reads the pixels, but its ``Segmentation`` is not used: it refuses frames without a position or
+dimension indices, makes no volume of a tilted stack, and takes three times as long.
 """
 
 from __future__ import annotations
@@ -47,12 +46,14 @@ SEGMENTATION = AnnotationKind(
 )
 BINARY, FRACTIONAL, LABELMAP = "BINARY", "FRACTIONAL", "LABELMAP"
 _BITS = {BINARY: (1, 8), FRACTIONAL: (8,), LABELMAP: (8, 16)}
-
 _TAGS = (
     *("SegmentationType", "MaximumFractionalValue", "PixelPaddingValue", "NumberOfFrames", "Rows", "Columns"),
     *("SamplesPerPixel", "BitsAllocated", "BitsStored", "SegmentSequence", "SharedFunctionalGroupsSequence"),
     *("PerFrameFunctionalGroupsSequence", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
 )
+Values = npt.NDArray[Any]
+"""Stored values ``(H, W)`` of an unsigned integer type."""
+_DEFERRED_BYTES = 1024  # longer values stay in the file until they are needed
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Segmentation:
         path: The file.
         kind: ``BINARY``, ``FRACTIONAL`` or ``LABELMAP``.
         maximum: Value that stands for 1 in a fractional one.
-        background: Pixel value that stands for no segment in a label map; -1: none does.
+        background: Pixel value of a label map that is not a segment; -1: there is no such value.
         shape: Rows and columns of a frame.
         bits: Of a pixel.
         transfer_syntax: Its UID.
@@ -126,15 +127,15 @@ def read_segments(path: Path, labels: LabelTable) -> dict[int, tuple[str, ...]]:
 
 
 def read_segmentation(path: Path, labels: LabelTable) -> Segmentation:
-    """Read all of a file but its pixels.
+    """Read everything in a file except its pixels.
 
     Args:
         path: The file.
         labels: The categories in play.
 
     Raises:
-        GeometryError: The place of a frame is impossible.
-        InputError: The file is damaged, or is no segmentation of a known kind.
+        GeometryError: The position of a frame is impossible.
+        InputError: The file is damaged, or not a segmentation of a known kind.
     """
     dataset = read_tags(path, _TAGS)
     with refuse_damage(path):
@@ -181,7 +182,7 @@ def _maximum(dataset: Dataset, path: Path) -> int:
 
 
 def _background(dataset: Dataset, segments: Collection[int], path: Path) -> int:
-    # Without padding, 0 is background even undeclared; declared, it is a segment as any other, if often called that.
+    # Without PixelPaddingValue, 0 is background, unless it is declared as a segment, which is often named background.
     return whole_number(dataset, "PixelPaddingValue", path, default=-1 if 0 in segments else 0)
 
 
@@ -236,7 +237,7 @@ def _frames(
 
 
 def _frame(number: int, places: list[Dataset], kind: str, shape: tuple[int, int], path: Path) -> SegFrame:
-    """Read one frame; ``places`` are where its values may stand, first come first served."""
+    """Read one frame; ``places`` are the datasets that may hold its values, the first of which counts."""
     where = Path(f"{path} frame {number}")
     plane, segment = None, None
     if any(follow(place, "PlanePositionSequence") for place in places):
@@ -248,12 +249,6 @@ def _frame(number: int, places: list[Dataset], kind: str, shape: tuple[int, int]
         segment = whole_number((identities or [Dataset()])[0], "ReferencedSegmentNumber", where)
     images = [item for place in places for item in follow(place, "DerivationImageSequence", "SourceImageSequence")]
     return SegFrame(number, segment, plane, read_references(images))
-
-
-Values = npt.NDArray[Any]
-"""Stored values ``(H, W)`` of an unsigned integer type."""
-
-_DEFERRED_BYTES = 1024  # longer values are left in the file until they are asked for
 
 
 def read_frames(segmentation: Segmentation, wanted: Collection[int]) -> Iterator[tuple[SegFrame, Values]]:

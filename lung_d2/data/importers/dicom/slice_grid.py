@@ -1,4 +1,4 @@
-"""The slices of a CT as annotations find them: by patient coordinates, checked against the images they name."""
+"""Find the slices of a CT by patient coordinates, checked against the images that annotations name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.intp]
 
 _MOST_OFF = 0.4
-"""Of a slice spacing: farther off, it is not plain which slice is meant."""
+"""Share of a slice spacing; farther from a slice, it is ambiguous which slice is meant."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class FramePlane:
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """Which voxels of a CT the pixels of a frame are.
+    """The voxels of a CT that correspond to the pixels of a frame.
 
     Attributes:
         start: (x, y, z) index of its first pixel.
@@ -66,7 +66,7 @@ class Placement:
 
 @dataclass(frozen=True, eq=False)
 class SliceGrid:
-    """The grid of a CT, for annotations to be laid on.
+    """The grid of a CT, on which annotations are placed.
 
     Attributes:
         affine_lps: ``(4, 4)``; index (x, y, z, 1) to LPS mm.
@@ -93,7 +93,7 @@ class SliceGrid:
 
     @property
     def slice_tolerance(self) -> float:
-        """How far from a slice, in slice spacings, what belongs to it may lie: as slices may from even spacing."""
+        """How far from a slice its annotations may lie, in slice spacings: as far as slices may from even spacing."""
         share, rounding_mm = STEP_TOLERANCE
         return min(share + rounding_mm / self.spacing_mm, _MOST_OFF)
 
@@ -107,14 +107,14 @@ class SliceGrid:
         return indices
 
     def place(self, plane: FramePlane, where: str) -> Placement:
-        """Lay a frame on the grid.
+        """Place a frame on the grid.
 
         Args:
             plane: The frame.
             where: What messages call it.
 
         Raises:
-            GeometryError: It differs from the grid by more than the order and direction of axes, and a crop.
+            GeometryError: It differs from the grid by more than the order and direction of axes and a crop.
         """
         rows, columns = plane.shape
         corners = np.array([[0, 0], [columns - 1, 0], [0, rows - 1], [columns - 1, rows - 1]])
@@ -150,10 +150,10 @@ class SliceGrid:
         return index
 
     def slices_named(self, references: Sequence[ImageReference], where: str) -> set[int]:
-        """Return the slices whose images are named; none where no image is.
+        """Return the slices whose images are named; empty if no image is named.
 
         Raises:
-            GeometryError: Images are named, but none of the series.
+            GeometryError: Images are named, but not of this series.
         """
         named = {
             index
@@ -171,10 +171,10 @@ class SliceGrid:
         return named
 
     def check_images(self, index: int, references: Sequence[ImageReference], where: str) -> None:
-        """Check that what lies on a slice names the image of that slice, where it names any.
+        """Check that an annotation on a slice names the image of that slice, if it names any.
 
         Raises:
-            GeometryError: It names another, or one that is not in the series.
+            GeometryError: It names another image, or one that is not in the series.
         """
         named = self.slices_named(references, where)
         if named and index not in named:
@@ -189,7 +189,7 @@ class SliceGrid:
         """Return the one slice whose image is named.
 
         Raises:
-            GeometryError: None or several are.
+            GeometryError: No image is named, or several are.
         """
         named = self.slices_named(references, where)
         if len(named) != 1:

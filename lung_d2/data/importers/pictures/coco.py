@@ -5,8 +5,8 @@
     SOURCE/annotations/instances_train.json     images, annotations, categories
     SOURCE/images/0001.png                      where ``file_name`` is "0001.png"
 
-Each annotation is a lesion, with a polygon or RLE. An image record without annotations is a slice without lesions. What
-is marked ``iscrowd`` is undecided; CVAT marks every brush mask so, and there ``--crowd`` says what is meant.
+Each annotation is a lesion, as polygons or RLE. An image record without annotations is a slice without lesions. An
+annotation with ``iscrowd`` is undecided; since CVAT sets that for every brush mask, ``--crowd`` is needed there.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--crowd",
         choices=(UNDECIDED, LESION),
-        help="what an annotation with iscrowd is (default undecided; to be said where CVAT made the file)",
+        help="what an annotation with iscrowd is (default undecided; required for files made by CVAT)",
     )
 
 
@@ -90,9 +90,9 @@ def find_cases(
 
     Args:
         request: Its source is a JSON file, or a folder with JSON files in ``annotations``, in itself, or in its
-            folders. Its labels go by the names of the categories, or by their ids; categories that the file
-            itself defines, with code and color, need none.
-        images: Folder of the pictures, in the source; 8-bit pictures, or DICOM files of one slice.
+            folders. Its labels name the categories, or their ids; categories whose records in the file hold code
+            and color need no label.
+        images: Folder of the pictures, in the source: 8-bit pictures, or DICOM files of one slice.
         spacing_mm: ``"ROW,COLUMN"`` or one number, for pictures that do not say.
         pixel_origin: What (0, 0) is; see :func:`lung_d2.data.importers.pictures.shapes.choose_origin`.
         skip_shapes: Leave out annotations that are boxes only, instead of refusing them.
@@ -101,13 +101,13 @@ def find_cases(
             :func:`lung_d2.data.importers.pictures.coco_file.split_of_file`.
 
     Returns:
-        One case for each patient (``patient_id`` of the image record, where no option says who it is); its slices are
-        in the order of the records and make no neighbours.
+        One case for each patient (``patient_id`` of the image record, unless an option names the patient); its slices
+        are in the order of the records and are not neighbours.
 
     Raises:
-        ConfigError: The spacing is none.
-        DatasetError: A file is broken or holds no annotations; records do not fit together; a picture is not in the
-            folder or is there twice; a category has no meaning; a picture has no patient, or a patient two splits.
+        ConfigError: The spacing is malformed.
+        DatasetError: A file is broken or holds no annotations; records do not fit together; a picture is missing,
+            occurs twice, or has no patient; a category has no meaning; a patient is in two splits.
     """
     spacing = parse_spacing(spacing_mm)
     base = request.source if request.source.is_dir() else request.source.parent
@@ -159,7 +159,7 @@ def _json_files(source: Path) -> list[Path]:
 
 
 def _picture_folder(path: Path, content: CocoFile) -> Path:
-    """Return the folder that has the first picture: where COCO itself, CVAT, Roboflow and scripts put them."""
+    """Return the folder that holds the first picture, among those where COCO, CVAT, Roboflow and scripts put them."""
     root = path.parent.parent if path.parent.name == "annotations" else path.parent
     name = next(iter(content.images.values())).file_name
     stem = path.stem.removeprefix("instances_")
@@ -180,7 +180,7 @@ def _find_drawings(path: Path, content: CocoFile, folder: Path, split: str) -> I
 
 
 def _check_meanings(content: CocoFile, labels: LabelTable, path: Path) -> None:
-    """Refuse categories without a meaning that annotations have; the others may be what they like."""
+    """Refuse categories without a meaning if annotations use them."""
     used = {one.category_id: (one.category, one.category_id) for one in _every(content)}
     labels.meanings(used, path)
 
@@ -237,7 +237,7 @@ def _read_record(path: Path, key: Id) -> tuple[CocoImage, tuple[CocoAnnotation, 
 
 @lru_cache(maxsize=1)
 def _read_once(path: Path, fingerprint: str) -> CocoFile:
-    """Read a file once for all its pictures, as long as it does not change."""
+    """Read a file once for all its pictures, unless it changes."""
     return read_coco(path)
 
 

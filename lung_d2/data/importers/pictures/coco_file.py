@@ -1,4 +1,4 @@
-"""The records of a COCO file, checked: what belongs to what, and each of them once."""
+"""The records of a COCO file, checked against each other, and its segmentations as masks."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from lung_d2.errors import DatasetError
 from lung_d2.masks import Mask, decode_runs, read_runs
 
 Id = int | str
-
 _WHAT = "a COCO file with images, annotations and categories"
+_REMEDY = "export it again"
+_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class CocoImage:
 
     Attributes:
         file_name: As the file says; see :func:`lung_d2.data.importers.pictures.picture_cases.find_inside`.
-        height: Rows; 0 where the file does not say.
-        width: Columns; 0 where the file does not say.
-        patient: ``patient_id`` or ``patient`` of the record; empty where it has none.
+        height: Rows; 0 if not stated.
+        width: Columns; 0 if not stated.
+        patient: ``patient_id`` or ``patient`` of the record; may be empty.
     """
 
     file_name: object
@@ -47,7 +48,7 @@ class CocoAnnotation:
         where: File and annotation, for messages.
         category: Name of its category.
         category_id: Its id.
-        segmentation: Polygons, RLE, or nothing, as the file says.
+        segmentation: Polygons, RLE, or nothing, as in the file.
         is_crowd: Whether ``iscrowd`` is set.
         is_from_cvat: Whether it has the attribute ``occluded``, which CVAT gives to every shape.
     """
@@ -79,8 +80,8 @@ def read_coco(path: Path) -> CocoFile:
     """Read a COCO file and check that its records fit together.
 
     Raises:
-        DatasetError: It is broken or no COCO; an id is missing or there twice; an annotation names an image or a
-            category that is not there.
+        DatasetError: It is broken or not COCO; an id is missing or repeated; an annotation names an image or a category
+            that does not exist.
     """
     content = read_json(path, _WHAT)
     if "images" not in content and "shapes" in content:
@@ -160,9 +161,6 @@ def _take_id(record: Record, key: str, where: str) -> Id:
     return value
 
 
-_REMEDY = "export it again"
-
-
 def decode_segmentation(segmentation: Any, canvas: Canvas, where: str) -> Mask:
     """Decode a segmentation: polygons, which add up, or RLE, compressed or not.
 
@@ -180,7 +178,7 @@ def decode_segmentation(segmentation: Any, canvas: Canvas, where: str) -> Mask:
         bool ``(H, W)``.
 
     Raises:
-        DatasetError: There is none, or a broken one.
+        DatasetError: It is missing or broken.
     """
     if isinstance(segmentation, dict):
         return decode_runs(read_runs(segmentation, canvas.shape, where), canvas.shape)
@@ -202,7 +200,7 @@ def decode_segmentation(segmentation: Any, canvas: Canvas, where: str) -> Mask:
 
 
 def polygons_of(segmentation: Any) -> list[list[Any]]:
-    """Return the polygons of a segmentation as pairs of x and y, right or wrong; none of RLE."""
+    """Return the polygons of a segmentation as pairs of x and y, unchecked; RLE has none."""
     rings = segmentation if isinstance(segmentation, list) else []
     return [list(zip(ring[::2], ring[1::2], strict=False)) for ring in rings if isinstance(ring, list)]
 
@@ -219,9 +217,6 @@ def _pair(ring: list[Any], where: str) -> npt.NDArray[np.float64]:
         return np.array(ring, np.float64).reshape(-1, 2)
     except OverflowError as error:
         raise DatasetError(where, found="a coordinate that is not finite", remedy="draw it again") from error
-
-
-_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 def split_of_file(path: Path) -> str:

@@ -6,8 +6,8 @@
     SOURCE/images/0001.png            or images/SUBSET/0001.png, or SOURCE/0001.png; with folders where names have them
 
 Polygons and masks are lesions; those of one label and group are one. A shape labelled ``background`` cuts a hole into
-those below it. An image without shapes is a slice without lesions; tags are not read. What CVAT exports as COCO is
-served by the importer of COCO JSON.
+those below it. An image without shapes is a slice without lesions; tags are not read. For CVAT's
+export as COCO, use the importer of COCO JSON.
 """
 
 from __future__ import annotations
@@ -51,6 +51,12 @@ from lung_d2.errors import DatasetError
 from lung_d2.files import hash_file_stats
 from lung_d2.masks import Mask
 
+FILE_NAME = "annotations.xml"
+AREAS = frozenset({"polygon", "mask"})
+"""The kinds of shapes that are areas."""
+_NO_SHAPES = frozenset({"tag", "attribute"})
+_REMEDY = "export it again"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this source."""
@@ -75,12 +81,12 @@ def find_cases(
         skip_shapes: Leave out shapes that give no mask (boxes, points, lines), instead of refusing them.
 
     Returns:
-        One case for each patient; its slices are in the order of the file and make no neighbours.
+        One case for each patient; its slices are in the order of the file and are not neighbours.
 
     Raises:
-        ConfigError: The spacing is none.
-        DatasetError: The file is broken or no such export, or holds no shape; a label has no meaning; a shape gives no
-            mask; a picture is missing, there twice, or has no patient.
+        ConfigError: The spacing is malformed.
+        DatasetError: The file is broken, not such an export, or without shapes; a label has no meaning; a shape has no
+            area; a picture is missing, occurs twice, or has no patient.
     """
     spacing = parse_spacing(spacing_mm)
     path = _xml_file(request.source)
@@ -163,15 +169,8 @@ def _read_slice(
 
 @lru_cache(maxsize=1)
 def _read_once(path: Path, fingerprint: str) -> list[CvatImage]:
-    """Read the file once for all its pictures, as long as it does not change."""
+    """Read the file once for all its pictures, unless it changes."""
     return read_cvat(path)
-
-
-FILE_NAME = "annotations.xml"
-AREAS = frozenset({"polygon", "mask"})
-"""The kinds of shapes that are areas."""
-_NO_SHAPES = frozenset({"tag", "attribute"})
-_REMEDY = "export it again"
 
 
 @dataclass(frozen=True)
@@ -195,7 +194,7 @@ class CvatShape:
 
     @property
     def lesion(self) -> str | None:
-        """What shapes of one group share; None of a shape of its own."""
+        """What the shapes of one group share; None for a shape without a group."""
         group = self.attributes.get("group_id", "0")
         return None if group in ("", "0") else f"{self.label} {group}"
 
@@ -258,7 +257,7 @@ def fill_shape(shape: CvatShape, canvas: Canvas) -> Mask:
             expected=f"one inside the picture of {columns} x {rows}",
             remedy="check that it belongs to this picture",
         )
-    # Runs by rows inside the box, beginning with background; the last one may miss.
+    # Runs by rows inside the box, beginning with background; the last may be missing.
     try:
         runs = np.array([int(run) for run in shape.attributes.get("rle", "").split(",")])
     except (ValueError, OverflowError):
@@ -274,11 +273,11 @@ def fill_shape(shape: CvatShape, canvas: Canvas) -> Mask:
 
 
 def _parse(path: Path) -> Element:
-    """Parse XML without a document type: no entities, that could grow or read other files."""
+    """Parse XML without a document type, and so without entities, which could grow or read other files."""
 
     def refuse(*_: object) -> None:
         raise DatasetError(
-            path, found="XML with a document type", expected="what CVAT writes, which has none", remedy="remove it"
+            path, found="XML with a document type", expected="XML as CVAT writes it, without one", remedy="remove it"
         )
 
     builder = TreeBuilder()
@@ -329,7 +328,7 @@ def points_of(shape: CvatShape) -> list[tuple[float, float]]:
     """Return the points of a polygon, x and y in pixels.
 
     Raises:
-        DatasetError: They are no such thing.
+        DatasetError: They are malformed.
     """
     try:
         pairs = [point.split(",") for point in shape.attributes.get("points", "").split(";")]

@@ -7,7 +7,7 @@ r"""labelme: a JSON file for each picture, in one folder or in several.
 
 Polygons, rectangles, circles and masks are lesions; those of one label and ``group_id`` are one. A shape labelled
 ``background`` or ``_background_`` cuts a hole into the shapes before it. A path with backslashes is read as labelme
-writes it on Windows. Flags and descriptions say nothing about lesions and are not read.
+writes it on Windows. Flags and descriptions are not read.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ from lung_d2.masks import Mask, check_coordinates
 
 _EMBEDDED = "embedded"
 _WHAT = "a JSON file of labelme, with shapes and imagePath"
+AREAS = frozenset({"polygon", "rectangle", "oriented_rectangle", "circle", "mask"})
+"""The kinds of shapes that are areas."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,18 +81,18 @@ def find_cases(
 
     Args:
         request: Its source is a folder with JSON files, at any depth, or one JSON file.
-        images: Folder of the pictures, in the source; the last part of ``imagePath`` is looked for in it.
+        images: Folder of the pictures, in the source, that holds the last part of ``imagePath``.
         spacing_mm: ``"ROW,COLUMN"`` or one number, for pictures that do not say.
         pixel_origin: What (0, 0) is; see :func:`lung_d2.data.importers.pictures.shapes.choose_origin`.
         skip_shapes: Leave out points and lines, instead of refusing them.
 
     Returns:
-        One case for each patient; its slices are in the order of the files and make no neighbours.
+        One case for each patient; its slices are in the order of the files and are not neighbours.
 
     Raises:
-        ConfigError: The spacing is none.
-        DatasetError: A file is broken or no labelme; a label has no meaning; a shape has no area; a picture is
-            missing, there twice, or has no patient; or it has no JSON file, and may not be without.
+        ConfigError: The spacing is malformed.
+        DatasetError: A file is broken or not of labelme; a label has no meaning; a shape has no area; a picture is
+            missing, occurs twice, has no patient, or lacks its JSON file.
     """
     spacing = parse_spacing(spacing_mm)
     base = request.source if request.source.is_dir() else request.source.parent
@@ -140,7 +142,7 @@ def _read_file(path: Path) -> Record:
 
 
 def _list_shapes(record: Record, path: Path) -> list[tuple[str, str, str]]:
-    """Return label, kind, and place of the shapes."""
+    """Return label, kind and place of the shapes."""
     places = ((shape, f"{path}: shape {number}") for number, shape in enumerate(take_objects(record, "shapes", path)))
     return [(take(shape, "label", str, where), kind_of(shape), where) for shape, where in places]
 
@@ -157,7 +159,7 @@ def _find_drawing(record: Record, path: Path, base: Path, folder: Path | None) -
     annotations = (("labelme", path),)
     name = record.get("imagePath")
     if isinstance(name, str):
-        inner = PureWindowsPath(name)  # it knows the separators of both systems
+        inner = PureWindowsPath(name)  # it understands both kinds of separators
         name = inner.name if folder else inner.as_posix()
     if record.get("imageData") and (name is None or not path_inside(folder or path.parent, name, path).is_file()):
         return Drawing(path, base, annotations, key=_EMBEDDED)
@@ -166,15 +168,15 @@ def _find_drawing(record: Record, path: Path, base: Path, folder: Path | None) -
 
 def _unannotated(drawings: list[Drawing], folder: Path, allowed: bool) -> list[Drawing]:
     known = {one.picture.resolve() for one in drawings}
-    lone = [path for path in list_pictures_below(folder) if path.resolve() not in known]
-    if lone and not allowed:
+    missing = [path for path in list_pictures_below(folder) if path.resolve() not in known]
+    if missing and not allowed:
         raise DatasetError(
             folder,
-            found=f"{len(lone)} picture(s) without a JSON file, {lone[0].name} first",
+            found=f"{len(missing)} picture(s) without a JSON file, {missing[0].name} first",
             expected="one for each picture",
             remedy="annotate or remove them, or give --allow-unannotated to take them as slices without lesions",
         )
-    return [Drawing(path, folder) for path in lone]
+    return [Drawing(path, folder) for path in missing]
 
 
 def _read_slice(
@@ -197,10 +199,6 @@ def _read_slice(
         if kind_of(shape) in AREAS
     )
     return annotate_picture(plane, regions, rule, index, own_spacing or spacing)
-
-
-AREAS = frozenset({"polygon", "rectangle", "oriented_rectangle", "circle", "mask"})
-"""The kinds of shapes that are areas."""
 
 
 def kind_of(shape: Record) -> str:
@@ -231,7 +229,7 @@ def read_region(shape: Record, where: str, labels: LabelTable, canvas: Canvas) -
 
     Raises:
         DatasetError: The shape is broken, has no area or lies outside the picture.
-        InputError: Its mask is no readable picture.
+        InputError: Its mask cannot be read as a picture.
     """
     label = take(shape, "label", str, where)
     group = shape.get("group_id")

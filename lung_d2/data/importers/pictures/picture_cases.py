@@ -1,4 +1,4 @@
-"""What all importers of pictures share: from pictures and their annotations to cases."""
+"""What all importers of pictures share: JSON records, finding and reading pictures, and building cases."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ from lung_d2.errors import DatasetError
 from lung_d2.files import hash_file_stats, hash_identity
 from lung_d2.masks import Mask
 
+Spacing = tuple[float, float]
+_SHOWN = 80  # characters of a wrong name that a message shows
+T = TypeVar("T")
+Record = Mapping[str, Any]
+
+_NAMES = {dict: "an object", list: "a list", str: "a text", int: "a whole number", float: "a number"}
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -31,11 +38,11 @@ class Drawing:
 
     Attributes:
         picture: 8-bit picture, DICOM file of one slice, or what the importer's own reader takes.
-        folder: Where it lies, at any depth; who the patient is goes by the path below it.
-        annotations: The files that hold its annotations, each by what it is to the importer.
-        key: Which record of these files is the picture's; empty where there is one alone.
-        patient: Hash of the patient that the source names; None where it names none.
-        split: The split that the source puts it in; empty where it counts for nothing.
+        folder: Where it lies, at any depth; the path below it can name the patient.
+        annotations: The files that hold its annotations, each with its role for the importer.
+        key: The picture's record in these files; empty where there is only one.
+        patient: Hash of the patient that the source names, or None.
+        split: The split that the source puts it in; empty if that is not used.
     """
 
     picture: Path
@@ -58,7 +65,7 @@ def annotate_picture(
     spacing_mm: Spacing | None,
     lungs: Mask | None = None,
 ) -> AnnotatedSlice:
-    """Turn the regions of a picture into instances; a lesion that holds no pixel's centre counts as a speck."""
+    """Turn the regions of a picture into instances; a lesion without a pixel centre inside counts as a speck."""
     item = annotate_slice(plane, regions, rule, index, pixel_spacing_mm=spacing_mm, lungs=lungs)
     empty = sum(isinstance(region.meaning, Category) and not region.mask.any() for region in regions)
     return replace(item, specks=item.specks + empty)
@@ -68,15 +75,15 @@ def build_picture_cases(drawings: Sequence[Drawing], read: ReadSlice, request: R
     """Group drawings by patient.
 
     Args:
-        drawings: In the order that their slices get.
+        drawings: In the order of their slices.
         read: Reads one.
         request: Its ``patients`` name the patient of every picture; DICOM and drawings may name their own.
 
     Returns:
-        One case for each patient; its slices make no neighbours, and are named by their pictures' paths in the source.
+        One case for each patient. Its slices are not neighbours, and are named by their pictures' paths in the source.
 
     Raises:
-        DatasetError: A picture has no patient, or is there twice; or a patient is in two splits.
+        DatasetError: A picture has no patient or occurs twice, or a patient is in two splits.
     """
     base = request.source if request.source.is_dir() else request.source.parent
     groups: dict[str, list[Drawing]] = defaultdict(list)
@@ -135,11 +142,6 @@ def _patient_of(drawing: Drawing, request: Request) -> str:
     return request.patients.patient_of(drawing.picture, drawing.folder, own)
 
 
-Spacing = tuple[float, float]
-
-_SHOWN = 80  # characters of a name that is no name
-
-
 def find_inside(folder: Path, name: object, where: str | Path) -> Path:
     """Return the path of a picture that an annotation file names, which must lie in a folder.
 
@@ -149,8 +151,8 @@ def find_inside(folder: Path, name: object, where: str | Path) -> Path:
         where: File and record that messages name.
 
     Raises:
-        DatasetError: There is none, its name leads elsewhere (see :func:`path_inside`), or a link leads out of the
-            folder.
+        DatasetError: The file is missing, is a link out of the folder, or its name leads elsewhere (see
+            :func:`path_inside`).
     """
     path = path_inside(folder, name, where)
     if not path.is_file():
@@ -167,7 +169,7 @@ def find_inside(folder: Path, name: object, where: str | Path) -> Path:
 
 
 def path_inside(folder: Path, name: object, where: str | Path) -> Path:
-    r"""Return the path in a folder that a name stands for; nothing need be there.
+    r"""Return the path that a name stands for in a folder; the file may be missing.
 
     Args:
         folder: The folder of the pictures.
@@ -175,7 +177,7 @@ def path_inside(folder: Path, name: object, where: str | Path) -> Path:
         where: File and record that messages name.
 
     Raises:
-        DatasetError: The name is none, is absolute, or holds ``..`` or ``\``.
+        DatasetError: The name is empty, not a text or absolute, or holds ``..`` or ``\``.
     """
     finding = _unsafe(name)
     if finding:
@@ -199,17 +201,17 @@ def _unsafe(name: object) -> str:
 
 
 def list_pictures_below(folder: Path) -> list[Path]:
-    """List the pictures of a folder and of those below it, by path; hidden files and folders hold none."""
+    """List the pictures in and below a folder by path; hidden files and folders are skipped."""
     return [path for path in files_below(folder) if path.suffix.lower() in PICTURES]
 
 
 def list_slice_files(folder: Path) -> list[Path]:
-    """List what :func:`read_slice_file` reads, in a folder and those below it, by path."""
+    """List the files in and below a folder that :func:`read_slice_file` reads, by path."""
     return [path for path in files_below(folder) if path.suffix.lower() in PICTURES or is_dicom_slice(path)]
 
 
 def files_below(folder: Path) -> list[Path]:
-    """List the files of a folder and of those below it, by path, but for hidden ones; links are followed.
+    """List the files in and below a folder by path, except hidden ones; links are followed.
 
     Raises:
         DatasetError: A folder cannot be opened.
@@ -218,7 +220,7 @@ def files_below(folder: Path) -> list[Path]:
     seen: set[str] = set()
     for place, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         real = os.path.realpath(place)
-        # A link to a folder above would go round for ever.
+        # A link to a folder above would never end.
         folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
         if real not in seen:
             found += [Path(place, name) for name in files if not name.startswith(".")]
@@ -237,7 +239,7 @@ def read_slice_file(path: Path) -> tuple[npt.NDArray[np.generic], Spacing | None
         uint8 ``(H, W)`` in grey and None; or int16 in HU and the spacing of rows and columns in mm.
 
     Raises:
-        InputError: It is no picture in 8-bit grey levels and no CT slice.
+        InputError: It is neither a picture in 8-bit grey levels nor a CT slice.
     """
     if not is_dicom_slice(path):
         return read_picture(path), None
@@ -255,7 +257,7 @@ def is_dicom_slice(path: Path) -> bool:
 
 
 def check_size(shape: tuple[int, ...], height: object, width: object, where: str | Path) -> None:
-    """Compare a picture with the size that its annotations were drawn on; None or 0: they do not say.
+    """Check the size of the picture on which annotations were drawn; None or 0: it is not stated.
 
     Raises:
         DatasetError: They differ.
@@ -270,19 +272,12 @@ def check_size(shape: tuple[int, ...], height: object, width: object, where: str
         )
 
 
-T = TypeVar("T")
-
-Record = Mapping[str, Any]
-
-_NAMES = {dict: "an object", list: "a list", str: "a text", int: "a whole number", float: "a number"}
-
-
 def read_json(path: Path, what: str) -> Record:
     """Read a JSON object.
 
     Args:
         path: The file; UTF-8, with or without a byte order mark.
-        what: What messages say that it should be.
+        what: What it should be, for messages.
 
     Raises:
         DatasetError: It cannot be opened, is broken, or holds no object.
@@ -317,7 +312,7 @@ def take_objects(record: Record, key: str, where: str | Path) -> list[dict[str, 
     """Return a list of objects that a record must have.
 
     Raises:
-        DatasetError: It is missing, no list, or holds something else.
+        DatasetError: It is missing, is not a list, or holds something else.
     """
     values = take(record, key, list, where)
     for number, value in enumerate(values):

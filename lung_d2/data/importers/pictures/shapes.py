@@ -1,4 +1,4 @@
-"""What annotation tools draw on pictures, as masks."""
+"""Shapes that annotation tools draw on pictures: their options, and their masks."""
 
 from __future__ import annotations
 
@@ -21,23 +21,38 @@ from lung_d2.errors import ConfigError, DatasetError
 from lung_d2.masks import Mask, check_coordinates, check_ring, fill_polygon
 
 _MAX_SPACING_MM = 10.0  # a chest of 512 pixels would be 5 m wide
+logger = logging.getLogger(__name__)
+
+CORNER, CENTRE, AUTO = "corner", "centre", "auto"
+FIRST_CENTRE = {CORNER: 0.5, CENTRE: 0.0}
+"""Where the centre of the first pixel is, in x and in y."""
 
 
 def add_drawing_arguments(parser: argparse.ArgumentParser, images: str) -> None:
-    """Add the options of every tool that draws on pictures; ``images``: where those are looked for by default."""
-    add_images_argument(parser, images)
+    """Add the options that all drawing tools share.
+
+    Args:
+        parser: The importer's parser.
+        images: Where the pictures are looked for by default, for the help.
+    """
+    parser.add_argument("--images", metavar="FOLDER", help=f"folder of the pictures, in SOURCE (default: {images})")
     add_spacing_argument(parser)
-    add_origin_argument(parser)
-    add_skip_argument(parser)
-
-
-def add_images_argument(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add the option that names the folder of the pictures; ``default`` says where they are looked for without it."""
-    parser.add_argument("--images", metavar="FOLDER", help=f"folder of the pictures, in SOURCE (default: {default})")
+    parser.add_argument(
+        "--pixel-origin",
+        choices=(AUTO, CORNER, CENTRE),
+        default=AUTO,
+        help="what (0, 0) is: the picture's corner, as COCO, CVAT and labelme draw, or the centre of its first pixel, "
+        "as in contours that a script took from cv2.findContours (default: what the contours look like)",
+    )
+    parser.add_argument(
+        "--skip-shapes",
+        action="store_true",
+        help="leave out shapes that give no mask (points, lines, boxes), with a count, instead of refusing them",
+    )
 
 
 def add_spacing_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the option that tells the size of pixels which the pictures do not."""
+    """Add the option for the pixel spacing, which most pictures do not hold."""
     parser.add_argument(
         "--spacing-mm",
         metavar="ROW,COLUMN",
@@ -49,7 +64,7 @@ def parse_spacing(text: str | None) -> Spacing | None:
     """Parse ``--spacing-mm``: ``"0.7"`` or ``"0.7,0.65"`` (row, column).
 
     Raises:
-        ConfigError: It is neither, or no spacing in mm that can be.
+        ConfigError: It is malformed, not above 0, or too large.
     """
     if text is None:
         return None
@@ -59,49 +74,22 @@ def parse_spacing(text: str | None) -> Spacing | None:
         values = []
     if len(values) not in (1, 2) or not all(math.isfinite(value) and 0 < value <= _MAX_SPACING_MM for value in values):
         raise ConfigError(
-            f"--spacing-mm {text}", found="no spacing", expected="mm, as 0.7 or 0.7,0.65", remedy="correct it"
+            f"--spacing-mm {text}", found="not a spacing", expected="mm, as 0.7 or 0.7,0.65", remedy="correct it"
         )
     return values[0], values[-1]
 
 
-def add_origin_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says what the coordinates of a tool mean."""
-    parser.add_argument(
-        "--pixel-origin",
-        choices=(AUTO, CORNER, CENTRE),
-        default=AUTO,
-        help="what (0, 0) is: the picture's corner, as COCO, CVAT and labelme draw, or the centre of its first pixel, "
-        "as in contours that a script took from cv2.findContours (default: what the contours look like)",
-    )
-
-
-def add_skip_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says what becomes of shapes which are no areas."""
-    parser.add_argument(
-        "--skip-shapes",
-        action="store_true",
-        help="leave out shapes that give no mask (points, lines, boxes), with a count, instead of refusing them",
-    )
-
-
-logger = logging.getLogger(__name__)
-
-CORNER, CENTRE, AUTO = "corner", "centre", "auto"
-FIRST_CENTRE = {CORNER: 0.5, CENTRE: 0.0}
-"""Where the centre of the first pixel is, in x and in y."""
-
-
 def choose_origin(origin: str, rings: Iterable[Any], where: Path) -> str:
-    """Return the pixel origin: what the user says, or for ``"auto"`` what the contours of a source look like.
+    """Return the pixel origin: the user's choice, or for ``"auto"`` what the contours of a source suggest.
 
-    A hand draws between pixels, and a contour along the borders of pixels has no slanted edge: both are as tools mean
-    them, from the picture's corner. Whole numbers all over with slanted edges are the indices of pixels, which a script
-    took from a mask, as ``cv2.findContours`` gives them: those are centres.
+    Contours drawn by hand have fractional coordinates, and contours along pixel borders have no slanted edges: both
+    are measured from the picture's corner, as the tools document. Whole numbers throughout, with slanted edges, are
+    pixel indices that a script took from a mask, as ``cv2.findContours`` returns them: those are pixel centres.
 
     Args:
         origin: ``"corner"``, ``"centre"`` or ``"auto"``.
-        rings: The points ``(N, 2)`` of every contour, x and y; what is no such thing is passed over.
-        where: What the log calls the source.
+        rings: The points ``(N, 2)`` of every contour, x and y; malformed ones are skipped.
+        where: The source, for the log.
     """
     if origin != AUTO:
         return origin
@@ -110,7 +98,7 @@ def choose_origin(origin: str, rings: Iterable[Any], where: Path) -> str:
         try:
             points = np.asarray(ring, np.float64)
         except (TypeError, ValueError, OverflowError):
-            continue  # it is refused with its place when it is filled
+            continue  # refused with its place when it is filled
         if points.ndim != 2 or points.shape[1] != 2 or not len(points):
             continue
         if not (points == np.rint(points)).all():
@@ -122,7 +110,7 @@ def choose_origin(origin: str, rings: Iterable[Any], where: Path) -> str:
 
 
 def refuse_shape(kind: str, where: str | Path) -> DatasetError:
-    """Return the error of a shape that gives no mask."""
+    """Return the error for a shape without an area."""
     return DatasetError(
         where,
         found=f"a shape of kind {kind!r}",
@@ -132,7 +120,7 @@ def refuse_shape(kind: str, where: str | Path) -> DatasetError:
 
 
 def warn_of_skipped(kinds: Counter[str], source: Path) -> None:
-    """Say how many shapes of which kinds were left out, if any."""
+    """Warn how many shapes of each kind were left out, if any."""
     if kinds.total():
         shown = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         logger.warning("%s: left out shapes that give no mask: %s", source, shown)
@@ -158,7 +146,7 @@ class Canvas:
             where: File and record that messages name.
 
         Raises:
-            DatasetError: It is no contour, or lies outside the picture altogether.
+            DatasetError: It is not a contour, or lies entirely outside the picture.
         """
         try:
             ring = check_ring(points) - FIRST_CENTRE[self.origin]
@@ -183,7 +171,7 @@ class Canvas:
         """Fill a circle: the pixels whose centres are in it or on it.
 
         Raises:
-            DatasetError: Its radius is not above 0, a number is not finite or too large, or it lies outside.
+            DatasetError: Its radius is not above 0, a number is too large or not finite, or it lies outside.
         """
         x, y = np.asarray(centre, np.float64) - FIRST_CENTRE[self.origin]
         check_coordinates(np.array([x, y, radius]), where)
@@ -196,7 +184,7 @@ class Canvas:
         return inside
 
     def paste(self, mask: Mask, left: int, top: int, where: str | Path) -> Mask:
-        """Put a mask of a part into the whole picture; what lies outside is cut off.
+        """Paste the mask of a part into the whole picture; what lies outside is cut off.
 
         Args:
             mask: bool ``(h, w)``.
@@ -218,11 +206,11 @@ class Canvas:
 
 
 def cut_background(regions: Iterable[tuple[str, Region]]) -> list[Region]:
-    """Let shapes labelled ``background`` cut holes: labelme and CVAT have no other way to draw one as a polygon.
+    """Let shapes labelled ``background`` cut holes: labelme and CVAT have no other way to draw a hole as a polygon.
 
     Args:
         regions: Label and region of each shape, the lowest first. A shape of another label that is mapped to
-            background, as an outline of the lung, cuts nothing.
+            background, such as an outline of the lung, cuts nothing.
     """
     result: list[Region] = []
     for label, region in regions:

@@ -1,4 +1,4 @@
-"""Folders of slices and of masks or label maps: pictures of one name in each.
+"""Folders of slices, and of masks or label maps named as the slices.
 
 ::
 
@@ -7,8 +7,8 @@
                                 blurs, above 127
     ROOT/LABEL_MAP/0001.png     a label in each pixel, with a meaning in the label table; 8 or 16 bits, or indexed
 
-All may have folders, as one for each patient, but the same ones. The names of a folder of masks may have an affix that
-the pictures' lack, as ``0001_mask.png``; see :mod:`lung_d2.data.importers.pictures.slices`.
+All may have subfolders, such as one for each patient, but the same ones. The names of masks may have an affix that the
+names of pictures lack, as in ``0001_mask.png``; see :func:`match_masks`.
 """
 
 from __future__ import annotations
@@ -43,6 +43,12 @@ from lung_d2.data.planes import PICTURES, is_jpeg, read_picture
 from lung_d2.errors import DatasetError, InputError
 
 _LABELS, _LUNGS, _MASK = "label map", "lungs", "mask of "  # what a folder holds; _MASK goes before a category
+JPEG_INSIDE = 127
+"""JPEG blurs masks: what is above this is inside."""
+_WHAT = "labels: an 8-bit, 16-bit or indexed picture"
+_COLOURS = {"RGB", "RGBA", "LA"}
+_GREYS = {"1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N"}
+_SUFFIXES = PICTURES | {".dcm"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,12 +90,12 @@ def find_cases(
         spacing_mm: ``"ROW,COLUMN"`` or one number, for pictures that do not say.
 
     Returns:
-        One case for each patient; its slices are in file-name order and make no neighbours.
+        One case for each patient; its slices are in file-name order and are not neighbours.
 
     Raises:
-        ConfigError: The spacing is none.
-        DatasetError: No masks are asked for; a folder is missing or empty; a picture has no patient, or no label map
-            and may not be without; masks have no picture.
+        ConfigError: The spacing is malformed.
+        DatasetError: Neither masks nor label maps are given; a folder is missing or empty; a picture has no patient or
+            lacks its label map; masks have no picture.
     """
     spacing = parse_spacing(spacing_mm)
     source = request.source
@@ -142,11 +148,11 @@ def _match(folder: Path, roles: Sequence[tuple[str, Path]]) -> list[Drawing]:
 
 
 def _check_complete(drawings: Sequence[Drawing], folder: Path) -> None:
-    lone = [one.picture for one in drawings if _LABELS not in dict(one.annotations)]
-    if lone:
+    missing = [one.picture for one in drawings if _LABELS not in dict(one.annotations)]
+    if missing:
         raise DatasetError(
             folder,
-            found=f"{len(lone)} picture(s) without a label map, {lone[0].name} first",
+            found=f"{len(missing)} picture(s) without a label map, {missing[0].name} first",
             expected="one for each picture",
             remedy="add them, or give --allow-unannotated to take these as slices without lesions",
         )
@@ -172,18 +178,11 @@ def _read_slice(
     return annotate_picture(plane, regions, rule, index, own_spacing or spacing, lungs)
 
 
-JPEG_INSIDE = 127
-"""JPEG blurs masks: what is above this is inside."""
-_WHAT = "labels: an 8-bit, 16-bit or indexed picture"
-_COLOURS = {"RGB", "RGBA", "LA"}
-_GREYS = {"1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N"}
-
-
 def read_labels(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.integer[Any]]:
     """Read a label picture.
 
-    The labels of an indexed picture are the indices of its colours; where all of these are greys, as programs write
-    that make files smaller, they are the greys.
+    The labels of an indexed picture are the indices of its colours, unless all its colours are greys, as in files that
+    a program has made smaller: then they are the greys.
 
     Args:
         path: PNG, BMP or TIFF of 8 or 16 bits, or indexed.
@@ -194,7 +193,7 @@ def read_labels(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.integer[An
 
     Raises:
         DatasetError: It is JPEG, which blurs labels, or of another size.
-        InputError: It is missing, broken, or has colours and no index.
+        InputError: It is missing, broken, or a colour picture without an index.
     """
     if is_jpeg(path):
         raise DatasetError(path, found="labels as JPEG, which blurs them", expected="PNG", remedy="write it as PNG")
@@ -219,7 +218,7 @@ def read_mask(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.integer[Any]
 
     Raises:
         DatasetError: It is of another size, or JPEG of low levels.
-        InputError: It is missing, broken, or has colours and no index.
+        InputError: It is missing, broken, or a colour picture without an index.
     """
     if not is_jpeg(path):
         return read_labels(path, shape)
@@ -263,19 +262,16 @@ def _check_shape(path: Path, found: tuple[int, ...], shape: tuple[int, ...]) -> 
         )
 
 
-_SUFFIXES = PICTURES | {".dcm"}
-
-
 @dataclass(frozen=True)
 class _Affix:
-    """What stands in a mask's name where another text, or none, stands in its picture's."""
+    """The part of a mask's name that replaces another text, or nothing, in its picture's name."""
 
     picture: str
     mask: str
     at_end: bool
 
     def name_of_picture(self, mask: str) -> str | None:
-        """Return the picture's name (a path without suffix) for a mask's; None where the mask has no such affix."""
+        """Return the picture's name (a path without suffix) for a mask's; None if the mask lacks this affix."""
         folder, slash, stem = mask.rpartition("/")
         if self.at_end:
             return f"{folder}{slash}{stem.removesuffix(self.mask)}{self.picture}" if stem.endswith(self.mask) else None
@@ -286,7 +282,7 @@ def names_below(files: Sequence[Path], folder: Path) -> dict[str, Path]:
     """Return files by their path below a folder, without suffix and with ``/``.
 
     Raises:
-        DatasetError: Two files differ by their suffix alone.
+        DatasetError: Two files differ only in their suffix.
     """
     found: dict[str, Path] = {}
     for path in files:
@@ -303,8 +299,8 @@ def names_below(files: Sequence[Path], folder: Path) -> dict[str, Path]:
 def match_masks(pictures: Mapping[str, Path], masks: Mapping[str, Path], folder: Path) -> dict[Path, Path]:
     """Find the picture of each mask of a folder.
 
-    Names are the same, or all masks have the same affix: ``0001_mask`` or ``mask_0001`` of ``0001``, ``seg_0001`` of
-    ``img_0001``. An affix holds no digit; one that pictures have instead is the same in all of them.
+    Names are equal, or all masks have the same affix: ``0001_mask`` or ``mask_0001`` for ``0001``, ``seg_0001`` for
+    ``img_0001``. An affix holds no digit; if the pictures have one, too, it is the same in all of them.
 
     Args:
         pictures: By name, see :func:`names_below`.
@@ -348,7 +344,7 @@ def _orphans(orphans: Sequence[Path], folder: Path) -> DatasetError:
 
 
 def _apply(affix: _Affix, pictures: Mapping[str, Path], masks: Mapping[str, Path]) -> dict[Path, Path]:
-    """Return the mask of each picture; nothing where a mask has none."""
+    """Return the mask of each picture; empty if a mask has no picture."""
     match = {}
     for name, path in masks.items():
         picture = affix.name_of_picture(name)
@@ -359,7 +355,7 @@ def _apply(affix: _Affix, pictures: Mapping[str, Path], masks: Mapping[str, Path
 
 
 def _affixes(pictures: Mapping[str, Path], mask: str) -> Iterator[_Affix]:
-    """Yield the affixes by which a mask's name could be that of a picture in the folder of the same name."""
+    """Yield the affixes by which a mask could belong to a picture in the folder of the same name."""
     folder, _, stem = mask.rpartition("/")
     stems = [name.rpartition("/")[2] for name in pictures]
     for name in pictures:

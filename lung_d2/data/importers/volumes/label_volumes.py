@@ -2,12 +2,12 @@
 
 ::
 
-    ROOT/images/a_ct.nii.gz    ROOT/labels/a_seg.nii.gz              paired by what tells the names apart, here a
+    ROOT/images/a_ct.nii.gz    ROOT/labels/a_seg.nii.gz              paired by the differing part of the names, here a
     ROOT/CASE/ct.nrrd          ROOT/CASE/ggo.nrrd                    by folders, with patterns: */ct.nrrd, */ggo.nrrd
     pairs.csv                  image,label[,patient][,category]      as a table says
 
-A label volume is a label map, whose values have the meanings of ``--label``, or all of one category. Some public sets
-are odd in a way that an option each takes care of: stacks of slices of different patients, and grey levels for HU.
+A label volume is a label map, whose values ``--label`` explains, or a mask of one category. Options handle public sets
+whose volumes are stacks of slices of different patients, or hold grey levels instead of HU.
 """
 
 from __future__ import annotations
@@ -54,6 +54,10 @@ from lung_d2.files import hash_file_stats, hash_identity
 logger = logging.getLogger(__name__)
 
 _PAIRING = "rename the files, or give --image-key and --label-key, or --pairs"
+HuRange = tuple[float, float]
+"""HU that the first and the last of ``GREY_RANGE`` stand for."""
+GREY_RANGE = (0.0, 255.0)
+"""The values of an image of grey levels; a chest always has HU below -1."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--image-key", default="", metavar="REGEX", help="pair by its first group in the paths")
     parser.add_argument("--label-key", default="", metavar="REGEX", help="the same of labels (default: --image-key)")
-    parser.add_argument("--pairs", type=Path, metavar="CSV", help="columns image, label, and patient, category if any")
+    parser.add_argument("--pairs", type=Path, metavar="CSV", help="columns image, label; patient and category if any")
     parser.add_argument("--only-annotated", action="store_true", help="leave out the images without a label")
     parser.add_argument("--lesion-free", default="", metavar="WHERE", help="images that are known to have no lesion")
     parser.add_argument(
@@ -81,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         type=float,
         metavar=("LOW", "HIGH"),
-        help="HU of grey levels 0 and 255, for images that hold such; others are HU as ever",
+        help="HU of grey levels 0 and 255, for images of grey levels; others hold HU",
     )
 
 
@@ -110,14 +114,14 @@ def find_cases(
         only_annotated: Leave out images that lack a label.
         lesion_free: Folder or pattern of further images, which need no label.
         unrelated_slices: Every slice is a case of its own, without neighbours and without a known spacing.
-        hu_range: HU of grey levels 0 and 255; it applies to images whose values lie between.
+        hu_range: HU of grey levels 0 and 255; it applies to images whose values lie between 0 and 255.
 
     Returns:
         The cases, sorted by image.
 
     Raises:
-        ConfigError: The range is none.
-        DatasetError: Files are missing or cannot be paired, or images have no label and may not be without.
+        ConfigError: The range is empty or not finite.
+        DatasetError: Files are missing or cannot be paired, or an image lacks its label.
     """
     check_folder(request.source, "volumes")
     if hu_range is not None and not -np.inf < hu_range[0] < hu_range[1] < np.inf:
@@ -177,7 +181,10 @@ def _pair_by_name(
         both = sorted(set(masks) & set(files))
         if both:
             raise DatasetError(
-                both[0], found="an image and a label", expected="one of them", remedy="give patterns that tell them"
+                both[0],
+                found="an image and a label",
+                expected="one of them",
+                remedy="give distinct patterns",
             )
         names = keys_by_pattern(masks, source, label_key, "--label-key") if label_key else keys_by_name(masks)
         for image, own in pair_by_keys(keys, names, _PAIRING).items():
@@ -205,14 +212,14 @@ def _choose_annotated(
         raise DatasetError(
             marked[0], found="a label", expected="none, as an image of --lesion-free", remedy="correct the pattern"
         )
-    bare = [pair.image for pair in pairs if len(pair.labels) < count and pair.image not in set(normal)]
-    if bare and only_annotated:
-        logger.info("left out %d of %d images, which lack a label", len(bare), len(pairs))
-        by_image = {path: pair for path, pair in by_image.items() if path not in set(bare)}
-    elif bare and not allow_unannotated:
+    unlabelled = [pair.image for pair in pairs if len(pair.labels) < count and pair.image not in set(normal)]
+    if unlabelled and only_annotated:
+        logger.info("left out %d of %d images, which lack a label", len(unlabelled), len(pairs))
+        by_image = {path: pair for path, pair in by_image.items() if path not in set(unlabelled)}
+    elif unlabelled and not allow_unannotated:
         raise DatasetError(
-            bare[0],
-            found=f"it has no label, as {len(bare)} of {len(pairs)} images",
+            unlabelled[0],
+            found=f"it has no label, as {len(unlabelled)} of {len(pairs)} images",
             expected=f"{count} for each image",
             remedy=f"{_PAIRING}; or --only-annotated to leave it out, --allow-unannotated if it has no lesion",
         )
@@ -257,13 +264,6 @@ def _build_slice_cases(pair: Pair, place: _Place, request: Request, hu_range: Hu
 
 def _files_of(pair: Pair) -> list[Path]:
     return [pair.image, *(label.path for label in pair.labels)]
-
-
-HuRange = tuple[float, float]
-"""HU that the first and the last of ``GREY_RANGE`` stand for."""
-
-GREY_RANGE = (0.0, 255.0)
-"""The values of an image of grey levels; HU of a chest are never all of them above -1."""
 
 
 def read_pair_image(path: Path, hu_range: HuRange | None) -> CTVolume:

@@ -14,6 +14,8 @@ from lung_d2.ct.headers import volume_suffix
 from lung_d2.data.labels import LabelTable, Meaning
 from lung_d2.errors import DatasetError
 
+_CHANNEL = "0000"  # what nnU-Net puts behind the name of every image: its first, and for CT only, channel
+
 
 @dataclass(frozen=True)
 class LabelFile:
@@ -34,8 +36,8 @@ class Pair:
 
     Attributes:
         image: The file.
-        labels: Its labels; none where it has none.
-        patient: Whom the source names as the patient; empty: nobody.
+        labels: Its labels; may be empty.
+        patient: The patient that the source names; may be empty.
     """
 
     image: Path
@@ -53,7 +55,7 @@ def read_pairs(path: Path, labels: LabelTable) -> list[Pair]:
         labels: The categories in play.
 
     Raises:
-        DatasetError: It is no such file, a path leaves its folder or leads nowhere, or rows contradict each other.
+        DatasetError: It is not such a file, a path is missing or leaves its folder, or rows contradict each other.
     """
     label_files: dict[Path, list[LabelFile]] = defaultdict(list)
     patients: dict[Path, str] = {}
@@ -94,7 +96,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
             ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(
-            path, found="no CSV that can be read", expected="text in UTF-8", remedy="correct --pairs"
+            path, found="not a readable CSV file", expected="text in UTF-8", remedy="correct --pairs"
         ) from error
     columns = sorted(rows[0]) if rows else []
     if not {"image", "label"}.issubset(columns):
@@ -102,9 +104,6 @@ def _rows(path: Path) -> list[dict[str, str]]:
             path, found=f"columns {columns}", expected="image, label and rows of them", remedy="name them in row 1"
         )
     return rows
-
-
-_CHANNEL = "0000"  # what nnU-Net puts behind the name of every image: its first, and for CT only, channel
 
 
 def list_volumes(source: Path, pattern: str) -> list[Path]:
@@ -118,7 +117,7 @@ def list_volumes(source: Path, pattern: str) -> list[Path]:
         At least one file, sorted.
 
     Raises:
-        DatasetError: There is none, or the pattern leaves the source.
+        DatasetError: There is no file, or the pattern leaves the source.
     """
     place = inner_path(pattern, source)
     here = source / place
@@ -151,11 +150,11 @@ def stem_of(path: Path) -> str:
 
 
 def keys_by_name(files: Sequence[Path]) -> dict[Path, str]:
-    """Return what tells files apart: their names, without the words that all of them begin or end with.
+    """Return a key for each file: its name, without the words with which all names begin or end.
 
-    Of ``study_0255_mask`` and ``study_0256_mask`` these are ``0255`` and ``0256``. A word with a digit is kept, though
-    all share it, since it may be a number of one file only; nnU-Net's ``_0000`` is not. Where names repeat, as in
-    ``CASE/ct.nii.gz``, the folders count as well.
+    For ``study_0255_mask`` and ``study_0256_mask`` the keys are ``0255`` and ``0256``. A word with a digit is kept even
+    if all share it, since it may be the number of the only file; nnU-Net's ``_0000`` is not. Where names repeat, as in
+    ``CASE/ct.nii.gz``, the folders are part of the key.
     """
     names = {path: stem_of(path) for path in files}
     if len(set(names.values())) < len(names):
@@ -171,7 +170,7 @@ def keys_by_pattern(files: Sequence[Path], source: Path, pattern: str, option: s
     """Return what the first group of an expression matches in each path below the source, without its suffix.
 
     Raises:
-        DatasetError: The expression is none, has no group, or does not match a file.
+        DatasetError: The expression is malformed, has no group, or does not match a file.
     """
     try:
         expression = re.compile(pattern)
@@ -196,7 +195,7 @@ def pair_by_keys(images: Mapping[Path, str], labels: Mapping[Path, str], remedy:
         remedy: What the user can do where this fails.
 
     Returns:
-        The labels of each image, sorted; may be none, or several.
+        The labels of each image, sorted; there may be none or several.
 
     Raises:
         DatasetError: Two images have one key, or a label has no image.
@@ -220,7 +219,7 @@ def inner_path(text: str, where: Path | str) -> str:
     Raises:
         DatasetError: It is empty, or leaves its folder.
     """
-    place = PureWindowsPath(text)  # It knows the separators of every system.
+    place = PureWindowsPath(text)  # it understands the separators of every system
     if place.drive or place.root or ".." in place.parts or not place.parts or "\0" in text:
         raise DatasetError(
             where, found=f"the path {text!a}", expected="a relative one, without '..'", remedy="correct it"
@@ -236,12 +235,12 @@ def _volumes_in(path: Path) -> Iterator[Path]:
 
 
 def _is_hidden(path: Path) -> bool:
-    """Tell files such as macOS leaves beside the real ones, ``._name``."""
+    """Tell hidden files, such as the ``._name`` that macOS leaves beside a file."""
     return any(part.startswith(".") for part in path.parts)
 
 
 def _shared(words: Sequence[Sequence[str]], also: str = "") -> int:
-    """Return how many words all begin with; not counting from the first one with a digit on, but for ``also``."""
+    """Return with how many words all begin, up to the first word with a digit other than ``also``."""
     count = 0
     for each in zip(*words, strict=False):
         if len(set(each)) > 1 or (re.search(r"\d", each[0]) and each[0] != also):

@@ -7,8 +7,8 @@
 
     ROOT/a.nrrd  ROOT/a.seg.nrrd        or several CT in one folder, each with segmentations named after it
 
-What a segment means, ``--label`` says by its name; else its code does, where that is one of ours, else its name. With
-``--instances values`` each segment is one lesion.
+The meaning of a segment comes from ``--label`` for its name, else from its code if a category has it, else from its
+name. With ``--instances values`` each segment is one lesion.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import slicerio
 
-from lung_d2.ct import CTVolume, read_volume
+from lung_d2.ct import CTVolume, load_series, read_volume
 from lung_d2.ct.headers import volume_suffix
 from lung_d2.ct.labels import Labels, LabelVolume, labels_on_grid, read_label_layers
 from lung_d2.ct.nrrd_header import HEADER_END
@@ -33,16 +33,19 @@ from lung_d2.data.cases import Case
 from lung_d2.data.importers.registry import Importer, Request, check_folder
 from lung_d2.data.importers.volume_cases import (
     build_volume_case,
-    find_series_below,
+    find_case_series,
     join_regions,
     may_be_image,
-    read_series_files,
 )
 from lung_d2.data.importers.volumes.pairs import stem_of
 from lung_d2.data.instances import Region
 from lung_d2.data.labels import LabelTable
-from lung_d2.errors import DatasetError, GeometryError, InputError, SeriesChoiceError
+from lung_d2.errors import DatasetError, GeometryError, InputError
 from lung_d2.files import hash_identity
+
+SEGMENTATION_SUFFIX = ".seg.nrrd"
+_METADATA_ERRORS = (ArithmeticError, LookupError, OSError, TypeError, ValueError)
+"""What slicerio, and pynrrd under it, raise on damaged keys."""
 
 
 def find_cases(request: Request) -> list[Case]:
@@ -52,7 +55,7 @@ def find_cases(request: Request) -> list[Case]:
         The cases, sorted by folder and name.
 
     Raises:
-        DatasetError: There is no segmentation, a CT has none and may not be without, or one has no CT.
+        DatasetError: There is no segmentation, a CT lacks its segmentation, or a segmentation its CT.
         InputError: A case has no CT.
         SeriesChoiceError: A case has several DICOM series.
     """
@@ -64,7 +67,7 @@ IMPORTER = Importer("slicer", "3D Slicer's .seg.nrrd over CT as volume files or 
 
 
 def _case_folders(root: Path) -> list[Path]:
-    """Return the folders in ``root``; or ``root`` where files lie in it, or none has both CT and segmentations."""
+    """Return the folders in ``root``; or ``root`` if files lie in it, or if no folder has both CT and segmentations."""
     entries = sorted(path for path in root.iterdir() if not path.name.startswith("."))
     if any((volume_suffix(path) and path.is_file()) or may_be_image(path) for path in entries):
         return [root]
@@ -103,7 +106,7 @@ def _cases_in(folder: Path, request: Request) -> list[Case]:
 
 
 def _pair(volumes: Sequence[Path], segmentations: Sequence[Path]) -> dict[Path, list[Path]]:
-    """Pair by names, where there are several CT: that of the CT begins that of its segmentations."""
+    """Pair by names if there are several CT: the name of a segmentation begins with that of its CT."""
     if len(volumes) == 1:
         return {volumes[0]: list(segmentations)}
     found: dict[Path, list[Path]] = {volume: [] for volume in volumes}
@@ -148,32 +151,21 @@ def _volume_case(path: Path, segmentations: Sequence[Path], request: Request) ->
 
 
 def _dicom_case(folder: Path, segmentations: Sequence[Path], request: Request) -> Case:
-    found = find_series_below(folder)
-    if len(found) != 1:
-        raise SeriesChoiceError(
-            folder, found=f"{len(found)} CT series", expected="one in each case", remedy="one folder for each series"
-        )
-    files = list(found[0].files)
+    series = find_case_series(folder)
     inner = folder.relative_to(request.source)
     return build_volume_case(
         inner.as_posix() if inner.parts else folder.resolve().name,
-        patient=request.patients.patient_of(folder, request.source, found[0].patient_hash),
-        series=found[0].series_hash,
-        read_ct=partial(read_series_files, files, found[0].series_instance_uid),
+        patient=request.patients.patient_of(folder, request.source, series.patient_hash),
+        series=series.series_hash,
+        read_ct=partial(load_series, series),
         read_regions=partial(_read_regions, list(segmentations), request.labels),
         request=request,
-        files=[*files, *segmentations],
+        files=[*series.files, *segmentations],
     )
 
 
 def _read_regions(paths: Sequence[Path], labels: LabelTable, volume: CTVolume) -> Callable[[int], Sequence[Region]]:
     return join_regions([read_segments_on(path, labels, volume) for path in paths])
-
-
-SEGMENTATION_SUFFIX = ".seg.nrrd"
-
-_METADATA_ERRORS = (ArithmeticError, LookupError, OSError, TypeError, ValueError)
-"""What slicerio, and pynrrd under it, raise on damaged keys."""
 
 
 @dataclass(frozen=True)
@@ -256,7 +248,7 @@ def _read_segments(path: Path, layers: int, labels: LabelTable) -> list[Segment]
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
-    """Read the keys; slicerio knows layers as a list alone, which ITK calls a vector."""
+    """Read the keys; slicerio expects layers as a list, which ITK calls a vector."""
     lines, _ = read_text(path, HEADER_END, "NRRD")
     with tempfile.TemporaryDirectory(prefix="lung_d2_") as folder:
         header = Path(folder, f"header{SEGMENTATION_SUFFIX}")
@@ -274,7 +266,7 @@ def _segment(item: dict[str, Any], number: int, layers: int, labels: LabelTable)
 
 
 def _on_grid(labels: LabelVolume, volume: CTVolume, path: Path) -> Labels:
-    if not labels.labels.any():  # as the one voxel that Slicer writes where there is no segment: it lies anywhere
+    if not labels.labels.any():  # Slicer writes a single voxel, anywhere, if there is no segment
         return np.zeros(volume.hu.shape, np.uint8)
     try:
         return labels_on_grid(labels, volume, part=True)

@@ -251,7 +251,7 @@ def raw(data, count=4):
         (b"1\\2\\0\\3\\nan\\0\\3\\5\\0\\1\\1\\0 ", "a coordinate that is not finite"),
         (b"1\\2\\0\\3\\1e999\\0\\3\\5\\0\\1\\1\\0 ", "a coordinate that is not finite"),
         (b"1\\2\\0\\3\\1e305\\0\\3\\5\\0\\1\\1\\0 ", "a coordinate that is not finite, or beyond 1,000,000,000"),
-        (b"1\\2\\0\\PLANTED\\4\\0\\3\\5\\0\\1\\1\\0", "ContourData that are no numbers"),
+        (b"1\\2\\0\\PLANTED\\4\\0\\3\\5\\0\\1\\1\\0", "ContourData that are not numbers"),
         (b"1\\2\\0\\3\\4\\0\\3\\5\\0", "3 points; expected 4, as NumberOfContourPoints says"),
         (b"0\\" * (3 * 10**6 + 2) + b"0 ", "1000001 points; expected at most 1000000"),
     ],

@@ -192,7 +192,7 @@ def test_columns_are_asked_for(folder):
 
 def test_what_is_no_table_is_refused(folder):
     (folder / "pairs.csv").write_bytes(b"\xff\xfe\x00\x81,")
-    with pytest.raises(DatasetError, match="no CSV that can be read"):
+    with pytest.raises(DatasetError, match="not a readable CSV file"):
         read_pairs(folder / "pairs.csv", LabelTable())
-    with pytest.raises(DatasetError, match="no CSV that can be read"):
+    with pytest.raises(DatasetError, match="not a readable CSV file"):
         read_pairs(folder / "none.csv", LabelTable())
