@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lung_d2.phantom.noise import NoiseField
+from lung_d2.phantom.shapes import NoiseField
 
 # Shape of the rib cage from the costophrenic recess (0) to the apex (1), as shares of its largest half axes.
 _HEIGHTS = (-0.3, 0.0, 0.25, 0.5, 0.7, 0.85, 1.0, 1.15)

@@ -14,8 +14,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from lung_d2.ct.volume import CTVolume
 from lung_d2.phantom.patient import PhantomPatient
-from lung_d2.phantom.spec import PhantomSpec
-from lung_d2.phantom.uids import phantom_uid, spec_hash
+from lung_d2.phantom.spec import PhantomSpec, phantom_uid, spec_hash
 
 CT_FOLDER, MASK_FOLDER, RECORD_NAME = "ct", "masks", "phantom.json"
 _INTERCEPT = -1024

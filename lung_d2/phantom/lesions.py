@@ -8,8 +8,7 @@ import numpy as np
 
 from lung_d2.phantom.anatomy import Anatomy
 from lung_d2.phantom.lungs import LungMap
-from lung_d2.phantom.noise import NoiseField
-from lung_d2.phantom.shapes import Plane, Vector, ellipsoid, ellipsoid_matrix, smooth_step
+from lung_d2.phantom.shapes import NoiseField, Plane, Vector, ellipsoid, ellipsoid_matrix, smooth_step
 from lung_d2.phantom.spec import LesionSpec, PhantomSpec
 from lung_d2.phantom.thorax import Frame
 from lung_d2.phantom.tubes import Tubes, join_tubes

@@ -11,14 +11,12 @@ from lung_d2.ct.scanner import KERNELS, Kernel
 from lung_d2.ct.volume import CTVolume
 from lung_d2.files import hash_identity
 from lung_d2.phantom.anatomy import draw_anatomy
-from lung_d2.phantom.distractors import draw_distractors
 from lung_d2.phantom.lesions import draw_bronchi, draw_opacities
-from lung_d2.phantom.lungs import fill_lungs, map_lungs
+from lung_d2.phantom.lungs import draw_distractors, fill_lungs, map_lungs
 from lung_d2.phantom.render import Layer, Scene, render_slice
 from lung_d2.phantom.shapes import Plane
-from lung_d2.phantom.spec import PhantomSpec
+from lung_d2.phantom.spec import PhantomSpec, phantom_uid
 from lung_d2.phantom.truth import PhantomLesion, list_lesions, stack_instances
-from lung_d2.phantom.uids import phantom_uid
 
 LOWEST_HU, HIGHEST_HU = -1024, 3071
 

@@ -8,9 +8,8 @@ import numpy as np
 
 from lung_d2.ct.scanner import Kernel, apply_kernel, scanner_noise
 from lung_d2.phantom.anatomy import Anatomy
-from lung_d2.phantom.distractors import Distractors
 from lung_d2.phantom.lesions import DilatedBronchi, Opacity, haze, opacity_radius
-from lung_d2.phantom.lungs import LungContents
+from lung_d2.phantom.lungs import Distractors, LungContents
 from lung_d2.phantom.shapes import Plane, coverage, paint, smooth_step
 from lung_d2.phantom.thorax import Frame, build_frame
 from lung_d2.phantom.tissue import BLOOD_HU, dependent_band, paint_body, paint_fissures, parenchyma

@@ -1,8 +1,9 @@
-"""What a phantom cohort is made of: sizes, spacing, lesions and difficulty, in one frozen value."""
+"""What a phantom cohort is made of, in one frozen value; the named cohorts; hashes and UIDs that follow from them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from dataclasses import dataclass, field, replace
 
 from lung_d2.errors import ConfigError
 
@@ -93,3 +94,108 @@ class PhantomSpec:
         ]
         if wrong:
             raise ConfigError("PhantomSpec", found=f"{', '.join(wrong)} too small", remedy="give a positive size")
+
+
+# Raise it with every change of the generator that changes a picture: cohorts made before are then not mixed in.
+GENERATOR_VERSION = 1
+
+
+def spec_hash(spec: PhantomSpec) -> str:
+    """Return 64 hexadecimal digits for the generator and all parameters of a spec but the number of its patients."""
+    return hashlib.sha256(f"{GENERATOR_VERSION} {replace(spec, patients=1)!r}".encode()).hexdigest()
+
+
+def phantom_uid(spec: PhantomSpec, number: int, purpose: str) -> str:
+    """Return a UID under 2.25 (a UUID as one number, DICOM PS3.5 B.2), derived from all that decides the picture.
+
+    Args:
+        spec: The cohort.
+        number: Number of the patient.
+        purpose: What the UID is for.
+    """
+    return derived_uid(f"{spec_hash(spec)} {number} {purpose}")
+
+
+def derived_uid(text: str) -> str:
+    """Return a UID under 2.25 that follows from a text."""
+    digest = hashlib.sha256(text.encode()).digest()[:16]
+    # Version 5 and variant bits make it a well-formed UUID (RFC 4122).
+    value = bytearray(digest)
+    value[6], value[8] = (value[6] & 0x0F) | 0x50, (value[8] & 0x3F) | 0x80
+    return f"2.25.{int.from_bytes(value, 'big')}"
+
+
+QUICK = PhantomSpec(
+    matrix=(256, 256),
+    slice_count=20,
+    slice_spacing_mm=7.0,
+    slice_thickness_mm=5.0,
+    ground_glass_opacity=LesionSpec((2, 4), Range(14.0, 24.0), Range(0.85, 1.0)),
+    bronchiectasis=LesionSpec((2, 4), Range(6.0, 8.5), Range(0.85, 1.0)),
+    noise_hu=Range(8.0, 16.0),
+    kernels=("soft", "lung"),
+    distractors=0.3,
+    prone_share=0.0,
+    overlap_share=0.2,
+    patients=20,
+    seed=20_240,
+)
+
+BENCHMARK = PhantomSpec(
+    matrix=(512, 512),
+    slice_count=32,
+    slice_spacing_mm=5.0,
+    slice_thickness_mm=2.5,
+    ground_glass_opacity=LesionSpec((2, 5), Range(7.0, 21.0), Range(0.0, 0.7)),
+    bronchiectasis=LesionSpec((2, 5), Range(3.2, 5.8), Range(0.0, 0.65)),
+    noise_hu=Range(12.0, 26.0),
+    kernels=("soft", "lung", "sharp"),
+    distractors=1.0,
+    lung_hu=Range(-895.0, -805.0),
+    prone_share=0.1,
+    overlap_share=0.35,
+    patients=40,
+    seed=71_830,
+)
+
+MINI = PhantomSpec(
+    matrix=(96, 96),
+    slice_count=6,
+    slice_spacing_mm=14.0,
+    slice_thickness_mm=5.0,
+    ground_glass_opacity=LesionSpec((2, 3), Range(18.0, 28.0), Range(0.8, 1.0)),
+    bronchiectasis=LesionSpec((2, 3), Range(8.0, 11.0), Range(0.8, 1.0)),
+    kernels=("soft",),
+    distractors=0.3,
+    prone_share=0.0,
+    patients=3,
+    seed=7,
+)
+
+# Of BENCHMARK and of the generator that makes it: see preset_hash.
+BENCHMARK_HASH = "2405c284f0f474792d41e8d86b4d93c3d4df0ee937707434e2d79fadee793c54"
+
+PRESETS = {"quick": QUICK, "benchmark": BENCHMARK, "mini": MINI}
+
+
+def preset_by_name(name: str) -> PhantomSpec:
+    """Return a preset.
+
+    Raises:
+        ConfigError: No preset has this name.
+    """
+    if name not in PRESETS:
+        raise ConfigError(
+            f"preset {name!r}", found="unknown", expected=f"one of {', '.join(PRESETS)}", remedy="take one"
+        )
+    return PRESETS[name]
+
+
+def preset_hash(name: str) -> str:
+    """Return 64 hexadecimal digits for a preset: all its parameters, its patients and the generator's version.
+
+    A figure measured on the benchmark holds for :data:`BENCHMARK_HASH` only. The hash guards against a changed
+    parameter; a test compares pictures, in case the generator itself changes.
+    """
+    spec = preset_by_name(name)
+    return hashlib.sha256(f"{spec.patients} {spec_hash(spec)}".encode()).hexdigest()

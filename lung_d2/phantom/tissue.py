@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from lung_d2.phantom.anatomy import Anatomy
-from lung_d2.phantom.bones import paint_bones
 from lung_d2.phantom.shapes import coverage, ellipsoid, ellipsoid_matrix, paint, smooth_step
-from lung_d2.phantom.thorax import Frame
+from lung_d2.phantom.thorax import Frame, paint_bones
 
 AIR = -1000.0
 FAT = -102.0

@@ -12,8 +12,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from lung_d2.categories import CATEGORIES
-from lung_d2.phantom.baseline import RuleDetection
 from lung_d2.phantom.patient import PhantomPatient
+from studies.threshold_rule import RuleDetection
 
 Detect = Callable[[PhantomPatient, int], Iterable[RuleDetection]]
 

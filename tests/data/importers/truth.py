@@ -17,7 +17,7 @@ from lung_d2.ct.labels import LabelVolume, labels_on_grid
 from lung_d2.ct.volume import CTVolume, read_volume
 from lung_d2.data.cases import AnnotatedSlice
 from lung_d2.phantom.patient import build_patient
-from lung_d2.phantom.presets import QUICK
+from lung_d2.phantom.spec import QUICK
 
 Affine = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.uint16]

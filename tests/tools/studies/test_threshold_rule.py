@@ -9,8 +9,8 @@ import pytest
 
 from lung_d2.categories import CATEGORIES
 from lung_d2.phantom import PhantomPatient, build_patient, preset_by_name
-from lung_d2.phantom.baseline import RuleDetection, apply_rule
 from phantom.scoring import score_ap50
+from studies.threshold_rule import RuleDetection, apply_rule
 
 MOST_AP50 = 30.0
 
@@ -29,7 +29,7 @@ def test_the_truth_scores_a_hundred() -> None:
 
 
 def test_the_rule_finds_something_where_it_is_easy() -> None:
-    """Quiet, sharp and without distractors: the rule is no straw man."""
+    """Quiet, sharp and without distractors: the rule is not a straw man."""
     spec = preset_by_name("benchmark")
     easy = replace(
         spec,
@@ -44,10 +44,11 @@ def test_the_rule_finds_something_where_it_is_easy() -> None:
     assert scores["ground_glass_opacity"] > MOST_AP50
 
 
-@pytest.mark.slow
 def test_the_rule_stays_below_30_on_the_benchmark(record_property: pytest.RecordProperty) -> None:
-    # Eight patients: with four the figure swings by 15 points with the patients that happen to be taken.
-    patients = (build_patient(preset_by_name("benchmark"), number) for number in range(8))
+    # Every fourth slice of eight patients: with four patients the figure depends on which ones are taken.
+    spec = preset_by_name("benchmark")
+    sparse = replace(spec, slice_count=spec.slice_count // 4, slice_spacing_mm=4 * spec.slice_spacing_mm)
+    patients = (build_patient(sparse, number) for number in range(8))
     scores = score_ap50(patients, lambda patient, index: apply_rule(patient.volume, index))
     for name, score in scores.items():
         record_property(f"rule AP50 {name}", round(score, 1))

@@ -1,11 +1,11 @@
-"""Vessels are followed along their axis, outwards, and only where there are any."""
+"""Tracing vessels."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from lung_d2.phantom.insert_vessels import STEP_MM, Vessels
+from lung_d2.phantom.vessels import STEP_MM, Vessels
 
 MIDDLE = np.array([0.0, 0.0, 0.0])
 

@@ -1,6 +1,6 @@
-"""A trivial rule: HU thresholds and connected components. What it scores on the benchmark needs no recognition.
+"""A trivial rule, HU thresholds and connected components: what it reaches on the benchmark needs no trained model.
 
-Its parameters were chosen to favour it, on phantoms of the benchmark with their truth at hand.
+Its parameters were tuned in its favour, on phantoms of the benchmark and with their truth.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lung_d2.ct.volume import CTVolume
 
 @dataclass(frozen=True)
 class RuleParameters:
-    """What the rule is tuned by.
+    """Parameters of the rule.
 
     Attributes:
         haze_hu: Lowest and highest HU of an opacity after smoothing.
@@ -28,7 +28,7 @@ class RuleParameters:
         lumen_mm2: Smallest and largest lumen, mm2.
         wall_hu: Lowest mean HU around a lumen.
         wall_mm: Thickness of the wall that is added to a lumen, mm.
-        join_mm: Lumens nearer than this are one lesion, mm.
+        join_mm: Lumens closer than this are one lesion, mm.
     """
 
     haze_hu: tuple[float, float] = (-640.0, -300.0)
@@ -45,12 +45,12 @@ class RuleParameters:
 
 @dataclass(frozen=True)
 class RuleDetection:
-    """A region that the rule takes for a lesion.
+    """A region that the rule reports as a lesion.
 
     Attributes:
         category: Name of the category.
         mask: Bool ``(H, W)``.
-        score: Higher is surer; comparable within a category.
+        score: Higher means more certain; comparable within a category.
     """
 
     category: str
@@ -64,10 +64,10 @@ def apply_rule(volume: CTVolume, slice_index: int, parameters: RuleParameters | 
     Args:
         volume: The CT.
         slice_index: 0-based.
-        parameters: What it is tuned by.
+        parameters: None: the tuned ones.
 
     Returns:
-        The regions found, in no order.
+        The regions found, in no particular order.
     """
     parameters = parameters or RuleParameters()
     hu = volume.hu[slice_index].astype(np.float32)

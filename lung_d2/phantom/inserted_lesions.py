@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from lung_d2.phantom.distractors import Distractors, draw_distractors
-from lung_d2.phantom.insert_lung import RealLung
-from lung_d2.phantom.insert_vessels import VesselPath
 from lung_d2.phantom.lesions import DilatedBronchi, Opacity, build_tube, draw_bronchi, draw_opacities, draw_radii
-from lung_d2.phantom.lungs import LungMap
-from lung_d2.phantom.noise import NoiseField
+from lung_d2.phantom.lungs import Distractors, LungMap, draw_distractors
+from lung_d2.phantom.real_lung import RealLung
+from lung_d2.phantom.shapes import NoiseField
 from lung_d2.phantom.spec import LesionSpec, PhantomSpec
 from lung_d2.phantom.tubes import Tubes, join_tubes
+from lung_d2.phantom.vessels import VesselPath
 
 HEIGHT_SHARE = 0.72
 """Lesions lie in this share of the height of the lungs, another part in each copy: the rest is free of them."""
