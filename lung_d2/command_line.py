@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from lung_d2.errors import LungD2Error
-from lung_d2.quiet import ignore_deprecations
+from lung_d2.processes import ignore_deprecations
 
 ERROR_STATUS = 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -57,3 +58,9 @@ def _end_with(parent: Connection) -> None:
     """End this process with its parent, of whom nothing comes but the end of the connection."""
     wait([parent])
     os._exit(1)
+
+
+def ignore_deprecations() -> None:
+    """Ignore, in this process, the deprecations of torch over which Detectron2 trips."""
+    warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=r"torch\.meshgrid: in an upcoming release", category=UserWarning)

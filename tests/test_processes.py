@@ -1,3 +1,5 @@
+"""Worker processes."""
+
 from __future__ import annotations
 
 import os
@@ -6,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import cv2
 import pytest
 
 from lung_d2 import processes
-from lung_d2.processes import open_pool
+from lung_d2.processes import ignore_deprecations, open_pool
 from watching import is_alive, wait_for
 
 RUN = """
@@ -93,3 +96,13 @@ def test_workers_end_when_their_parent_was_killed(tmp_path):
     parent.send_signal(signal.SIGKILL)
     parent.wait(30)
     assert wait_for(lambda: not is_alive(worker))
+
+
+def test_deprecations_of_torch_are_ignored_and_nothing_else():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ignore_deprecations()
+        warnings.warn("`torch.jit.script` is deprecated. Use torch.compile.", FutureWarning, stacklevel=1)
+        warnings.warn("torch.meshgrid: in an upcoming release, it will be required", UserWarning, stacklevel=1)
+        warnings.warn("the file is damaged", UserWarning, stacklevel=1)
+    assert [str(one.message) for one in caught] == ["the file is damaged"]

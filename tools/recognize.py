@@ -29,11 +29,10 @@ from lung_d2.lungs.field import finder_names, parse_finder
 from lung_d2.recognition import LabelFiles, RecognitionSettings
 from lung_d2.recognition.job import ModelChoice, RecognitionJob, read_config, read_origin
 from lung_d2.recognition.many import recognize_all, restore_results, say_summary, write_summary
-from lung_d2.recognition.ray_cluster import run_on_ray
 from lung_d2.recognition.settings import LOBE_VALUES
 from lung_d2.recognition.sources import Inputs, find_inputs
 from lung_d2.recognition.summary import FAILED, KEPT, failed_row, read_row
-from lung_d2.recognition.workers import count_workers, run_in_processes
+from lung_d2.recognition.workers import count_workers, run_in_processes, run_on_ray
 
 logger = logging.getLogger("recognize")
 LINK_OPTIONS = {

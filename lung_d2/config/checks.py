@@ -7,8 +7,7 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lung_d2.ct.grey import GREY_KINDS
-from lung_d2.ct.slices import CHANNELS
+from lung_d2.ct.grey import CHANNELS, GREY_KINDS
 from lung_d2.errors import ConfigError
 
 if TYPE_CHECKING:

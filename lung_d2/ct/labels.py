@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.ct.affine import describe_grid
+from lung_d2.ct.geometry import describe_grid
 from lung_d2.ct.headers import VOLUME_SUFFIXES, show_uid
-from lung_d2.ct.itk_files import read_raw_layers
-from lung_d2.ct.raw_volume import RawVolume
-from lung_d2.ct.volume import CTVolume
-from lung_d2.ct.volume_files import read_raw_volume
+from lung_d2.ct.raw_volume import RawVolume, read_raw_layers
+from lung_d2.ct.volume import CTVolume, read_raw_volume
 from lung_d2.errors import GeometryError, InputError
 
 Affine = npt.NDArray[np.float64]

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
+from lung_d2.ct.geometry import no_orientation
 from lung_d2.ct.headers import nifti_suffix
-from lung_d2.ct.raw_volume import Affine, RawVolume, check_size, damaged, no_orientation, to_dicom_axes
+from lung_d2.ct.raw_volume import Affine, RawVolume, check_size, damaged, to_dicom_axes
 from lung_d2.errors import InputError
 from lung_d2.files import hash_content
 

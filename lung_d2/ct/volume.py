@@ -1,7 +1,8 @@
-"""A CT volume in HU, and the one function that reads it from any source."""
+"""A CT volume in HU, and the one function that reads it from any source: DICOM, NIfTI, NRRD, MetaImage."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Sequence
@@ -14,15 +15,17 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, JPEGLSNearLossless
 
-from lung_d2.ct.codec import quiet_itk
-from lung_d2.ct.geometry import Stack
-from lung_d2.ct.headers import Source, quiet_pydicom, volume_suffix
-from lung_d2.ct.hounsfield import JUDGED_FIELD_MM, SCANNER_INTERCEPT, STATED_FIELD_MM, check_hu
-from lung_d2.ct.pixels import check_file, read_hu
+from lung_d2.ct.geometry import Stack, positions_along_normal, spacing_of
+from lung_d2.ct.headers import VOLUME_SUFFIXES, Source, nifti_suffix, quiet_pydicom, volume_suffix
+from lung_d2.ct.hounsfield import INT16, JUDGED_FIELD_MM, NORMALISED_SPAN, SCANNER_INTERCEPT, STATED_FIELD_MM, check_hu
+from lung_d2.ct.nifti import read_raw_nifti
+from lung_d2.ct.pixels import check_file, quiet_itk, read_hu
 from lung_d2.ct.planes import Plane, whole_number
+from lung_d2.ct.raw_volume import RawVolume, read_raw_itk
 from lung_d2.ct.scan import find_series
 from lung_d2.ct.series import CTSeries, choose_series
 from lung_d2.errors import GeometryError, InputError
+from lung_d2.files import hash_identity
 
 logger = logging.getLogger(__name__)
 
@@ -129,9 +132,6 @@ def read_volume(source: Source, series_uid: str | None = None) -> CTVolume:
     paths = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     files = [path for path in paths if volume_suffix(path) and not Path(path).is_dir()]
     if files:
-        # Not at the top: volume_files.py builds CTVolume.
-        from lung_d2.ct.volume_files import read_volume_file
-
         first = str(files[0])
         if len(paths) > 1:
             raise InputError(
@@ -220,4 +220,74 @@ def _check_values(hu: npt.NDArray[np.int16], stack: Stack, name: str) -> None:
         judged_field_mm=JUDGED_FIELD_MM if absent else STATED_FIELD_MM,
         trusted=not absent and all(value is not None and value <= SCANNER_INTERCEPT for value in intercepts),
         padded=any("PixelPaddingValue" in plane.header.dataset for plane in stack.planes),
+    )
+
+
+def read_raw_volume(path: str | os.PathLike[str]) -> RawVolume:
+    """Read the voxels of a volume file, reordered without loss to the axes of an axial DICOM series.
+
+    Args:
+        path: A file with one of :data:`lung_d2.ct.headers.VOLUME_SUFFIXES`.
+
+    Raises:
+        GeometryError: It has no orientation, or no grid of perpendicular rows and columns.
+        InputError: It is missing, damaged, not 3-D, too large, or holds no numbers.
+    """
+    path = Path(path)
+    if not volume_suffix(path):
+        raise InputError(path, found="another suffix", expected=", ".join(VOLUME_SUFFIXES), remedy="convert it")
+    try:
+        there, readable = path.is_file(), os.access(path, os.R_OK)
+    except (OSError, ValueError):
+        there = readable = False
+    if not there or not readable:
+        found, remedy = ("may not be read", "check its permissions") if there else ("no such file", "check the path")
+        raise InputError(path, found=found, remedy=remedy)
+    return read_raw_nifti(path) if nifti_suffix(path) else read_raw_itk(path)
+
+
+def read_volume_file(path: str | os.PathLike[str]) -> CTVolume:
+    """Read a CT volume in HU from a volume file.
+
+    Such files know no patient: the hashes are those of the contents.
+
+    Args:
+        path: A ``.nii``, ``.nii.gz``, ``.nrrd``, ``.nhdr``, ``.mha`` or ``.mhd`` file.
+
+    Raises:
+        GeometryError: It has no orientation, or no grid of perpendicular rows and columns.
+        InputError: It is missing, damaged, not 3-D, too large, holds NaN, or its values are no HU.
+    """
+    return build_volume(read_raw_volume(path))
+
+
+def build_volume(raw: RawVolume) -> CTVolume:
+    """Build the CT volume of voxels that are HU once they are scaled; see :func:`read_volume_file`.
+
+    Raises:
+        InputError: They hold NaN, or are no HU.
+    """
+    hu: npt.NDArray[np.int16] = np.empty(raw.values.shape, dtype=np.int16)
+    low, high = np.inf, -np.inf
+    for index, values in enumerate(raw.slices()):
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+        hu[index] = np.clip(np.rint(values), INT16.min, INT16.max)
+    spacing = spacing_of(raw.affine_lps)
+    count = len(hu)
+    field_mm = (hu.shape[1] * spacing[1], hu.shape[2] * spacing[2])
+    # A label map is no CT, however small.
+    judged_field_mm = 0.0 if 0 < high - low < NORMALISED_SPAN else JUDGED_FIELD_MM
+    check_hu(hu, field_mm, where=str(raw.path), judged_field_mm=judged_field_mm, span=high - low)
+    contents = hashlib.sha256(hu.tobytes() + raw.affine_lps.tobytes()).hexdigest()
+    return CTVolume(
+        hu=hu,
+        spacing_mm=spacing,
+        slice_positions_mm=positions_along_normal(raw.affine_lps, count),
+        affine_lps=raw.affine_lps,
+        series_instance_uid="",
+        study_instance_uid="",
+        sop_instance_uids=("",) * count,
+        frame_numbers=(None,) * count,
+        patient_hash=hash_identity("patient", contents),
+        series_hash=hash_identity("series", contents),
     )

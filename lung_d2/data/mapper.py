@@ -16,8 +16,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, Instances
 
 from lung_d2.config.keys import ignores_undecided
-from lung_d2.ct.grey import GreyLevels
-from lung_d2.ct.slices import image_from_planes
+from lung_d2.ct.grey import GreyLevels, image_from_planes
 from lung_d2.data.augment.copy_paste import CopyPaste
 from lung_d2.data.augment.donors import DonorPool
 from lung_d2.data.augment.geometry import GeometryRanges, RandomDeformation

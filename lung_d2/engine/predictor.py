@@ -20,8 +20,7 @@ from detectron2.utils.file_io import PathManager
 from tqdm import tqdm
 
 from lung_d2.categories import CATEGORIES, Categories
-from lung_d2.ct.grey import GreyLevels
-from lung_d2.ct.slices import image_from_planes, slice_image
+from lung_d2.ct.grey import GreyLevels, image_from_planes, slice_image
 from lung_d2.data.mapper import grey_levels_from_config
 from lung_d2.engine.checkpoint import LungCheckpointer
 from lung_d2.engine.crops import Crop, batch_crops, by_falling_score, cut_crop

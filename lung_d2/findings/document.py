@@ -39,7 +39,7 @@ class FindingSettings:
     Attributes:
         link: From detections to lesions.
         grey: Grey levels of the network's pictures.
-        channels: Their channels, see :func:`lung_d2.ct.slices.image_from_planes`.
+        channels: Their channels, see :func:`lung_d2.ct.grey.image_from_planes`.
         lungs_from: Where the lung field is from, in a few words without paths; empty without one.
         lobes_from: The same of the lobes.
         lung_margin_mm: The network saw the box of the lungs with this margin; None: whole slices.

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lung_d2.categories import Category
-from lung_d2.ct.affine import normal_of
+from lung_d2.ct.geometry import normal_of
 from lung_d2.ct.volume import CTVolume
 from lung_d2.errors import GeometryError
 from lung_d2.lesions.density import measure_density

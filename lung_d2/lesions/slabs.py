@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.ct.affine import normal_of
+from lung_d2.ct.geometry import normal_of
 from lung_d2.ct.volume import CTVolume
 
 Floats = npt.NDArray[np.float64]

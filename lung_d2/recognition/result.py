@@ -1,22 +1,57 @@
-"""What was found on one source."""
+"""What was found on one source, and every output of it on disk.
+
+::
+
+    OUTPUT/NAME/
+        detections.json  slices.json                 what the model reports, as COCO results, and what image_id means
+        overlays/slice_0047.png                      slices with detections
+        findings.json  lesions.csv  report.html      the lesions and their measures
+        lesions.nii.gz                               the lesions as labels
+        segmentation_CATEGORY.dcm                    DICOM SEG and SR, of a DICOM source alone
+        structured_report.dcm
+        manifest.json                                with what, how long, and which outputs were refused; written last
+
+Pictures have no mm: of these only the first two lines and the manifest are written.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
+from lung_d2.ct.headers import show_uid
 from lung_d2.ct.volume import CTVolume
+from lung_d2.drawing.marks import sides_of
+from lung_d2.errors import OutputError
+from lung_d2.files import create_folder, replace_folder, restore_folder, write_json
+from lung_d2.findings.coco_results import build_image_index, build_results
+from lung_d2.findings.dicom_seg import write_segmentations
+from lung_d2.findings.dicom_sr import write_structured_report
 from lung_d2.findings.document import Findings
-from lung_d2.findings.manifest import ModelIdentity
+from lung_d2.findings.files import write_findings
+from lung_d2.findings.manifest import MANIFEST_NAME, ModelIdentity, StageClock, build_manifest
+from lung_d2.findings.nifti import write_lesion_nifti
+from lung_d2.findings.overlay import draw_overlay
+from lung_d2.findings.warnings import FindingWarning
 from lung_d2.lesions.detections import SliceDetections
 from lung_d2.lesions.lesion import Lesion
 from lung_d2.lesions.measure import Measurement
 from lung_d2.lesions.territories import LungLabels
 from lung_d2.recognition.settings import RecognitionSettings
+from lung_d2.recognition.summary import hide_paths
+
+logger = logging.getLogger(__name__)
+
+LABELS_NAME = "lesions.nii.gz"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +97,154 @@ class Recognition:
         return self.findings.measurements if self.findings else ()
 
     def write(self, output: str | Path, fingerprint: str = "") -> Path:
-        """Write ``OUTPUT/NAME/`` with every output, see :func:`lung_d2.recognition.writing.write_recognition`."""
-        from lung_d2.recognition.writing import write_recognition
-
+        """Write ``OUTPUT/NAME/`` with every output, see :func:`write_recognition`."""
         return write_recognition(self, output, fingerprint)
+
+
+def write_recognition(recognition: Recognition, output: str | Path, fingerprint: str = "") -> Path:
+    """Write ``OUTPUT/NAME/``, whole or not at all; an earlier one is replaced.
+
+    A DICOM object that cannot refer to the source is left out, and why stands in the manifest, the page and the log.
+
+    Args:
+        recognition: What was found.
+        output: Folder; created.
+        fingerprint: Kept in the manifest: of what the result was made, see :mod:`lung_d2.recognition.job`.
+
+    Returns:
+        The result folder.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    final = Path(output) / recognition.name
+    staging = final.with_name(f".{recognition.name}.partial")
+    create_folder(Path(output))
+    try:
+        restore_folder(final)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        _Writer(recognition, staging).write(fingerprint)
+        replace_folder(staging, final)
+    except OSError as error:
+        found = f"cannot be written ({error.strerror or error})"
+        raise OutputError(final, found=found, remedy="check the disk space and the permissions") from error
+    return final
+
+
+def draw_slice(recognition: Recognition, detections: SliceDetections) -> npt.NDArray[np.uint8]:
+    """Draw the detections of one slice over it; returns uint8 RGB."""
+    index, volume = detections.slice_index, recognition.volume
+    plane = recognition.planes[index]
+    caption = f"slice {index} (0-{len(recognition.planes) - 1})"
+    if volume is None:
+        return draw_overlay(plane, detections, caption=caption)
+    return draw_overlay(
+        plane,
+        detections,
+        caption=f"{caption}, {volume.slice_positions_mm[index]:.1f} mm",
+        pixel_spacing_mm=(volume.spacing_mm[1], volume.spacing_mm[2]),
+        sides=sides_of(volume),
+    )
+
+
+@dataclass(eq=False)
+class _Writer:
+    """Writes the outputs of one recognition into one folder."""
+
+    recognition: Recognition
+    folder: Path
+    clock: StageClock = field(default_factory=StageClock)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def write(self, fingerprint: str) -> None:
+        """Write them all, the manifest last; it keeps the fingerprint."""
+        with self.clock.stage("detections and overlays"):
+            self._write_detections()
+        if self.recognition.findings is not None:
+            self._write_dicom(self.recognition.findings)
+            with self.clock.stage("NIfTI"):
+                findings = self.recognition.findings
+                write_lesion_nifti(findings.lesions, findings.volume, self.folder / LABELS_NAME)
+            with self.clock.stage("findings and page"):
+                write_findings(self._with_refusals(findings), self.recognition.model, self.folder)
+        seconds = {**self.recognition.seconds, **self.clock.seconds}
+        manifest = build_manifest(self.recognition.name, self.recognition.model, seconds)
+        manifest |= {
+            "slices": len(self.recognition.planes),
+            "settings": self.recognition.settings.describe(),
+            "refused": self.refused,
+            "fingerprint": fingerprint,
+        }
+        write_json(manifest, self.folder / MANIFEST_NAME, indent=1)
+
+    def _write_detections(self) -> None:
+        detections = self.recognition.detections
+        write_json(build_results(detections), self.folder / "detections.json")
+        index = build_image_index([self._image_record(number) for number in range(len(self.recognition.planes))])
+        write_json(index, self.folder / "slices.json")
+        (self.folder / "overlays").mkdir()
+        for found in detections:
+            if len(shown := found.above(self.recognition.settings.link.min_detection_score)):
+                picture = draw_slice(self.recognition, shown)
+                path = self.folder / "overlays" / f"slice_{found.slice_index:04d}.png"
+                if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+                    raise OSError(f"no picture of slice {found.slice_index}")
+
+    def _image_record(self, index: int) -> dict[str, Any]:
+        height, width = self.recognition.planes[index].shape
+        record: dict[str, Any] = {"id": index, "height": int(height), "width": int(width), "file_name": ""}
+        if (volume := self.recognition.volume) is not None:
+            record["slice_position_mm"] = float(volume.slice_positions_mm[index])
+            record["pixel_spacing_mm"] = list(volume.spacing_mm[1:])
+            uid = volume.sop_instance_uids[index]
+            record["sop_instance_uid"] = uid if show_uid(uid) == uid else ""  # else it may be anything
+        return record
+
+    def _write_dicom(self, findings: Findings) -> None:
+        settings, model = self.recognition.settings, self.recognition.model
+        parameters = {"config": f"sha256:{model.config_sha256}", "weights": f"sha256:{model.weights_sha256}"}
+        with self.clock.stage("DICOM SEG"):
+            segmentations = self._try(
+                "segmentation",
+                lambda: write_segmentations(
+                    findings.lesions,
+                    findings.volume,
+                    self.folder,
+                    per_lesion=settings.segment_per_lesion,
+                    write_empty=settings.write_empty_segmentation,
+                    parameters=parameters,
+                ),
+            )
+        with self.clock.stage("DICOM SR"):
+            self._try(
+                "structured_report",
+                lambda: write_structured_report(
+                    findings.lesions,
+                    findings.measurements,
+                    findings.volume,
+                    self.folder,
+                    segmentations or (),
+                    parameters=parameters,
+                ),
+            )
+
+    def _try(self, output: str, write: Callable[[], T]) -> T | None:
+        """Write an output, or keep the reason for which the source does not allow it."""
+        try:
+            return write()
+        except OutputError as error:
+            if isinstance(error.__cause__, OSError):
+                raise  # the disk, not the source
+            files = self.recognition.volume.source_files if self.recognition.volume else ()
+            reason = "; ".join(filter(None, (error.found, error.expected and f"expected {error.expected}")))
+            self.refused[output] = hide_paths(f"{reason}; {error.remedy}", files)
+            logger.warning("no %s: %s", output.replace("_", " "), error)
+            return None
+
+    def _with_refusals(self, findings: Findings) -> Findings:
+        warnings = [
+            FindingWarning(f"no_{output}", f"No DICOM {output.replace('_', ' ')} was written: {reason}.")
+            for output, reason in self.refused.items()
+        ]
+        return replace(findings, warnings=(*findings.warnings, *warnings))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,28 @@ from lung_d2.ct.headers import show_uid
 from lung_d2.errors import LungD2Error
 from lung_d2.findings.document import FINDINGS_NAME
 from lung_d2.findings.manifest import MANIFEST_NAME
-from lung_d2.recognition.private_text import hide_paths
 
+HIDDEN = "(path)"
 SUMMARY_NAME = "summary.csv"
 DONE, KEPT, FAILED = "done", "kept", "failed"
+
+
+def hide_paths(text: str, paths: Iterable[Path]) -> str:
+    """Return a text without paths.
+
+    Args:
+        text: A message of ours.
+        paths: Files and folders that it may name: by their whole path, that of a folder above them, or by the file's
+            name alone.
+    """
+    names: set[str] = set()
+    for path in paths:
+        for one in (path, *path.parents, path.resolve(), *path.resolve().parents):
+            names.add(str(one))
+        names |= {path.name} if len(path.name) > 3 else set()  # "12" would hide numbers
+    longest_first = sorted(names - {"", ".", "/"}, key=len, reverse=True)
+    pattern = "|".join(map(re.escape, longest_first))
+    return re.sub(rf"(?<!\w)(?:{pattern})(?!\w)(?:/[^\s;,]*)?", HIDDEN, text) if pattern else text
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lung_d2.categories import GROUND_GLASS_OPACITY, Category
-from lung_d2.ct.affine import normal_of, positions_along_normal, spacing_of
+from lung_d2.ct.geometry import normal_of, positions_along_normal, spacing_of
 from lung_d2.ct.volume import CTVolume
 from lung_d2.lesions import SliceDetections
 from lung_d2.masks import encode_mask

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lesions.solids import axial_volume, tilted_affine, volume_in
-from lung_d2.ct.affine import normal_of
+from lung_d2.ct.geometry import normal_of
 from lung_d2.lesions.slabs import (
     slice_bounds_mm,
     slice_origins_lps,

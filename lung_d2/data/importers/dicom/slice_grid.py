@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.ct.affine import describe_grid, normal_of
-from lung_d2.ct.geometry import STEP_TOLERANCE
+from lung_d2.ct.geometry import STEP_TOLERANCE, describe_grid, normal_of
 from lung_d2.ct.headers import show_uid
 from lung_d2.ct.labels import GRID_TOLERANCE
 from lung_d2.ct.volume import CTVolume

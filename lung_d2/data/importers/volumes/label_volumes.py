@@ -22,10 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lung_d2.ct.affine import positions_along_normal
+from lung_d2.ct.geometry import positions_along_normal
 from lung_d2.ct.labels import Labels, read_labels_on
-from lung_d2.ct.volume import CTVolume
-from lung_d2.ct.volume_files import build_volume, read_raw_volume
+from lung_d2.ct.volume import CTVolume, build_volume, read_raw_volume
 from lung_d2.data.cases import AnnotatedSlice, Case
 from lung_d2.data.importers.registry import Importer, PatientRule, Request, check_folder, name_below
 from lung_d2.data.importers.volume_cases import (

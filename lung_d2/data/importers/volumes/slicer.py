@@ -26,9 +26,8 @@ import slicerio
 
 from lung_d2.ct import CTVolume, load_series, read_volume
 from lung_d2.ct.headers import volume_suffix
+from lung_d2.ct.itk_headers import HEADER_END, read_text
 from lung_d2.ct.labels import Labels, LabelVolume, labels_on_grid, read_label_layers
-from lung_d2.ct.nrrd_header import HEADER_END
-from lung_d2.ct.text_headers import read_text
 from lung_d2.data.cases import Case
 from lung_d2.data.importers.registry import Importer, Request, check_folder
 from lung_d2.data.importers.volume_cases import (

@@ -17,7 +17,7 @@ from lung_d2 import recognize
 from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
 from lung_d2.errors import OutputError
 from lung_d2.recognition import RecognitionSettings
-from lung_d2.recognition.writing import draw_slice
+from lung_d2.recognition.result import draw_slice
 from recognition.chests import BRONCHUS, HAZE, LESIONS, StandIn, write_chest
 from tiny import volume_of
 
@@ -182,7 +182,7 @@ def test_disk_that_fails_is_no_refusal(found, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OutputError("a.dcm", found="cannot be written", remedy="check the disk") from OSError(28, "no space")
 
-    monkeypatch.setattr("lung_d2.recognition.writing.write_segmentations", fail)
+    monkeypatch.setattr("lung_d2.recognition.result.write_segmentations", fail)
     with pytest.raises(OutputError, match="check the disk"):
         found.write(tmp_path)
     assert not (tmp_path / found.name).exists()
@@ -195,7 +195,7 @@ def test_failed_write_leaves_the_earlier_result(found, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError("disk full")
 
-    monkeypatch.setattr("lung_d2.recognition.writing.draw_overlay", fail)
+    monkeypatch.setattr("lung_d2.recognition.result.draw_overlay", fail)
     with pytest.raises(OutputError, match=rf"{found.name}: cannot be written \(disk full\)"):
         found.write(tmp_path, "second")
     assert manifest_of(folder)["fingerprint"] == "first"
@@ -203,7 +203,7 @@ def test_failed_write_leaves_the_earlier_result(found, tmp_path, monkeypatch):
 
 
 def test_overlay_that_cannot_be_written_is_an_error(found, tmp_path, monkeypatch):
-    monkeypatch.setattr("lung_d2.recognition.writing.cv2.imwrite", lambda *_: False)
+    monkeypatch.setattr("lung_d2.recognition.result.cv2.imwrite", lambda *_: False)
     with pytest.raises(OutputError, match=r"cannot be written \(no picture of slice 4\)"):
         found.write(tmp_path)
     assert not (tmp_path / found.name).exists()
