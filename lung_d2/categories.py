@@ -148,6 +148,8 @@ class Categories(Sequence[Category]):
         """
         try:
             return cls([_read_record(record) for record in records])
+        except DatasetError as error:
+            raise error.at(str(where)) from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DatasetError(
                 str(where),

@@ -14,9 +14,9 @@ from lung_d2 import register_lung_datasets
 from lung_d2.command_line import run_tool
 from lung_d2.errors import ConfigError
 from lung_d2.evaluation.bootstrap import DEFAULT_DRAWS
-from lung_d2.evaluation.catalog import check_folder, find_sources
 from lung_d2.evaluation.evaluate import EvaluationSettings
 from lung_d2.evaluation.files import write_evaluation
+from lung_d2.evaluation.truth import check_folder, find_sources
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -57,9 +57,9 @@ def train(args: argparse.Namespace) -> Mapping[str, Any] | None:
 def _write_pages(cfg: CfgNode) -> None:
     """Write ``evaluation.json`` and ``evaluation.html`` beside the results of each test set."""
     from lung_d2.engine.trainer import TTA_FOLDER
-    from lung_d2.evaluation.catalog import find_sources
     from lung_d2.evaluation.files import write_evaluation
     from lung_d2.evaluation.results import RESULTS_NAME
+    from lung_d2.evaluation.truth import find_sources
 
     folders = ["inference", *([TTA_FOLDER] if cfg.TEST.AUG.ENABLED else [])]
     for folder in (Path(cfg.OUTPUT_DIR, one, name) for one in folders for name in cfg.DATASETS.TEST):

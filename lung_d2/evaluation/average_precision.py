@@ -1,17 +1,16 @@
-"""Average precision of matched detections, for any weights of the patients.
-
-Precision and recall follow the falling score; at each of 101 recalls (0, 0.01, ..., 1) the best precision at that
-recall or beyond counts, 0 where it is never reached, and their mean is the average precision. Source:
-``COCOeval.accumulate`` of pycocotools, with which it agrees where every patient counts once.
-"""
+"""Average precision: COCO's AP of boxes and masks, and AP at lenient IoU."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.evaluation.matching import Matches
-from lung_d2.evaluation.truth import Ints
+from lung_d2.evaluation.figures import ALL, Key, Weights, category_numbers, ones
+from lung_d2.evaluation.matching import LENIENT_ROWS, STRICT_ROWS, TASKS, Matches
+from lung_d2.evaluation.truth import Ints, Truth
 
 RECALLS = np.linspace(0.0, 1.0, 101)  # the very floats of pycocotools
 Floats = npt.NDArray[np.float64]
@@ -67,3 +66,134 @@ class PrecisionRecall:
     def average(self, weights: Floats) -> Floats:
         """Return the average precision at each threshold, float64 ``(T,)``, 0..1."""
         return np.asarray(self.precisions(weights).mean(axis=1), np.float64)
+
+
+_SIZES = {"APs": "small", "APm": "medium", "APl": "large"}
+
+
+class CocoAP:
+    """AP, AP50, AP75, APs, APm and APl, by task and category; see the module."""
+
+    group = "coco"
+    definition = (
+        "COCO average precision in percent: mean over IoU 0.50:0.05:0.95 (AP), at IoU 0.50 and 0.75, and by area in "
+        "pixels (small below 32², large above 96²). 'All' is the mean over the categories that have lesions."
+    )
+
+    def __init__(self, truth: Truth, matches: Mapping[str, Mapping[tuple[int, str], Matches]]) -> None:
+        """Take what :func:`lung_d2.evaluation.matching.match` gives, by task."""
+        self._truth = truth
+        self._recalled = {
+            (task, category, area): PrecisionRecall(found, truth.patient_of_slice, STRICT_ROWS)
+            for task in TASKS
+            for (category, area), found in matches[task].items()
+        }
+
+    def at(self, weights: Weights) -> Mapping[Key, float]:
+        """Return the figures, keyed by task, metric and category."""
+        figures: dict[Key, float] = {}
+        for task in TASKS:
+            by_metric: dict[str, list[float]] = {}
+            has_lesions: dict[str, list[bool]] = {}
+            for category in range(len(self._truth.categories)):
+                aps = 100 * self._recalled[task, category, "all"].average(weights)
+                found = {"AP": aps.mean(), "AP50": aps[0], "AP75": aps[5]} | {
+                    metric: 100 * self._recalled[task, category, area].average(weights).mean()
+                    for metric, area in _SIZES.items()
+                }
+                for metric, value in found.items():
+                    lesions = self._recalled[task, category, _SIZES.get(metric, "all")].lesion_patients
+                    by_metric.setdefault(metric, []).append(float(value))
+                    has_lesions.setdefault(metric, []).append(len(lesions) > 0)
+            figures |= spread_categories(task, self._truth.categories.names, by_metric, has_lesions)
+        return figures
+
+    def patients_of(self, key: Key) -> Ints:
+        """Return the patients who have lesions of the category and size; see :func:`rarest_patients` for all."""
+        task, metric, name = key
+        area, wanted = _SIZES.get(metric, "all"), category_numbers(self._truth, name)
+        return rarest_patients([self._recalled[task, category, area].lesion_patients for category in wanted])
+
+    def curves(self) -> dict[str, Any]:
+        """Return precision against recall of the masks at IoU 0.50, by category."""
+        weights = ones(self._truth)
+        precisions = {
+            name: self._recalled["segm", number, "all"].precisions(weights)[0]
+            for number, name in enumerate(self._truth.categories.names)
+        }
+        return {
+            "recall": RECALLS.tolist(),
+            "precision_at_iou_50": {name: one.tolist() for name, one in precisions.items() if not np.isnan(one).any()},
+        }
+
+
+def spread_categories(
+    task: str, names: Sequence[str], by_metric: Mapping[str, list[float]], has_lesions: Mapping[str, list[bool]]
+) -> dict[Key, float]:
+    """Return metrics of all categories as figures, with their mean over the categories that have lesions.
+
+    Args:
+        task: First part of the figures' names.
+        names: Of the categories.
+        by_metric: The figure of each category.
+        has_lesions: Whether each category has lesions at all. Where one of these has none in a draw of patients, the
+            mean is NaN too: that of the others is another figure.
+    """
+    figures: dict[Key, float] = {}
+    for metric, values in by_metric.items():
+        known = [value for value, has in zip(values, has_lesions[metric], strict=True) if has]
+        figures[task, metric, ALL] = float(np.mean(known)) if known else float("nan")
+        figures |= {(task, metric, name): value for name, value in zip(names, values, strict=True)}
+    return figures
+
+
+def rarest_patients(patients: Sequence[Ints]) -> Ints:
+    """Return the patients on whom a mean over categories rests: those of the rarest that has lesions at all.
+
+    A draw without it has no mean, so that the interval is no better than that category's.
+
+    Args:
+        patients: Of the lesions of each category, int64 ``(L,)``.
+    """
+    known = [np.unique(one) for one in patients if len(one)]
+    return min(known, key=len, default=np.empty(0, np.int64))
+
+
+class LenientAP:
+    """AP at IoU 0.10, and its mean over 0.10:0.05:0.50, by task and category; see the module."""
+
+    group = "lenient"
+    definition = (
+        "Average precision in percent as medical detection reports it: at IoU 0.10, and as mean over 0.10:0.05:0.50; "
+        "matching, precision and recall are COCO's."
+    )
+
+    def __init__(self, truth: Truth, matches: Mapping[str, Mapping[tuple[int, str], Matches]]) -> None:
+        """Take what :func:`lung_d2.evaluation.matching.match` gives, by task."""
+        self._truth = truth
+        self._recalled = {
+            (task, category): PrecisionRecall(matches[task][category, "all"], truth.patient_of_slice, LENIENT_ROWS)
+            for task in TASKS
+            for category in range(len(truth.categories))
+        }
+
+    def at(self, weights: Weights) -> Mapping[Key, float]:
+        """Return the figures, keyed by task, metric and category."""
+        figures: dict[Key, float] = {}
+        for task in TASKS:
+            own = [self._recalled[task, category] for category in range(len(self._truth.categories))]
+            aps = [100 * one.average(weights) for one in own]
+            by_metric = {"AP10": [float(ap[0]) for ap in aps], "AP10:50": [float(ap.mean()) for ap in aps]}
+            has = [len(one.lesion_patients) > 0 for one in own]
+            figures |= spread_categories(task, self._truth.categories.names, by_metric, dict.fromkeys(by_metric, has))
+        return figures
+
+    def patients_of(self, key: Key) -> Ints:
+        """Return the patients who have lesions of the category; see :func:`rarest_patients` for all."""
+        task, _, name = key
+        wanted = category_numbers(self._truth, name)
+        return rarest_patients([self._recalled[task, category].lesion_patients for category in wanted])
+
+    def curves(self) -> dict[str, Any]:
+        """Return nothing: the curve of the masks at IoU 0.50 is COCO's."""
+        return {}

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lung_d2.evaluation.figures import ALL, NAMES, Key, Weights, ones
+from lung_d2.evaluation.figures import ALL, Key, Weights, ones
 from lung_d2.evaluation.matching import STRICT_ROWS, Matches
 from lung_d2.evaluation.overlaps import Floats
 from lung_d2.evaluation.truth import Ints, Truth
@@ -39,7 +39,7 @@ class Calibration:
     def __init__(self, truth: Truth, matches: Mapping[tuple[int, str], Matches]) -> None:
         """Take what :func:`lung_d2.evaluation.matching.match` gives for masks."""
         self._truth = truth
-        found = {name: matches[number, "all"] for number, name in enumerate(NAMES)}
+        found = {name: matches[number, "all"] for number, name in enumerate(truth.categories.names)}
         own = {name: _judge(one, truth) for name, one in found.items()}
         together = tuple(np.concatenate([judged[part] for judged in own.values()]) for part in range(3))
         self._judged = {ALL: together} | own

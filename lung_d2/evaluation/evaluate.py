@@ -3,12 +3,13 @@
 ::
 
     schema_version
+    categories   records as in COCO JSON
     data         names, patients, series, slices, slices_without_lesions, lesions and undecided regions by category
     results      files, sha256, detections by category, lowest_score, highest_score
     settings     score_threshold, hit_iou, draws, seed, false_positive_rates
     warnings     sentences
     metrics      GROUP: definition, figures, curves
-    slices       best, worst: see lung_d2.evaluation.slice_ranking
+    slices       best, worst: see lung_d2.evaluation.slice_level
     comparison   null, or results (as above, of the others) and metrics: GROUP: figures
 
 ``figures`` are nested by the names that each metric's module gives; the innermost holds ``value``, ``low`` and ``high``
@@ -20,13 +21,15 @@ all others are shares. What is not defined is null.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from lung_d2.categories import Categories
 from lung_d2.errors import ConfigError
+from lung_d2.evaluation.average_precision import CocoAP, LenientAP
 from lung_d2.evaluation.bootstrap import (
     DEFAULT_DRAWS,
     Draws,
@@ -37,21 +40,59 @@ from lung_d2.evaluation.bootstrap import (
     measure_once,
 )
 from lung_d2.evaluation.calibration import Calibration
-from lung_d2.evaluation.coco_ap import CocoAP
-from lung_d2.evaluation.description import describe_results, describe_truth, without_nan
-from lung_d2.evaluation.doubts import find_doubts
+from lung_d2.evaluation.dice import PixelCounts, SeriesVolume, count_pixels
 from lung_d2.evaluation.figures import Key, Metric, nest, ones
 from lung_d2.evaluation.froc import Froc
-from lung_d2.evaluation.image_mean_ap import ImageMeanAP
-from lung_d2.evaluation.lenient_ap import LenientAP
 from lung_d2.evaluation.matching import TASKS, match
 from lung_d2.evaluation.overlaps import HIT_IOU, Floats, measure_overlaps
-from lung_d2.evaluation.pixels import PixelCounts, count_pixels
 from lung_d2.evaluation.results import Detections
-from lung_d2.evaluation.series_volume import SeriesVolume
-from lung_d2.evaluation.slice_level import SliceLevel
-from lung_d2.evaluation.slice_ranking import rank_slices
+from lung_d2.evaluation.slice_level import SliceLevel, rank_slices
 from lung_d2.evaluation.truth import Truth
+from lung_d2.evaluation.warnings import find_warnings
+
+
+def describe_truth(truth: Truth) -> dict[str, Any]:
+    """Return what there is to be found, counted."""
+
+    def count(kind: Mapping[tuple[int, int], Sequence[Any]]) -> dict[str, int]:
+        return {
+            category.name: sum(len(regions) for (_, own), regions in kind.items() if own == number)
+            for number, category in enumerate(truth.categories)
+        }
+
+    touched = {place[0] for place in (*truth.lesions, *truth.undecided)}
+    return {
+        "names": [source.name for source in truth.sources],
+        "patients": len(truth.patients),
+        "series": len(truth.series),
+        "slices": len(truth.slices),
+        "slices_without_lesions": len(truth.slices) - len(touched),
+        "lesions": count(truth.lesions),
+        "undecided": count(truth.undecided),
+    }
+
+
+def describe_results(detections: Detections, categories: Categories) -> dict[str, Any]:
+    """Return which results they are."""
+    return {
+        "files": list(detections.files),
+        "sha256": detections.digest,
+        "detections": {
+            category.name: int((detections.categories == number).sum()) for number, category in enumerate(categories)
+        },
+        "lowest_score": float(detections.scores.min()) if len(detections) else None,
+        "highest_score": float(detections.scores.max()) if len(detections) else None,
+    }
+
+
+def without_nan(content: Any) -> Any:
+    """Return the content with null for NaN, which JSON does not know."""
+    if isinstance(content, Mapping):
+        return {key: without_nan(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
 
 SCHEMA_VERSION = 1
 """Raised when a key goes or changes its meaning; new keys alone do not raise it."""
@@ -115,8 +156,9 @@ def evaluate(
     (froc,) = (metric for metric in metrics if isinstance(metric, Froc))
     content = {
         "schema_version": SCHEMA_VERSION,
+        "categories": truth.categories.to_coco(),
         "data": describe_truth(truth),
-        "results": describe_results(detections),
+        "results": describe_results(detections, truth.categories),
         "settings": {
             "score_threshold": settings.score_threshold,
             "hit_iou": HIT_IOU,
@@ -124,7 +166,7 @@ def evaluate(
             "seed": settings.seed,
             "false_positive_rates": list(settings.false_positive_rates),
         },
-        "warnings": find_doubts(truth, detections, froc),
+        "warnings": [warning.text for warning in find_warnings(truth, detections, froc)],
         "metrics": {
             metric.group: {
                 "definition": metric.definition,
@@ -153,7 +195,6 @@ def _build_metrics(
         SeriesVolume(truth, pixels),
         SliceLevel(truth, overlaps, settings.score_threshold),
         Calibration(truth, matches["segm"]),
-        ImageMeanAP(truth, detections, overlaps),
     ]
 
 
@@ -194,4 +235,4 @@ def _compare(
                 "patients": patients,
             }
         compared[metric.group] = {"figures": nest(figures)}
-    return {"results": describe_results(against), "metrics": compared}
+    return {"results": describe_results(against, truth.categories), "metrics": compared}

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.categories import CATEGORIES
 from lung_d2.evaluation.truth import Ints, Truth
 
 Key = tuple[str, ...]
@@ -18,7 +17,6 @@ Weights = npt.NDArray[np.float64]
 
 ALL = "all"
 """Stands where a category could: all of them together."""
-NAMES = tuple(category.name for category in CATEGORIES)
 
 
 class Metric(Protocol):
@@ -47,9 +45,10 @@ def ones(truth: Truth) -> Weights:
     return np.ones(len(truth.patients))
 
 
-def category_number(name: str) -> int | None:
-    """Return the number of a category's name; None for :data:`ALL`."""
-    return None if name == ALL else NAMES.index(name)
+def category_numbers(truth: Truth, name: str) -> list[int]:
+    """Return the number of a category's name; those of every category for :data:`ALL`."""
+    names = truth.categories.names
+    return list(range(len(names))) if name == ALL else [names.index(name)]
 
 
 def weighted_mean(values: npt.NDArray[np.float64], weights: Weights) -> float:

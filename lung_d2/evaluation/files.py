@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lung_d2.evaluation.evaluate import EvaluationSettings, evaluate
-from lung_d2.evaluation.headline import say_headline
-from lung_d2.evaluation.page import PAGE_NAME, render_evaluation_page
+from lung_d2.evaluation.page import PAGE_NAME, render_evaluation_page, say_headline
 from lung_d2.evaluation.results import read_results
-from lung_d2.evaluation.truth import Source
-from lung_d2.evaluation.truth_reading import read_truth
+from lung_d2.evaluation.truth import Source, read_truth
 from lung_d2.files import create_folder, write_json, write_text
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,6 @@ import numpy.typing as npt
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from lung_d2.categories import CATEGORIES, coco_categories
 from lung_d2.evaluation.results import Detections
 from lung_d2.evaluation.truth import Ints, Truth
 
@@ -69,10 +68,10 @@ def match(truth: Truth, detections: Detections, task: str) -> dict[tuple[int, st
     Returns:
         By the number of the category and the name of the area range.
     """
-    evaluation = _evaluate(_to_coco(truth), _to_results(detections, task), task)
+    evaluation = _evaluate(_to_coco(truth), _to_results(truth, detections, task), task)
     slices_count, areas_count = len(truth.slices), len(AREAS)
     matches = {}
-    for category in range(len(CATEGORIES)):
+    for category in range(len(truth.categories)):
         for place, area in enumerate(AREAS):
             first = (category * areas_count + place) * slices_count
             matches[category, area] = _join(evaluation.evalImgs[first : first + slices_count])
@@ -103,7 +102,7 @@ def _to_coco(truth: Truth) -> COCO:
             annotations += (
                 {
                     "image_id": number + 1,
-                    "category_id": CATEGORIES[category].coco_id,
+                    "category_id": truth.categories[category].coco_id,
                     "iscrowd": is_crowd,
                     "segmentation": dict(region.mask),
                     "bbox": list(region.box),
@@ -114,13 +113,13 @@ def _to_coco(truth: Truth) -> COCO:
     for number, annotation in enumerate(annotations, 1):
         annotation["id"] = number
     coco = COCO()
-    coco.dataset = {"images": images, "annotations": annotations, "categories": coco_categories()}
+    coco.dataset = {"images": images, "annotations": annotations, "categories": truth.categories.to_coco()}
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
     return coco
 
 
-def _to_results(detections: Detections, task: str) -> list[dict[str, Any]]:
+def _to_results(truth: Truth, detections: Detections, task: str) -> list[dict[str, Any]]:
     """Return the results of one task: with a box beside its mask, a detection's area would be that of the box."""
     results = []
     for index in range(len(detections)):
@@ -132,7 +131,7 @@ def _to_results(detections: Detections, task: str) -> list[dict[str, Any]]:
         results.append(
             {
                 "image_id": int(detections.slices[index]) + 1,
-                "category_id": CATEGORIES[detections.categories[index]].coco_id,
+                "category_id": truth.categories[int(detections.categories[index])].coco_id,
                 "score": float(detections.scores[index]),
             }
             | shape

@@ -1,4 +1,4 @@
-"""An evaluation as one HTML page that stands alone: figures with intervals, curves, the best and worst slices."""
+"""The page of an evaluation, and the headline of its log."""
 
 from __future__ import annotations
 
@@ -6,15 +6,110 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lung_d2.categories import CATEGORIES
 from lung_d2.drawing.pages import UNKNOWN, describe_category, embed_svg, render_page
 from lung_d2.evaluation.bootstrap import FEW_PATIENTS
-from lung_d2.evaluation.charts import draw_froc, draw_precision_recall, draw_reliability
+from lung_d2.evaluation.figures import ALL
 from lung_d2.evaluation.froc import MEAN, RATES
-from lung_d2.evaluation.headline import ROWS, shown_categories
-from lung_d2.evaluation.pictures import draw_slices
+from lung_d2.evaluation.pictures import chart_colors, draw_froc, draw_precision_recall, draw_reliability, draw_slices
 from lung_d2.evaluation.results import Detections
 from lung_d2.evaluation.truth import Truth
+
+_HERE = "CATEGORY"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure of each category.
+
+    Attributes:
+        label: What it is.
+        group: Where it stands in ``metrics``.
+        path: Where it stands in the group's ``figures``, with ``CATEGORY`` for the category.
+        digits: Shown after the point.
+    """
+
+    label: str
+    group: str
+    path: tuple[str, ...]
+    digits: int
+
+    def find(self, metrics: Mapping[str, Any], category: str) -> Mapping[str, Any] | None:
+        """Return the figure of a category, or None where the group has none for it."""
+        found: Any = metrics[self.group]["figures"]
+        for part in self.path:
+            found = found.get(category if part == _HERE else part)
+            if found is None:
+                return None
+        return dict(found)
+
+
+ROWS = (
+    Row("Mask AP, %", "coco", ("segm", "AP", _HERE), 1),
+    Row("Mask AP50, %", "coco", ("segm", "AP50", _HERE), 1),
+    Row("Mask AP75, %", "coco", ("segm", "AP75", _HERE), 1),
+    Row("Mask AP at IoU 0.10, %", "lenient", ("segm", "AP10", _HERE), 1),
+    Row("Mask AP, mean of IoU 0.10 to 0.50, %", "lenient", ("segm", "AP10:50", _HERE), 1),
+    Row("Box AP, %", "coco", ("bbox", "AP", _HERE), 1),
+    Row("Box AP50, %", "coco", ("bbox", "AP50", _HERE), 1),
+    Row("Found on slices at 1 false positive per image", "froc", ("slice_per_image", _HERE, "1"), 2),
+    Row("Found in series at 1 false positive per series", "froc", ("series_per_series", _HERE, "1"), 2),
+    Row("False positives per slice", "slices", ("false_positives", _HERE), 2),
+    Row("Dice per series", "series", ("dice", _HERE), 2),
+    Row("Volume error per series, share of the true volume", "series", ("absolute_relative_volume_error", _HERE), 2),
+    Row("Slices: sensitivity", "slices", ("sensitivity", _HERE), 2),
+    Row("Slices: specificity", "slices", ("specificity", _HERE), 2),
+    Row("Slices: AUC", "slices", ("auc", _HERE), 2),
+    Row("Expected calibration error", "calibration", ("ece", _HERE), 3),
+)
+
+
+def shown_categories(content: Mapping[str, Any]) -> list[str]:
+    """Return the categories that have lesions or detections, after :data:`ALL` where there is not exactly one."""
+    names, found = content["data"]["lesions"], content["results"]["detections"]
+    own = [name for name in names if names[name] or found[name]]
+    return own if len(own) == 1 else [ALL, *(own or names)]
+
+
+def say_headline(content: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each figure that is defined, each difference of a comparison, and each warning.
+
+    Args:
+        content: What :func:`lung_d2.evaluation.evaluate.evaluate` returns.
+    """
+    for row in ROWS:
+        for category in shown_categories(content):
+            name = "" if category == ALL else f", {category.replace('_', ' ')}"
+            figure = row.find(content["metrics"], category)
+            if figure is None or figure["value"] is None:
+                continue
+            line = f"{row.label}{name}: {say_figure(figure, row.digits)}"
+            if content["comparison"]:
+                line += _say_difference(row.find(content["comparison"]["metrics"], category), row.digits)
+            yield line
+    for warning in content["warnings"]:
+        yield f"warning: {warning}"
+
+
+def say_figure(figure: Mapping[str, Any], digits: int) -> str:
+    """Return a figure with its interval and its number of patients, marked where they are few."""
+    interval = say_interval(figure, digits)
+    few = " (few)" if interval and figure["patients"] < FEW_PATIENTS else ""
+    patients = f"{figure['patients']} patient{'s' if figure['patients'] != 1 else ''}"
+    return f"{figure['value']:.{digits}f}{interval}, {patients}{few}"
+
+
+def _say_difference(figure: Mapping[str, Any] | None, digits: int) -> str:
+    if figure is None or figure["difference"] is None:
+        return ""
+    against, difference = (f"{figure[key]:{sign}.{digits}f}" for key, sign in (("against", ""), ("difference", "+")))
+    p = "" if figure["p"] is None else f", p {figure['p']:.3f}"
+    return f"; against {against}: {difference}{say_interval(figure, digits)}{p}"
+
+
+def say_interval(figure: Mapping[str, Any], digits: int) -> str:
+    """Return the interval of a figure in brackets, after a space; empty where there is none."""
+    return "" if figure["low"] is None else f" [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
+
 
 PAGE_NAME = "evaluation.html"
 _TEMPLATE = "evaluation_page.html"
@@ -76,7 +171,7 @@ def render_evaluation_page(content: Mapping[str, Any], truth: Truth, detections:
         DatasetError: A picture of the data set is broken.
     """
     metrics, threshold = content["metrics"], content["settings"]["score_threshold"]
-    columns = shown_categories(content)
+    columns, colors = shown_categories(content), chart_colors(truth.categories)
     slices = {
         kind: list(draw_slices(truth, detections, content["slices"][kind], threshold)) for kind in content["slices"]
     }
@@ -86,15 +181,14 @@ def render_evaluation_page(content: Mapping[str, Any], truth: Truth, detections:
         {
             "content": content,
             "metrics": metrics,
-            "categories": {category.name: describe_category(category) for category in CATEGORIES},
+            "categories": {category.name: describe_category(category) for category in truth.categories},
             "columns": columns,
             "few": FEW_PATIENTS,
             "headline": [_line(row.label, (row.find(metrics, one) for one in columns), row.digits) for row in ROWS],
             "coco": list(_coco_lines(metrics, columns)),
             "froc": list(_froc_tables(metrics["froc"], columns)),
-            "curves": list(_draw_curves(metrics)),
-            "reliability": list(_draw_reliability(metrics)),
-            "image_mean": list(_image_mean_lines(metrics["image_mean_ap"]["figures"])),
+            "curves": list(_draw_curves(metrics, colors)),
+            "reliability": list(_draw_reliability(metrics, colors)),
             "series_rows": sorted(metrics["series"]["curves"]["rows"], key=lambda row: row["dice"])[:_MOST_SERIES],
             "series_lines": list(_series_lines(metrics["series"]["figures"], columns)),
             "comparison": list(_comparison_lines(content["comparison"], columns)),
@@ -149,29 +243,24 @@ def _show_threshold(threshold: float | None) -> str:
     return "any" if threshold == 0 else f"{threshold:.3f}"
 
 
-def _draw_curves(metrics: Mapping[str, Any]) -> Iterator[Chart]:
+def _draw_curves(metrics: Mapping[str, Any], colors: Mapping[str, str]) -> Iterator[Chart]:
     froc = metrics["froc"]
     for curve, rates in RATES.items():
         with_lesions = {name: own for name, own in froc["curves"].get(curve, {}).items() if own["lesions"]}
         if with_lesions:
             unit = curve.rpartition("_")[2]
-            svg = draw_froc(with_lesions, froc["figures"][curve], rates, unit)
+            svg = draw_froc(with_lesions, froc["figures"][curve], rates, unit, colors)
             yield Chart(_FROC_TITLES[curve], embed_svg(svg))
     coco = metrics["coco"]["curves"]
     if coco["precision_at_iou_50"]:
-        svg = draw_precision_recall(coco["recall"], coco["precision_at_iou_50"])
+        svg = draw_precision_recall(coco["recall"], coco["precision_at_iou_50"], colors)
         yield Chart("Precision and recall of masks at IoU 0.50", embed_svg(svg))
 
 
-def _draw_reliability(metrics: Mapping[str, Any]) -> Iterator[Chart]:
+def _draw_reliability(metrics: Mapping[str, Any], colors: Mapping[str, str]) -> Iterator[Chart]:
     diagrams = metrics["calibration"]["curves"]
     if diagrams:
-        yield Chart("Reliability of scores", embed_svg(draw_reliability(diagrams)))
-
-
-def _image_mean_lines(figures: Mapping[str, Any]) -> Iterator[Line]:
-    for variant, own in figures.items():
-        yield _line(variant.replace("_", " "), (own[metric] for metric in ("AP", "AP50")), 1)
+        yield Chart("Reliability of scores", embed_svg(draw_reliability(diagrams, colors)))
 
 
 def _series_lines(figures: Mapping[str, Any], columns: Sequence[str]) -> Iterator[Line]:

@@ -19,10 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from lung_d2.categories import CATEGORIES, NUMBER_OF_COCO_ID
 from lung_d2.errors import DatasetError
-from lung_d2.evaluation.json_values import compress_mask, is_box, is_number, is_whole
-from lung_d2.evaluation.truth import Ints, Place, Truth
+from lung_d2.evaluation.truth import Ints, Place, Truth, compress_mask, is_box, is_number, is_whole
 
 RESULTS_NAME = "coco_instances_results.json"
 """What Detectron2's evaluator calls the file."""
@@ -128,8 +126,8 @@ def _read_detection(
     if not is_whole(image_id) or image_id not in numbers:
         found = f"image_id {_show(image_id)}"
         raise DatasetError(where, found=found, expected=f"an image of {dataset}", remedy=_OTHER)
-    if not is_whole(category_id) or category_id not in NUMBER_OF_COCO_ID:
-        expected = ", ".join(f"{category.coco_id} ({category.name})" for category in CATEGORIES)
+    if not is_whole(category_id) or category_id not in truth.categories.numbers:
+        expected = ", ".join(f"{category.coco_id} ({category.name})" for category in truth.categories)
         raise DatasetError(where, found=f"category_id {_show(category_id)}", expected=expected, remedy="correct it")
     if not is_number(score) or not 0 <= score <= 1:
         raise DatasetError(where, found=f"score {_show(score)}", expected="0 to 1", remedy=_AGAIN)
@@ -138,7 +136,7 @@ def _read_detection(
     box = entry["bbox"] if "bbox" in entry else coco_mask.toBbox(mask).tolist()
     if not is_box(box):
         raise DatasetError(where, found=f"bbox {_show(box)}", expected="[x, y, width, height]", remedy=_AGAIN)
-    return number, NUMBER_OF_COCO_ID[category_id], float(score), [float(value) for value in box], mask
+    return number, truth.categories.numbers[category_id], float(score), [float(value) for value in box], mask
 
 
 def _read_mask(rle: Any, shape: tuple[int, int], where: str, dataset: str) -> dict[str, Any]:

@@ -1,14 +1,4 @@
-"""Slices as cases: sensitivity, specificity and false positives at a score threshold, and AUC.
-
-A slice is positive for a category where it has a lesion of it, and negative where it has none; a slice of which only
-undecided regions are known is left out. Its score is the highest of its detections of that category, whether they lie
-on the lesion or not, and below all others without any; excused detections (:mod:`lung_d2.evaluation.overlaps`) do not
-count. ``all`` takes a slice with any lesion as positive. The AUC is the probability that a positive slice scores higher
-than a negative one, ties counting half (Hanley and McNeil, Radiology 143, 1982); it says nothing without negatives.
-
-``false_positives`` is the mean number of false positives of a slice, by the rule of
-:mod:`lung_d2.evaluation.overlaps`; it needs no lesions, so that it is the figure of a scan without any.
-"""
+"""Slices as cases: sensitivity, specificity and AUC, and the best and worst slices."""
 
 from __future__ import annotations
 
@@ -18,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.evaluation.figures import ALL, NAMES, Key, Weights, weighted_mean
+from lung_d2.evaluation.dice import PixelCounts
+from lung_d2.evaluation.figures import ALL, Key, Weights, weighted_mean
 from lung_d2.evaluation.overlaps import Floats, Overlap
 from lung_d2.evaluation.truth import Ints, Truth
 
@@ -38,21 +29,23 @@ class SliceLevel:
     def __init__(self, truth: Truth, overlaps: Sequence[Overlap], score_threshold: float) -> None:
         """Score every slice for every category."""
         self._truth, self._threshold = truth, score_threshold
-        scores = np.full((len(truth.slices), len(NAMES)), -np.inf)
+        scores = np.full((len(truth.slices), len(truth.categories)), -np.inf)
         has_lesion, is_undecided = np.zeros(scores.shape, bool), np.zeros(scores.shape, bool)
         false = np.zeros(scores.shape)
         for one in overlaps:
             place = one.slice_number, one.category
             scores[place] = one.scores[~one.excused].max(initial=-np.inf)
             false[place] = np.count_nonzero(one.scores[one.false] >= score_threshold)
-        self._false = {ALL: false.sum(axis=1)} | {name: false[:, number] for number, name in enumerate(NAMES)}
+        self._false = {ALL: false.sum(axis=1)} | {
+            name: false[:, number] for number, name in enumerate(truth.categories.names)
+        }
         for kind, flags in ((truth.lesions, has_lesion), (truth.undecided, is_undecided)):
             for place in kind:
                 flags[place] = True
         in_any, in_doubt = np.asarray(has_lesion.any(axis=1)), np.asarray(is_undecided.any(axis=1))
         self._cases = {ALL: _cases(scores.max(axis=1), in_any, in_doubt)} | {
             name: _cases(scores[:, number], has_lesion[:, number], is_undecided[:, number])
-            for number, name in enumerate(NAMES)
+            for number, name in enumerate(truth.categories.names)
         }
 
     def at(self, weights: Weights) -> Mapping[Key, float]:
@@ -115,3 +108,49 @@ def measure_auc(scores: Floats, positive: Floats, weights: Floats) -> float:
         return float("nan")
     below = np.cumsum(without) - without
     return float(with_lesion @ (below + without / 2) / pairs)
+
+
+MOST_SLICES = 6
+"""Of each kind."""
+
+
+def rank_slices(truth: Truth, pixels: PixelCounts, count: int = MOST_SLICES) -> dict[str, list[dict[str, Any]]]:
+    """Choose the best and the worst slices by Dice, all categories of a slice together.
+
+    Slices with neither lesion nor detection are not ranked. Of the same Dice, those with more lesion pixels are better,
+    and those with more wrong pixels worse. No slice is in both lists, and none of Dice 0 among the best.
+
+    Args:
+        truth: What is there.
+        pixels: At the score threshold.
+        count: Most slices in each list.
+
+    Returns:
+        ``best`` and ``worst``, the most extreme first: ``slice`` (its number), ``dataset``, ``file_name``, ``series``,
+        ``slice_index``, ``dice``, and in pixels ``lesion``, ``missed`` and ``false``.
+    """
+    dice = pixels.dice()
+    lesion, both = pixels.lesion.sum(axis=1), pixels.both.sum(axis=1)
+    missed, false = lesion - both, pixels.found.sum(axis=1) - both
+    ranked = np.flatnonzero(~np.isnan(dice))
+    best = sorted(ranked[dice[ranked] > 0], key=lambda place: (-dice[place], -lesion[place]))
+    worst = sorted(ranked, key=lambda place: (dice[place], -(missed[place] + false[place])))
+    chosen = best[: min(count, (len(ranked) + 1) // 2)]
+    others = [place for place in worst if place not in chosen][:count]
+
+    def describe(place: Any) -> dict[str, Any]:
+        """Return the entry of a slice in a list."""
+        one = truth.slices[place]
+        return {
+            "slice": int(place),
+            "dataset": one.dataset,
+            "file_name": one.file_name,
+            "series": one.series,
+            "slice_index": one.slice_index,
+            "dice": float(dice[place]),
+            "lesion": int(lesion[place]),
+            "missed": int(missed[place]),
+            "false": int(false[place]),
+        }
+
+    return {"best": [describe(place) for place in chosen], "worst": [describe(place) for place in others]}

@@ -1,13 +1,153 @@
-"""FROC of slices and of series, counted by hand."""
+"""Regions chained over the slices of a series."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from evaluation.samples import BRONCHIECTASIS, GGO, Slice, make_case, perfect, random_case, square, weigh
-from lung_d2.evaluation.froc import IMAGE_RATES, SERIES_RATES, Froc
+from evaluation.samples import BRONCHIECTASIS, GGO, Slice, block, make_case, perfect, random_case, square, weigh
+from lung_d2.evaluation.froc import IMAGE_RATES, SERIES_RATES, Froc, Responses, chain_regions, chain_scores
 from lung_d2.evaluation.overlaps import measure_overlaps
+from lung_d2.masks import encode_mask
+
+
+def encode(*masks):
+    return [encode_mask(mask) for mask in masks]
+
+
+def test_overlap_on_neighbouring_slices_makes_a_chain():
+    masks = encode(square(0, 0, 10), square(2, 2, 10), square(40, 40, 10), square(4, 4, 10))
+    assert chain_regions([3, 4, 4, 5], masks).tolist() == [0, 0, 1, 0]
+
+
+def test_slice_between_parts_a_chain():
+    masks = encode(square(0, 0, 10), square(0, 0, 10))
+    assert chain_regions([3, 5], masks).tolist() == [0, 1]
+
+
+def test_a_tenth_of_the_smaller_is_enough():
+    """A block of 10 columns shares one with its neighbour, or none."""
+    masks = encode(block(0, 0, 4, 30), block(0, 29, 4, 10), block(10, 0, 4, 30), block(10, 30, 4, 10))
+    assert chain_regions([0, 1, 0, 1], masks).tolist() == [0, 0, 1, 2]
+
+
+def test_less_than_a_tenth_is_not():
+    masks = encode(block(0, 0, 4, 30), block(0, 29, 4, 11))
+    assert chain_regions([0, 1], masks).tolist() == [0, 1]
+
+
+def test_regions_of_one_slice_are_chained_through_another():
+    masks = encode(block(0, 0, 4, 10), block(0, 20, 4, 10), block(0, 0, 4, 30))
+    assert chain_regions([0, 0, 1], masks).tolist() == [0, 0, 0]
+
+
+def test_many_regions_are_chained():
+    """More than pycocotools takes at once for their areas."""
+    assert chain_regions(range(300), encode(*[square(1, 1, 5)] * 300)).tolist() == [0] * 300
+
+
+def test_nothing_has_no_chain():
+    assert chain_regions([], []).tolist() == []
+    assert chain_scores([], [], []) == []
+
+
+def test_chain_has_the_highest_score_of_its_regions():
+    masks = encode(square(0, 0, 10), square(0, 0, 10), square(40, 40, 10))
+    assert chain_scores([0, 1, 1], masks, [0.3, 0.8, 0.5]) == [0.8, 0.5]
+
+
+def test_bridge_of_low_score_undoes_no_chain():
+    """Two chains at 0.9 and 0.8, joined at 0.2; another at 0.1 makes two again, which were two before."""
+    masks = encode(block(0, 0, 4, 10), block(0, 20, 4, 10), block(0, 0, 4, 30), square(50, 50, 5), square(40, 0, 5))
+    assert chain_scores([0, 0, 1, 1, 0], masks, [0.9, 0.8, 0.2, 0.1, 0.05]) == [0.9, 0.8, 0.05]
+
+
+def test_regions_of_one_score_come_together():
+    """Two apart that a third of the same score joins were never two."""
+    masks = encode(block(0, 0, 4, 10), block(0, 20, 4, 10), block(0, 0, 4, 30))
+    assert chain_scores([0, 0, 1], masks, [0.5, 0.5, 0.5]) == [0.5]
+
+
+def respond(lesions, false, units=(2.0, 2.0), lesion_patients=None, false_patients=None):
+    """Make responses of two patients with two slices each, all of patient 0 unless said otherwise."""
+    return Responses(
+        lesion_scores=np.array(lesions, float),
+        lesion_patients=np.array(lesion_patients or [0] * len(lesions), np.int64),
+        false_scores=np.array(false, float),
+        false_patients=np.array(false_patients or [0] * len(false), np.int64),
+        units=np.array(units),
+        scores=np.sort(np.array([*(score for score in lesions if score >= 0), *false], float)),
+    )
+
+
+# Four slices, five lesions of which one is missed, four false positives.
+FIVE = respond([0.9, 0.8, 0.5, 0.2, -1.0], [0.85, 0.6, 0.4, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("rate", "found", "threshold"),
+    [
+        (0.0, 1 / 5, 0.9),  # no false positive: above 0.85
+        (0.24, 1 / 5, 0.9),
+        (0.25, 2 / 5, 0.8),  # one on four slices: above 0.6
+        (0.5, 3 / 5, 0.5),  # two: above 0.4
+        (0.75, 4 / 5, 0.2),  # three: above 0.1
+        (1.0, 4 / 5, 0.0),  # all
+        (16.0, 4 / 5, 0.0),
+    ],
+)
+def test_sensitivity_is_that_of_the_lowest_score_allowed(rate, found, threshold):
+    assert FIVE.sensitivities([rate], np.ones(2)).tolist() == [pytest.approx(found)]
+    assert FIVE.threshold(rate) == threshold
+
+
+def test_lesion_of_the_score_of_a_false_positive_too_many_is_not_found():
+    assert respond([0.5, 0.5], [0.5, 0.1]).sensitivities([0.2, 0.25], np.ones(2)).tolist() == [0.0, 1.0]
+
+
+def test_false_positives_of_one_score_are_all_kept_or_none():
+    responses = respond([0.7, 0.5, 0.3], [0.6, 0.4, 0.4])
+    assert responses.sensitivities([0.25, 0.5, 0.75], np.ones(2)).tolist() == pytest.approx([2 / 3, 2 / 3, 1.0])
+
+
+def test_no_threshold_where_the_highest_score_is_a_false_positive():
+    responses = respond([0.5], [0.9, 0.8])
+    assert responses.threshold(0.1) is None
+    assert responses.sensitivities([0.1], np.ones(2)).tolist() == [0.0]
+
+
+def test_without_lesions_nothing_is_defined():
+    assert np.isnan(respond([], [0.5]).sensitivities([1.0], np.ones(2))).all()
+
+
+def test_without_detections_nothing_is_found():
+    responses = respond([-1.0], [])
+    assert responses.sensitivities([1.0], np.ones(2)).tolist() == [0.0]
+    assert responses.curve() == {"false_positives": [0.0], "sensitivity": [0.0], "threshold": [0.0]}
+
+
+def test_curve_rises_with_each_false_positive():
+    curve = FIVE.curve()
+    assert curve["false_positives"] == [0, 0.25, 0.5, 0.75, 1.0]
+    assert curve["sensitivity"] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8])
+    assert curve["threshold"] == [0.9, 0.8, 0.5, 0.2, 0.0]
+
+
+def test_long_curve_is_thinned():
+    curve = respond([0.5], np.linspace(1, 0, 5000)).curve()
+    assert len(curve["false_positives"]) <= 200
+    assert curve["false_positives"][0] == 0
+    assert curve["false_positives"][-1] == 5000 / 4
+
+
+def test_weight_is_the_number_of_times_a_patient_is_there():
+    """Patient 0 twice, patient 1 not at all: twice the lesions, false positives and slices of patient 0."""
+    both = respond([0.9, 0.5, 0.3], [0.8, 0.7, 0.2], (2.0, 2.0), [0, 1, 0], [1, 0, 0])
+    doubled = respond([0.9, 0.9, 0.3, 0.3], [0.7, 0.7, 0.2, 0.2], (4.0, 0.0))
+    rates = [0.1, 0.5, 1.0, 2.0]
+    weighted = both.sensitivities(rates, np.array([2.0, 0.0]))
+    assert weighted.tolist() == doubled.sensitivities(rates, np.ones(2)).tolist() == [0.5, 1.0, 1.0, 1.0]
+
 
 LEFT, RIGHT, LOW = square(5, 5, 12), square(5, 40, 12), square(40, 5, 12)
 # Patient a: a lesion on both slices; patient b: a lesion on the first alone.

@@ -6,9 +6,21 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from evaluation.samples import BRONCHIECTASIS, GGO, Slice, make_case, make_truth, perfect, square, weigh
+from evaluation.samples import (
+    BRONCHIECTASIS,
+    GGO,
+    Slice,
+    block,
+    make_case,
+    make_detections,
+    make_truth,
+    perfect,
+    square,
+    weigh,
+)
+from lung_d2.evaluation.dice import count_pixels
 from lung_d2.evaluation.overlaps import measure_overlaps
-from lung_d2.evaluation.slice_level import SliceLevel, measure_auc
+from lung_d2.evaluation.slice_level import SliceLevel, measure_auc, rank_slices
 
 LESION, AWAY = square(5, 5, 12), square(40, 40, 12)
 NAME = "ground_glass_opacity"
@@ -94,3 +106,53 @@ def test_scikit_learn_says_the_same(seed):
     expected = roc_auc_score(positive, scores, sample_weight=weights)
     assert measure_auc(scores, positive, weights) == pytest.approx(expected)
     assert 0.2 < expected < 0.8
+
+
+SMALL = block(0, 0, 10, 10)
+
+
+def rank(slices, found, count=6):
+    truth = make_truth(slices)
+    return rank_slices(truth, count_pixels(truth, make_detections(found), 0.5), count)
+
+
+def numbers(ranked):
+    return {kind: [one["slice"] for one in listed] for kind, listed in ranked.items()}
+
+
+def test_most_extreme_come_first():
+    slices = [Slice([(GGO, SMALL)]) for _ in range(4)]
+    found = [(number, GGO, 0.9, block(0, shift, 10, 10)) for number, shift in enumerate((4, 0, 8, 2))]
+    assert numbers(rank(slices, found)) == {"best": [1, 3], "worst": [2, 0]}
+    assert numbers(rank(slices, found, 1)) == {"best": [1], "worst": [2]}
+
+
+def test_of_the_same_dice_most_wrong_pixels_are_worst():
+    slices = [
+        Slice([(GGO, block(0, 0, 5, 5))]),
+        Slice([(GGO, SMALL)]),
+        Slice(),
+        Slice([(GGO, SMALL)]),
+    ]
+    found = [(2, GGO, 0.9, block(0, 0, 9, 9)), (3, GGO, 0.9, SMALL)]
+    assert numbers(rank(slices, found)) == {"best": [3], "worst": [1, 2, 0]}
+
+
+def test_slice_with_neither_is_not_ranked():
+    assert numbers(rank([Slice(), Slice([(GGO, SMALL)])], [])) == {"best": [], "worst": [1]}
+    assert numbers(rank([Slice()], [])) == {"best": [], "worst": []}
+
+
+def test_entry_says_what_was_missed():
+    (one,) = rank([Slice([(GGO, SMALL)], series="s", slice_index=7)], [(0, GGO, 0.9, block(0, 6, 10, 10))])["best"]
+    assert one == {
+        "slice": 0,
+        "dataset": "made_val",
+        "file_name": "0.png",
+        "series": "s",
+        "slice_index": 7,
+        "dice": 0.4,
+        "lesion": 100,
+        "missed": 60,
+        "false": 60,
+    }

@@ -49,10 +49,9 @@ from lung_d2.engine.weights.file import (
 )
 from lung_d2.engine.weights.names import check_digest
 from lung_d2.errors import CheckpointError, DatasetError, OutputError
-from lung_d2.evaluation.description import describe_truth
-from lung_d2.evaluation.evaluate import SCHEMA_VERSION
-from lung_d2.evaluation.headline import ROWS, shown_categories
-from lung_d2.evaluation.truth_reading import read_truth
+from lung_d2.evaluation.evaluate import SCHEMA_VERSION, describe_truth
+from lung_d2.evaluation.page import ROWS, shown_categories
+from lung_d2.evaluation.truth import read_truth
 from lung_d2.files import write_text
 
 if TYPE_CHECKING:
@@ -212,7 +211,7 @@ def _describe_start(weights: str) -> str:
 def _describe_data(name: str) -> dict[str, Any]:
     from detectron2.data import DatasetCatalog
 
-    from lung_d2.evaluation.catalog import find_sources
+    from lung_d2.evaluation.truth import find_sources
 
     if name not in DatasetCatalog.list():
         return {"name": name}

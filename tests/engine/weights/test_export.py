@@ -23,10 +23,9 @@ from lung_d2.engine.weights.export import (
     export_weights,
 )
 from lung_d2.errors import CheckpointError, DatasetError, OutputError
-from lung_d2.evaluation.catalog import find_sources
 from lung_d2.evaluation.evaluate import EvaluationSettings, evaluate
 from lung_d2.evaluation.results import read_results
-from lung_d2.evaluation.truth_reading import read_truth
+from lung_d2.evaluation.truth import find_sources, read_truth
 from tiny import tiny_config, write_tiny_dataset
 
 VERSIONS = {"lung_d2": "0.1.0", "torch": "2.6.0"}

@@ -5,16 +5,17 @@ from __future__ import annotations
 import pytest
 
 from evaluation.samples import BRONCHIECTASIS, GGO, Slice, make_case, perfect, square
-from lung_d2.evaluation.doubts import find_doubts
 from lung_d2.evaluation.froc import Froc
 from lung_d2.evaluation.overlaps import measure_overlaps
+from lung_d2.evaluation.warnings import find_warnings
 
 LESION, AWAY = square(5, 5, 12), square(40, 40, 12)
 
 
-def doubts(slices, found):
+def warn(slices, found):
     truth, detections = make_case(slices, found)
-    return "\n".join(find_doubts(truth, detections, Froc(truth, detections, measure_overlaps(truth, detections))))
+    froc = Froc(truth, detections, measure_overlaps(truth, detections))
+    return "\n".join(warning.text for warning in find_warnings(truth, detections, froc))
 
 
 def both(patient):
@@ -29,47 +30,47 @@ def many_alarms(slices, count=17):
 MANY = [one for patient in "abcdefgh" for one in both(patient)]
 
 
-def test_eight_patients_with_everything_raise_no_doubt():
-    assert doubts(MANY, [*perfect(MANY), *many_alarms(MANY)]) == ""
+def test_eight_patients_with_everything_raise_no_warning():
+    assert warn(MANY, [*perfect(MANY), *many_alarms(MANY)]) == ""
 
 
 @pytest.mark.parametrize(
     ("patients", "said"), [("abcdefg", "7 patients: intervals from fewer than 8"), ("a", "1 patient:")]
 )
 def test_few_patients_are_named(patients, said):
-    assert said in doubts([one for patient in patients for one in both(patient)], [])
+    assert said in warn([one for patient in patients for one in both(patient)], [])
 
 
 def test_few_patients_of_a_category_are_named():
     slices = [*MANY[:14], Slice([(GGO, LESION)], patient="h"), Slice(patient="i")]
-    said = doubts(slices, many_alarms(slices))
+    said = warn(slices, many_alarms(slices))
     assert "Bronchiectasis in 7 patients only" in said
     assert "Ground glass" not in said
 
 
 def test_category_without_lesions_is_named():
-    assert "No lesion of bronchiectasis" in doubts([Slice([(GGO, LESION)])], [])
+    assert "No lesion of bronchiectasis" in warn([Slice([(GGO, LESION)])], [])
 
 
 def test_without_negatives_specificity_is_not_promised():
-    assert "No slice without lesions" in doubts(MANY[::2], [])
-    assert "No slice without lesions" not in doubts(MANY, [])
+    assert "No slice without lesions" in warn(MANY[::2], [])
+    assert "No slice without lesions" not in warn(MANY, [])
 
 
 def test_no_detection_is_said():
-    assert "The results hold no detection." in doubts(MANY, [])
+    assert "The results hold no detection." in warn(MANY, [])
 
 
 def test_scores_that_end_before_the_curve_are_said():
-    said = doubts(MANY, [*perfect(MANY), (0, GGO, 0.125, square(40, 5, 9))])
+    said = warn(MANY, [*perfect(MANY), (0, GGO, 0.125, square(40, 5, 9))])
     assert "end at score 0.125, with 0.06 false positives per image" in said
 
 
 def test_results_that_stop_in_the_middle_may_be_of_another_data_set():
     slices = [Slice([(GGO, LESION)], patient=f"p{number}") for number in range(40)]
-    assert "last 20 of 40 slices of made_val" in doubts(slices, perfect(slices)[:20])
-    assert "of another data set" not in doubts(slices, perfect(slices)[:31])
+    assert "last 20 of 40 slices of made_val" in warn(slices, perfect(slices)[:20])
+    assert "of another data set" not in warn(slices, perfect(slices)[:31])
 
 
 def test_more_detections_than_coco_takes_are_said():
-    assert "more than 100 detections" in doubts(MANY, many_alarms(MANY[:1], 101))
+    assert "more than 100 detections" in warn(MANY, many_alarms(MANY[:1], 101))

@@ -1,25 +1,73 @@
-"""Dice and volume error of each series, by category.
-
-All voxels of a category in a series count together, at one score threshold. Dice is 2 |A and B| / (|A| + |B|) (Dice,
-Ecology 26, 1945); a series with neither lesion nor detection has none and is left out of the mean, one with detections
-alone has 0. The volume error is found minus true: in ml where pixel spacing and slice positions are known, each slice
-as thick as the median distance of the series' slices; and as share of the true volume in series that have lesions.
-Means are over series; ``absolute`` ones do not let one series make up for another. Source of the choice: Maier-Hein et
-al., Metrics reloaded, Nature Methods 21, 2024 (overlap and volume per case, not pooled).
-"""
+"""Dice and volumes of series, from the pixels of lesions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
-from lung_d2.categories import CATEGORIES
-from lung_d2.evaluation.figures import NAMES, Key, Weights, category_number, weighted_mean
+from lung_d2.evaluation.figures import Key, Weights, category_numbers, weighted_mean
 from lung_d2.evaluation.overlaps import Floats
-from lung_d2.evaluation.pixels import PixelCounts, dice_of
+from lung_d2.evaluation.results import Detections
 from lung_d2.evaluation.truth import Ints, Truth
+
+Rle = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class PixelCounts:
+    """Pixels by slice and category, each int64 ``(slices, categories)``.
+
+    Attributes:
+        lesion: Pixels of lesions.
+        found: Pixels of detections.
+        both: Pixels of both.
+    """
+
+    lesion: Ints
+    found: Ints
+    both: Ints
+
+    def dice(self) -> Floats:
+        """Return the Dice coefficient of each slice, its categories together, NaN where there is nothing to compare."""
+        return dice_of(self.lesion.sum(axis=1), self.found.sum(axis=1), self.both.sum(axis=1))
+
+
+def dice_of(lesion: Ints | Floats, found: Ints | Floats, both: Ints | Floats) -> Floats:
+    """Return 2 both / (lesion + found) of arrays of one shape, NaN where both are empty (Dice, Ecology 26, 1945)."""
+    together = np.asarray(lesion + found, np.float64)
+    return np.divide(2.0 * both, together, out=np.full(together.shape, np.nan), where=together > 0)
+
+
+def count_pixels(truth: Truth, detections: Detections, score_threshold: float) -> PixelCounts:
+    """Count the pixels of every slice and category."""
+    lesion, found, both = (np.zeros((len(truth.slices), len(truth.categories)), np.int64) for _ in range(3))
+    for place in {*truth.lesions, *detections.by_place}:
+        indices = detections.by_place.get(place, ())
+        seen = _unite([detections.masks[index] for index in indices if detections.scores[index] >= score_threshold])
+        there = _unite([region.mask for region in truth.lesions.get(place, ())])
+        unknown = _unite([region.mask for region in truth.undecided.get(place, ())])
+        lesion[place], found[place] = _count([there], unknown), _count([seen], unknown)
+        both[place] = _count([there, seen], unknown)
+    return PixelCounts(lesion, found, both)
+
+
+def _unite(masks: Sequence[Rle]) -> Rle | None:
+    return coco_mask.merge(list(masks)) if masks else None
+
+
+def _count(masks: Sequence[Rle | None], unknown: Rle | None) -> int:
+    """Count the pixels that are in all the masks, and not in what is unknown; a mask that is None is empty."""
+    if None in masks:
+        return 0
+    shared = int(coco_mask.area(coco_mask.merge(list(masks), intersect=True)))
+    if unknown is None:
+        return shared
+    return shared - int(coco_mask.area(coco_mask.merge([*masks, unknown], intersect=True)))
+
 
 _MM3_PER_ML = 1000.0
 
@@ -50,15 +98,14 @@ class SeriesVolume:
         """Return the figures, keyed by metric and category."""
         own = weights[self._truth.patient_of_series]
         figures: dict[Key, float] = {}
-        for number, name in enumerate(NAMES):
+        for number, name in enumerate(self._truth.categories.names):
             for metric, values in self._values(number).items():
                 figures[metric, name] = weighted_mean(values, own)
         return figures
 
     def patients_of(self, key: Key) -> Ints:
         """Return the patients who have a series in which the figure is defined."""
-        number = category_number(key[1])
-        assert number is not None
+        (number,) = category_numbers(self._truth, key[1])
         known = ~np.isnan(self._values(number)[key[0]])
         return np.unique(self._truth.patient_of_series[known])
 
@@ -66,7 +113,7 @@ class SeriesVolume:
         """Return a row for each series and category that has lesions or detections; volumes are null where unknown."""
         rows = []
         for series, name in enumerate(self._truth.series):
-            for number, category in enumerate(CATEGORIES):
+            for number, category in enumerate(self._truth.categories):
                 if np.isnan(self._dice[series, number]):
                     continue
                 volumes = [float(one[series, number]) for one in (self._lesion_ml, self._found_ml)]
