@@ -1,4 +1,4 @@
-"""Where the lesions lie: a volume seen from the front, as on a chest radiograph."""
+"""The coronal overview: all lesions of a volume seen from the front, as on a chest radiograph."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from lung_d2.ct.volume import CTVolume
 from lung_d2.drawing.marks import NOTE, WHITE, Picture, Place, draw_outline, draw_scale_bar, draw_text, overlap, tint
 from lung_d2.drawing.marks import text_width as width_of
 from lung_d2.lesions.lesion import Lesion
-from lung_d2.lesions.territories import LungLabels
+from lung_d2.lesions.lobes import LungLabels
 
 LONGER_PX = 640
-_MARGIN_PX = 30  # for the letters, which must hide no lesion
+_MARGIN_PX = 30  # for the letters, which must not hide a lesion
 _TINT = 0.4
 _LUNG_COLOR = (190, 196, 204)
 _BRIGHTEST = 150  # of the body, 0..255: the lesions' colours stand out
 _NUMBER_PX = 24
-_NUMBERED = 30  # largest lesions; more would hide the picture
+_NUMBERED = 30  # the largest lesions; more numbers would hide the picture
 _MIN_MM_PER_PX = 0.25
 _AIR_HU = -1000.0
 
@@ -32,11 +32,11 @@ Plane = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """How a volume is seen from the front.
+    """The projection of a volume from the front.
 
     Attributes:
-        axis: Of ``[Z, Y, X]``, along which is looked: the one nearest to front-to-back.
-        steps: Slices by even position; of slices at even distance each once.
+        axis: The axis of ``[Z, Y, X]`` along which it is projected: the one nearest to front-to-back.
+        steps: The nearest slice at evenly spaced positions.
         matrix: float64 ``(2, 3)``: column and row of the projection to those of the picture.
         size: Width and height of the picture in pixels.
         mm_per_pixel: Of the picture, in both directions.
@@ -49,7 +49,7 @@ class _View:
     mm_per_pixel: float
 
     def place(self, projection: Plane, smooth: bool = False) -> Plane:
-        """Bring a projection, of the two axes that are left, into the picture: HU smoothly, or labels."""
+        """Resample a projection into the picture: HU smoothly, labels by nearest neighbour."""
         even = projection if self.axis == 0 else projection[self.steps]
         flags, beyond = (cv2.INTER_LINEAR, _AIR_HU) if smooth else (cv2.INTER_NEAREST, 0.0)
         return cv2.warpAffine(even, self.matrix, self.size, flags=flags, borderValue=beyond)
@@ -58,13 +58,13 @@ class _View:
 def draw_coronal(volume: CTVolume, lesions: Sequence[Lesion], lungs: LungLabels | None = None) -> Picture:
     """Draw all lesions of a volume as seen from the front, over the body and the outline of the lungs.
 
-    The picture is true in mm in both directions, whatever the spacing; the patient's right is on its left, as
-    radiologists look. Of oblique and tilted slices it looks along their axis that is nearest to front-to-back.
+    The picture has the same scale in both directions, whatever the spacing; the patient's right is on its left, as in
+    radiology. Oblique and tilted slices are projected along the axis nearest to front-to-back.
 
     Args:
         volume: The CT.
-        lesions: What was found; the largest bear their numbers.
-        lungs: Where the lungs are, where known.
+        lesions: What was found; the largest are numbered.
+        lungs: Where the lungs are, if known.
 
     Returns:
         uint8 RGB ``(H, W, 3)``.
@@ -139,7 +139,7 @@ def _draw_letters(pen: Any, size: tuple[int, int]) -> None:
 
 
 def _place_of(shadow: npt.NDArray[np.bool_]) -> Place | None:
-    """Return the box of what is seen of a lesion on the sheet; None where it is thinner than a pixel."""
+    """Return the box of a lesion on the sheet; None if it is thinner than a pixel."""
     rows, columns = np.flatnonzero(shadow.any(axis=1)), np.flatnonzero(shadow.any(axis=0))
     if not len(rows):
         return None
@@ -148,7 +148,7 @@ def _place_of(shadow: npt.NDArray[np.bool_]) -> Place | None:
 
 
 def _draw_numbers(pen: Any, lesions: Sequence[Lesion], places: Sequence[Place | None]) -> None:
-    """Write each lesion's number on it, or beside it, the largest first, where it covers no other."""
+    """Write the numbers on the lesions or beside them, the largest first, unless they would overlap."""
     taken: list[Place] = []
     for lesion, place in zip(lesions, places, strict=False):
         if place is None:
@@ -157,7 +157,7 @@ def _draw_numbers(pen: Any, lesions: Sequence[Lesion], places: Sequence[Place | 
         width = width_of(pen, text, _NUMBER_PX)
         left = (place[0] + place[2] - width) / 2
         if place[2] - place[0] < width:
-            left = place[2] + 3  # beside it: on it would hide it
+            left = place[2] + 3  # beside a lesion that it would hide
         top = (place[1] + place[3] - _NUMBER_PX) / 2
         if not any(overlap((left, top, left + width, top + _NUMBER_PX), other) for other in taken):
             taken.append(draw_text(pen, (left, top), text, WHITE, _NUMBER_PX))

@@ -11,17 +11,27 @@ import numpy as np
 import numpy.typing as npt
 
 from lung_d2 import __version__
-from lung_d2.categories import CATEGORIES, Category
+from lung_d2.categories import CATEGORIES, Categories, Category
 from lung_d2.ct.volume import CTVolume
 from lung_d2.errors import OutputError
 from lung_d2.files import create_folder
-from lung_d2.findings.codes import ABNORMAL_STRUCTURE, ARTIFICIAL_INTELLIGENCE, LUNG, category_code, category_title
-from lung_d2.findings.dicom_object import MAKER, NOTE, build_object, new_uid, save_object
-from lung_d2.findings.source_images import SourceImages, read_source_images
+from lung_d2.findings.dicom_object import (
+    ABNORMAL_STRUCTURE,
+    ARTIFICIAL_INTELLIGENCE,
+    LUNG,
+    MAKER,
+    NOTE,
+    build_object,
+    category_code,
+    category_title,
+    new_uid,
+    save_object,
+)
+from lung_d2.findings.source_images import SourceImages, build_source_images
 from lung_d2.lesions.lesion import Lesion, shared_voxels
 
 SERIES_NUMBER = 9100
-"""Number of the first series of segmentations; that of a category comes ``coco_id`` behind."""
+"""Base of the series numbers: a category has this plus its ``coco_id``."""
 
 
 def write_segmentations(
@@ -32,43 +42,46 @@ def write_segmentations(
     per_lesion: bool = True,
     write_empty: bool = False,
     parameters: Mapping[str, str] | None = None,
+    categories: Categories = CATEGORIES,
 ) -> list[Path]:
     """Write the lesions of each category as a BINARY segmentation over the source images.
 
-    Each object is a series of its own, since viewers show one of a series. Its segments never overlap: a lesion that
-    shares voxels with another of its category goes to a further object of the same category. Only frames with voxels
-    are written.
+    Each object is a series of its own, because viewers show one object of a series. Its segments never overlap: a
+    lesion that shares voxels with another of its category goes to another object of the same category. Only frames with
+    voxels are written. Code, colour and name of a segment are those of its :class:`~lung_d2.categories.Category`.
 
     Args:
         lesions: May be none.
-        volume: The volume on which they were found, read from DICOM files that are still there.
+        volume: The volume on which they were found, read from DICOM files.
         folder: Where to write ``segmentation_<category>.dcm``, and ``segmentation_<category>_2.dcm`` where lesions
-            overlap; made where it is missing.
-        per_lesion: A segment for each lesion; else one for all of a category.
-        write_empty: Whether a category without lesions gets an object too: one empty segment with one empty frame,
-            because an object without a frame is not legal.
+            overlap; created if missing.
+        per_lesion: A segment for each lesion; else one for all lesions of a category.
+        write_empty: Whether to write an object for a category without lesions: one empty segment with one empty frame,
+            because an object needs a frame.
         parameters: What the algorithm was run with, as ``{"weights": "sha256:..."}``.
+        categories: What the model tells apart.
 
     Returns:
-        The files, by category; none where there are no lesions and no empty objects are asked for.
+        The files, by category; none if there are no lesions and no empty objects are requested.
 
     Raises:
-        OutputError: The images cannot be referred to, see :func:`~lung_d2.findings.source_images.read_source_images`;
-            they share no frame of reference; or a file cannot be written. No file is written before all are built.
+        OutputError: The images cannot be referred to, see :func:`~lung_d2.findings.source_images.build_source_images`;
+            they share no frame of reference; or a file cannot be written. All objects are built before the first is
+            written.
     """
     if not lesions and not write_empty:
         return []
-    images = read_source_images(volume)
+    images = build_source_images(volume)
     if not images.frame_of_reference_uid:
         raise OutputError(
             images.name,
-            found="no legal FrameOfReferenceUID that all images share",
-            expected="one, in which a segmentation lies",
+            found="no legal FrameOfReferenceUID shared by all images",
+            expected="one, in which the segmentation lies",
             remedy="give the series as the scanner or the archive exports it",
         )
     builder = _Builder(images, volume, per_lesion, parameters)
     objects = {}
-    for category in CATEGORIES:
+    for category in categories:
         own = [lesion for lesion in lesions if lesion.category == category]
         layers = _layers(own) if per_lesion or not own else [own]
         if not layers and write_empty:
@@ -83,12 +96,12 @@ def write_segmentations(
 
 
 def tracking_id(lesion: Lesion, volume: CTVolume) -> str:
-    """Return what SEG and SR call a lesion; the hash tells it from those of other series."""
+    """Return the name of a lesion in SEG and SR; the hash distinguishes it from those of other series."""
     return f"{category_title(lesion.category)} {lesion.number} ({MAKER} {volume.series_hash[:8]})"
 
 
 def _layers(lesions: Sequence[Lesion]) -> list[list[Lesion]]:
-    """Deal lesions to layers in which none overlaps another."""
+    """Distribute lesions over layers in which none overlaps another."""
     layers: list[list[Lesion]] = []
     for lesion in lesions:
         free = (layer for layer in layers if not any(shared_voxels(lesion, other) for other in layer))
@@ -110,7 +123,7 @@ class _Builder:
     parameters: Mapping[str, str] | None
 
     def build(self, category: Category, lesions: Sequence[Lesion]) -> hd.seg.Segmentation:
-        """Build one object of lesions of which none overlaps another; of none, with the first plane alone."""
+        """Build one object of lesions that do not overlap; without lesions it has the first plane only."""
         first_alone = {} if lesions else {"plane_positions": [_first_position(self.images)]}
         return build_object(
             hd.seg.Segmentation,
@@ -127,7 +140,7 @@ class _Builder:
         )
 
     def _draw(self, lesions: Sequence[Lesion]) -> npt.NDArray[np.unsignedinteger]:
-        """Draw lesions into the planes of the images, as 1..n or as 1: memory does not grow with their number."""
+        """Draw lesions into the planes of the images, as 1..n or all as 1; memory does not grow with their number."""
         size = self.volume.hu.shape[1:]
         if not lesions:
             return np.zeros((1, *size), np.uint8)

@@ -1,4 +1,4 @@
-"""The findings of a series as plain data: what ``findings.json`` holds and every other output tells."""
+"""The findings of a series as plain data: ``findings.json``, on which CSV and page are based."""
 
 from __future__ import annotations
 
@@ -10,21 +10,19 @@ from typing import Any, cast
 import numpy as np
 
 from lung_d2 import __version__
-from lung_d2.categories import CATEGORIES
+from lung_d2.categories import CATEGORIES, Categories
 from lung_d2.ct.grey import GreyLevels
 from lung_d2.ct.headers import show_uid
 from lung_d2.ct.volume import CTVolume
+from lung_d2.errors import Warning
 from lung_d2.findings.manifest import ModelIdentity
 from lung_d2.findings.schema import SCHEMA_VERSION, FindingsContent
-from lung_d2.findings.warnings import FindingWarning, find_warnings
-from lung_d2.lesions.lesion import Lesion
+from lung_d2.findings.warnings import find_warnings
+from lung_d2.lesions.lesion import Lesion, voxel_volumes_ml
 from lung_d2.lesions.link import LinkSettings
+from lung_d2.lesions.lobes import SIDES, LungLabels
 from lung_d2.lesions.measure import Measurement
-from lung_d2.lesions.severity import SeverityScore
-from lung_d2.lesions.slabs import voxel_volumes_ml
-from lung_d2.lesions.territories import SIDES, LungLabels
-from lung_d2.lesions.totals import ANY, Total
-from lung_d2.lesions.uncertainty import VolumeRange, VolumeRanges
+from lung_d2.lesions.totals import ANY, SeverityScore, Total, VolumeRange, VolumeRanges
 
 FINDINGS_NAME = "findings.json"
 NOTE = "Research use only. Not a medical device: not for diagnosis or treatment."
@@ -40,8 +38,8 @@ class FindingSettings:
         link: From detections to lesions.
         grey: Grey levels of the network's pictures.
         channels: Their channels, see :func:`lung_d2.ct.grey.image_from_planes`.
-        lungs_from: Where the lung field is from, in a few words without paths; empty without one.
-        lobes_from: The same of the lobes.
+        lungs_from: Source of the lung field, in a few words without paths; empty without one.
+        lobes_from: Source of the lobes, likewise.
         lung_margin_mm: The network saw the box of the lungs with this margin; None: whole slices.
     """
 
@@ -55,7 +53,7 @@ class FindingSettings:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What was found on one series, measured.
+    """The lesions of one series, measured.
 
     Attributes:
         volume: The series.
@@ -63,10 +61,11 @@ class Findings:
         measurements: One for each lesion, in their order.
         totals: From :func:`lung_d2.lesions.totals.measure_totals`.
         settings: How they were made.
-        ranges: From :func:`lung_d2.lesions.uncertainty.measure_volume_ranges`, where measured.
-        severity: From :func:`lung_d2.lesions.severity.score_severity`, where lobes are given.
+        ranges: From :func:`lung_d2.lesions.totals.measure_volume_ranges`, where measured.
+        severity: From :func:`lung_d2.lesions.totals.score_severity`, where lobes are given.
         lungs: Where the lungs are, where known.
         warnings: Those of the caller, as of an output that was refused; without names, ids and paths.
+        categories: What the model tells apart.
     """
 
     volume: CTVolume
@@ -77,11 +76,12 @@ class Findings:
     ranges: VolumeRanges | None = None
     severity: SeverityScore | None = None
     lungs: LungLabels | None = None
-    warnings: tuple[FindingWarning, ...] = ()
+    warnings: tuple[Warning, ...] = ()
+    categories: Categories = CATEGORIES
 
     def __post_init__(self) -> None:
         assert [one.number for one in self.lesions] == [one.lesion_number for one in self.measurements]
-        assert set(self.totals) == {category.name for category in CATEGORIES} | {ANY}
+        assert set(self.totals) == {*self.categories.names, ANY}
 
 
 def build_findings(found: Findings, model: ModelIdentity | None = None) -> FindingsContent:
@@ -89,7 +89,7 @@ def build_findings(found: Findings, model: ModelIdentity | None = None) -> Findi
 
     Args:
         found: The findings.
-        model: What was run, where known.
+        model: What was run, if known.
     """
     volume, severity = found.volume, found.severity
     warnings = (
@@ -166,18 +166,18 @@ def _describe_total(name: str, found: Findings) -> dict[str, Any]:
 
 def _describe_lesion(lesion: Lesion, measurement: Measurement, found: Findings) -> dict[str, Any]:
     volume = found.volume
-    measures = asdict(measurement)
-    number = measures.pop("lesion_number")
+    number = measurement.lesion_number
     pixel_mm2 = volume.spacing_mm[1] * volume.spacing_mm[2]
     return {
         "number": number,
-        **measures,
         "category": lesion.category.name,
+        **measurement.values,
+        "key_slice_index": measurement.key_slice_index,
+        "lobes": [asdict(lobe) for lobe in measurement.lobes],
         "box": {
             "start_zyx": [part.start for part in lesion.box],
             "stop_zyx": [part.stop for part in lesion.box],
         },
-        "reaches_end_of_scan": bool({0, len(volume.hu) - 1} & set(lesion.slice_indices)),
         "volume_range": _range_of(found.ranges.lesions.get(number) if found.ranges else None),
         "slices": [
             {
@@ -208,7 +208,7 @@ def _summarise(found: Findings) -> str:
     if not found.lesions:
         return f"On {slices} {NOTHING} with a score of at least {found.settings.link.min_lesion_score:g}."
     parts = []
-    for category in CATEGORIES:
+    for category in found.categories:
         total = found.totals[category.name]
         if total.lesion_count:
             share = "" if total.lung_share_percent is None else f", {total.lung_share_percent:.1f} % of the lungs"
@@ -218,12 +218,12 @@ def _summarise(found: Findings) -> str:
 
 
 def _known_uid(uid: str) -> str | None:
-    """Return a UID that can be one: what stands in its place in a damaged file may be anything."""
+    """Return a UID if it is legal: in a damaged file it may be any text."""
     return uid if uid and show_uid(uid) == uid else None
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON knows: no tuple, no number of numpy, no NaN and no infinity."""
+    """Return a value in the types of JSON: no tuples, numpy numbers, NaN or infinity."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Key slices of lesions, with and without their outlines, true in mm."""
+"""Slices with lesions drawn on them: key slices of lesions for the page, and overlays of detections."""
 
 from __future__ import annotations
 
@@ -11,11 +11,28 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from lung_d2.categories import CATEGORIES, Categories, Category
 from lung_d2.ct.grey import GreyLevels
 from lung_d2.ct.volume import CTVolume
-from lung_d2.drawing.marks import WHITE, Mask, Picture, draw_outline, draw_scale_bar, draw_text, sides_of, text_width
+from lung_d2.drawing.marks import (
+    NOTE,
+    WHITE,
+    Color,
+    Mask,
+    Picture,
+    Place,
+    draw_outline,
+    draw_scale_bar,
+    draw_text,
+    overlap,
+    sides_of,
+    text_width,
+    tint,
+)
+from lung_d2.lesions.detections import SliceDetections
 from lung_d2.lesions.lesion import Lesion
-from lung_d2.lesions.territories import LungLabels
+from lung_d2.lesions.lobes import LungLabels
+from lung_d2.masks import decode_mask
 
 TILE_PX = 480
 _TEXT_PX = 20  # a tile is shown at some 300 pixels
@@ -25,6 +42,9 @@ _LEAST_CLOSE_UP_MM = 60.0
 _WORTH_IT = 0.75  # a close-up of a larger share of the view shows nothing new
 _OWN_LINE_PX, _OTHER_LINE_PX = 2, 1
 _NUMBER_PX = 28
+_MIN_SIDE = 768  # pixels; smaller slices are enlarged, so that text and outlines do not hide them
+_FILL = 0.10  # opacity of a lesion's colour; more would change how dense the lung looks
+_LINE = 20  # pixels, height of a line of text
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,3 +208,78 @@ def _number(pen: Any, lesion: Lesion, mask: Mask) -> None:
         text = str(lesion.number)
         left = min(columns.stop + 3, TILE_PX - 4 - text_width(pen, text, _NUMBER_PX))
         draw_text(pen, (left, max(rows.start - _NUMBER_PX, 0)), text, lesion.category.color, _NUMBER_PX)
+
+
+def draw_overlay(
+    plane: npt.NDArray[np.generic],
+    detections: SliceDetections,
+    *,
+    caption: str = "",
+    pixel_spacing_mm: tuple[float, float] | None = None,
+    sides: str = "",
+    categories: Categories = CATEGORIES,
+) -> npt.NDArray[np.uint8]:
+    """Draw outlines, scores, a scale bar, the sides of the body and the slice's position.
+
+    Args:
+        plane: ``(H, W)``, int16 HU (shown in the lung window) or uint8 grey.
+        detections: What to draw.
+        caption: Where the slice lies, e.g. ``"slice 47 (0-147), -252.1 mm"``.
+        pixel_spacing_mm: Row and column spacing; without it there is no scale bar.
+        sides: Sides of the body at the left and right edge, e.g. ``"RL"``; empty if unknown.
+        categories: What the model tells apart.
+
+    Returns:
+        uint8 RGB ``(H', W', 3)``, enlarged by a whole factor to at least 768 pixels on the longer side.
+    """
+    shown = GreyLevels()
+    grey = plane.astype(np.uint8) if plane.dtype == np.uint8 else shown.apply(plane)
+    factor = max(1, -(-_MIN_SIDE // max(grey.shape)))
+    size = (grey.shape[1] * factor, grey.shape[0] * factor)
+    canvas: npt.NDArray[Any] = np.repeat(cv2.resize(grey, size, interpolation=cv2.INTER_CUBIC)[..., None], 3, axis=2)
+    for index in reversed(range(len(detections))):
+        color = categories.by_coco_id(int(detections.category_ids[index])).color
+        _draw_mask(canvas, decode_mask(detections.masks[index]), color, factor)
+    picture = Image.fromarray(canvas)
+    pen = ImageDraw.Draw(picture)
+    window = f"C {shown.window_center:g}  W {shown.window_width:g} HU, " if plane.dtype != np.uint8 else ""
+    taken = [
+        draw_text(pen, (10, 8), caption, WHITE),
+        draw_text(pen, (10, size[1] - 30), window + NOTE, WHITE),
+    ]
+    if sides:
+        taken.append(draw_text(pen, (10, size[1] / 2), sides[0], WHITE))
+        taken.append(draw_text(pen, (size[0] - 24, size[1] / 2), sides[1], WHITE))
+    if pixel_spacing_mm is not None:
+        taken.append(draw_scale_bar(pen, size, pixel_spacing_mm[1] / factor))
+    for index in range(len(detections)):
+        category = categories.by_coco_id(int(detections.category_ids[index]))
+        _draw_box(pen, detections, index, category, factor, size, taken)
+    return np.asarray(picture)
+
+
+def _draw_mask(canvas: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_], color: Color, factor: int) -> None:
+    large = cv2.resize(mask.astype(np.uint8), canvas.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    tint(canvas, large.astype(bool), color, _FILL)
+    draw_outline(canvas, large.astype(bool), color, max(1, factor // 2))
+
+
+def _draw_box(
+    pen: Any,
+    detections: SliceDetections,
+    index: int,
+    category: Category,
+    factor: int,
+    size: tuple[int, int],
+    taken: list[Place],
+) -> None:
+    x0, y0, x1, y1 = (float(value) * factor for value in detections.boxes[index])
+    pen.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=category.color, width=1)
+    text = f"{category.short_name} {detections.scores[index]:.2f}"
+    width, height = text_width(pen, text), _LINE
+    left = min(max(x0, 0), size[0] - width)
+    for top in (y0 - height - 2, y1 + 2, y0 - 2 * height - 2, y1 + height + 2):
+        place = (left, min(max(top, 0), size[1] - height), left + width, min(max(top, 0), size[1] - height) + height)
+        if not any(overlap(place, other) for other in taken):
+            break
+    taken.append(draw_text(pen, place[:2], text, category.color))

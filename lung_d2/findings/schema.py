@@ -1,16 +1,16 @@
-"""What stands in ``findings.json``, key by key.
+"""The keys of ``findings.json``.
 
 Unknown values are null: there is no NaN. Numbers are rounded to 6 decimals. Positions and vectors in mm are LPS (x to
 the patient's left, y to the back, z to the head); indices are 0-based; ``slice_index`` counts along the slice normal.
-Names, ids and birth dates are nowhere: a series is named by its UID and its hash.
+It holds no names, ids or birth dates of patients: a series is identified by its UID and its hash.
 """
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 SCHEMA_VERSION = 1
-"""Raised when a key goes or changes its meaning; new keys alone do not raise it."""
+"""Increased when a key is removed or changes its meaning; not for new keys."""
 
 
 class Series(TypedDict):
@@ -18,7 +18,7 @@ class Series(TypedDict):
 
     Attributes:
         series_hash: 16 hexadecimal digits, also the name of the result folder.
-        series_instance_uid: Null of a source without UIDs, as NIfTI, and where it is no UID.
+        series_instance_uid: Null if the source has no legal one, as NIfTI.
         study_instance_uid: The same.
     """
 
@@ -58,7 +58,7 @@ class Linking(TypedDict):
 
 
 class Grey(TypedDict):
-    """What the network was given.
+    """The grey levels that the network was given.
 
     Attributes:
         kind: ``window``, or ``minmax_clahe``.
@@ -74,13 +74,13 @@ class Grey(TypedDict):
 
 
 class Model(TypedDict):
-    """What was run, as far as it is known.
+    """The model that was run, as far as it is known.
 
     Attributes:
-        name: Of the weights, where their file says it.
-        weights_sha256: Of their file.
+        name: Of the weights, if their file has one.
+        weights_sha256: Of the weights file.
         config_sha256: Of the config's text.
-        data: Names of the data sets that they were trained on.
+        data: Names of the data sets that the weights were trained on.
         iterations: Of the training.
     """
 
@@ -97,8 +97,8 @@ class Settings(TypedDict):
     Attributes:
         linking: From detections to lesions.
         grey_levels: The network's pictures.
-        lungs_from: Where the lung field is from, in a few words; null without one.
-        lobes_from: Where the lobes are from; null without them.
+        lungs_from: Source of the lung field, in a few words; null without one.
+        lobes_from: Source of the lobes; null without them.
         lung_margin_mm: The network saw the box of the lungs with this margin; null: whole slices.
     """
 
@@ -110,7 +110,7 @@ class Settings(TypedDict):
 
 
 class Range(TypedDict):
-    """A volume at the score thresholds around the one used, see :class:`lung_d2.lesions.uncertainty.VolumeRange`."""
+    """A volume at the score thresholds around the one used, see :class:`lung_d2.lesions.totals.VolumeRange`."""
 
     lower_score: float
     upper_score: float
@@ -119,12 +119,12 @@ class Range(TypedDict):
 
 
 class Lobe(TypedDict):
-    """What lesions take of a lobe.
+    """What lesions occupy of a lobe.
 
     Attributes:
         lobe: One of :data:`lung_d2.lesions.lobes.LOBES`.
         volume_ml: Inside the lobe.
-        share_percent: Over the lobe's volume; null where there is no such lobe.
+        share_percent: Of the lobe's volume; null if there is no such lobe.
     """
 
     lobe: str
@@ -145,7 +145,7 @@ class Slice(TypedDict):
     Attributes:
         slice_index: 0-based.
         position_mm: Along the normal.
-        sop_instance_uid: Of the image; null where it has none.
+        sop_instance_uid: Of the image; null if it has none.
         frame_number: 1-based, of a multi-frame image; else null.
         score: Highest score of the lesion's detections there, 0..1.
         area_mm2: Of the lesion there.
@@ -159,45 +159,22 @@ class Slice(TypedDict):
     area_mm2: float
 
 
-class LesionEntry(TypedDict):
-    """A lesion. Keys of :class:`lung_d2.lesions.measure.Measurement` mean what they mean there.
+LesionEntry = dict[str, Any]
+"""A lesion. It has
 
-    Attributes:
-        number: From 1; in DICOM and NIfTI outputs it has the same.
-        box: Its bounding box.
-        reaches_end_of_scan: It is seen on the first or the last slice: its volume may be larger.
-        volume_range: Null where it was not measured.
-        slices: Those that show it, ascending.
-    """
-
-    number: int
-    category: str
-    score: float
-    voxel_count: int
-    volume_ml: float
-    extent_lps_mm: list[float]
-    centroid_lps_mm: list[float]
-    box: Box
-    long_axis_mm: float
-    short_axis_mm: float
-    long_axis_slice_index: int
-    slice_count: int
-    key_slice_index: int
-    mean_hu: float
-    sd_hu: float
-    p5_hu: float
-    median_hu: float
-    p95_hu: float
-    side: str | None
-    lung_share_percent: float | None
-    lobes: list[Lobe]
-    reaches_end_of_scan: bool
-    volume_range: Range | None
-    slices: list[Slice]
+- ``number``: from 1; the same in DICOM and NIfTI outputs;
+- ``category``: the name of its category;
+- a key for each measure of :data:`lung_d2.lesions.measure.MEASURES`;
+- ``key_slice_index``: the slice that shows most of it;
+- ``lobes``: a list of :class:`Lobe`, empty without lobes;
+- ``box``: a :class:`Box`;
+- ``volume_range``: a :class:`Range`, or null;
+- ``slices``: a list of :class:`Slice`, the slices that show it, ascending.
+"""
 
 
 class TotalEntry(TypedDict):
-    """What lesions take together, see :class:`lung_d2.lesions.totals.Total`; voxels that several share count once."""
+    """What lesions occupy together, see :class:`lung_d2.lesions.totals.Total`; voxels that several share count once."""
 
     lesion_count: int
     voxel_count: int
@@ -217,21 +194,21 @@ class Lungs(TypedDict):
 
 
 class LobeSeverity(TypedDict):
-    """The score of a lobe, 0 to 5; null where there is no such lobe."""
+    """The score of a lobe, 0 to 5; null if there is no such lobe."""
 
     lobe: str
     score: int | None
 
 
 class Severity(TypedDict):
-    """The CT severity score, 0 to 25, see :func:`lung_d2.lesions.severity.score_severity`."""
+    """The CT severity score, 0 to 25, see :func:`lung_d2.lesions.totals.score_severity`."""
 
     total: int | None
     lobes: list[LobeSeverity]
 
 
 class WarningEntry(TypedDict):
-    """What a reader must know before trusting the numbers: a fixed word, and a sentence."""
+    """A :class:`lung_d2.errors.Warning`: a fixed word, and a sentence."""
 
     kind: str
     text: str
@@ -242,11 +219,11 @@ class FindingsContent(TypedDict):
 
     Attributes:
         schema_version: :data:`SCHEMA_VERSION`.
-        note: What it is not.
-        model: Null where it is not known what was run.
-        lesions_found: Whether there is any.
-        summary: One sentence; with no lesion it says ``no lesion found``.
-        totals: By category, and ``any``.
+        note: That it is not a medical device.
+        model: Null if unknown.
+        lesions_found: Whether there are any.
+        summary: One sentence; without lesions it says ``no lesion found``.
+        totals: By name of the category, and ``any``.
         lungs: Null without a lung field.
         severity: Null without lobes.
         lesions: By number.

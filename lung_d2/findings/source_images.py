@@ -1,21 +1,22 @@
-"""The DICOM images behind a volume, as SEG and SR refer to them."""
+"""The DICOM images behind a volume, as SEG and SR refer to them: patient, study, UIDs and geometry, cleaned."""
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.valuerep import format_number_as_ds
 
-from lung_d2.ct.headers import READ_ERRORS, quiet_pydicom, read_header, show_uid, text_of
+from lung_d2.ct.headers import KEPT_OF_PATIENT, NEEDED_OF_PATIENT, READ_ERRORS, quiet_pydicom, show_uid, text_of
 from lung_d2.ct.planes import Plane, read_planes
 from lung_d2.ct.volume import CTVolume
-from lung_d2.errors import InputError, OutputError
-from lung_d2.findings.source_headers import classic_image, enhanced_image, shared_geometry
-from lung_d2.findings.source_identity import read_identity
+from lung_d2.errors import OutputError
 
 CLASSIC_CLASSES = frozenset(
     {
@@ -31,20 +32,30 @@ MULTIFRAME_CLASSES = frozenset(
 )
 _REMEDY = "give the series as the scanner or the archive exports it"
 _UID = re.compile(r"\d+(\.\d+)*")
-_Files = dict[Path, dict[int | None, Plane]]
-"""The planes of each file by their frame."""
+_CODES = {
+    "PatientSex": r"[MFO]",
+    "PatientAge": r"\d{3}[DWMY]",
+    "PatientIdentityRemoved": r"YES|NO",
+    "LossyImageCompression": r"00|01",
+    "LossyImageCompressionRatio": r"[\d.]{1,16}(\\[\d.]{1,16})*",
+    "LossyImageCompressionMethod": r"[A-Z0-9_ ]{1,16}(\\[A-Z0-9_ ]{1,16})*",
+}
+_NAMES = ("PatientName", "ReferringPhysicianName")
+# Also with the dots and colons of ACR-NEMA, which readers must accept (PS3.5 6.2).
+_DATE = re.compile(r"(\d{4})\.?(\d\d)\.?(\d\d)")
+_TIME = re.compile(r"([01]\d|2[0-3])(?::?([0-5]\d)(?::?([0-5]\d|60)(\.\d{1,6})?)?)?")
 
 
 @dataclass(frozen=True, eq=False)
 class SourceImages:
-    """The images of a volume by their headers.
+    """The headers of the images of a volume.
 
     Attributes:
-        name: What messages call them.
+        name: Name in messages.
         datasets: Patient, study, UIDs and geometry, no pixels. Classic images: one for each slice, in the order of the
             volume. Enhanced images: the one file.
         frame_numbers: For each slice of the volume its 1-based frame; None for classic images.
-        frame_of_reference_uid: Empty where they do not share a legal one.
+        frame_of_reference_uid: Empty if they do not share a legal one.
     """
 
     name: str
@@ -67,61 +78,37 @@ class SourceImages:
         return self.datasets[slice_index if self.frame_numbers[slice_index] is None else 0]
 
 
-def read_source_images(volume: CTVolume) -> SourceImages:
-    """Read the headers of the images of a volume again, and check that other objects can refer to them.
+def build_source_images(volume: CTVolume) -> SourceImages:
+    """Check that DICOM objects can refer to the images of a volume, and build their headers; no file is read again.
 
     Raises:
-        OutputError: The volume comes from no DICOM files; they are gone or changed; UIDs are missing, doubled or
-            illegal; or they are neither classic images nor one enhanced image.
+        OutputError: The volume was not read from DICOM files; UIDs are missing, duplicated or illegal; or the files are
+            neither classic images nor one enhanced image.
     """
     name = f"series {show_uid(volume.series_instance_uid)}"
-    if not volume.source_files:
+    if volume.dicom is None:
         raise OutputError(
             name,
             found="not read from DICOM files",
-            expected="a DICOM series, whose patient, study and images DICOM objects name",
-            remedy="give the DICOM series, or do without these objects",
+            expected="a DICOM series: DICOM objects name its patient, study and images",
+            remedy="give the DICOM series, or do without DICOM output",
         )
     with quiet_pydicom():
-        files, identity = _read(volume)
-        planes = [files[path][number] for path, number in zip(volume.source_files, volume.frame_numbers, strict=True)]
+        planes = volume.dicom.planes
         _check_uids(planes, volume)
         enhanced = _check_kind(planes)
         frame_of_reference = _shared_frame_of_reference(planes)
+        identity = _read_identity(volume.dicom.patient, planes[0].path)
         identity.StudyInstanceUID, identity.SeriesInstanceUID = volume.study_instance_uid, volume.series_instance_uid
         identity.Modality = "CT"
         if frame_of_reference:
             identity.FrameOfReferenceUID = frame_of_reference
-        geometry = shared_geometry(planes, volume)
+        geometry = _shared_geometry(planes, volume)
         if enhanced:
-            images = [enhanced_image(identity, list(files[planes[0].path].values()), geometry)]
+            images = [_enhanced_image(identity, read_planes(planes[0].header), geometry)]
         else:
-            images = [classic_image(identity, plane, geometry) for plane in planes]
+            images = [_classic_image(identity, plane, geometry) for plane in planes]
     return SourceImages(name, tuple(images), volume.frame_numbers, frame_of_reference)
-
-
-def _read(volume: CTVolume) -> tuple[_Files, Dataset]:
-    try:
-        return _read_files(volume), read_identity(volume.source_files[0])
-    except InputError as error:
-        raise OutputError(error.where, found=error.found, expected=error.expected, remedy=error.remedy) from None
-    except READ_ERRORS:
-        raise _changed(volume.source_files[0]) from None
-
-
-def _read_files(volume: CTVolume) -> _Files:
-    files: _Files = {}
-    for path, number, uid in zip(volume.source_files, volume.frame_numbers, volume.sop_instance_uids, strict=True):
-        if path not in files:
-            header = read_header(path)
-            files[path] = {plane.frame_number: plane for plane in read_planes(header)} if header else {}
-        if number not in files[path] or files[path][number].sop_instance_uid != uid:
-            raise _changed(path)
-    return files
-
-
-def _changed(path: Path) -> OutputError:
-    return OutputError(path, found="gone or changed since it was read", remedy="leave the series in place, and repeat")
 
 
 def _check_uids(planes: Sequence[Plane], volume: CTVolume) -> None:
@@ -135,24 +122,24 @@ def _check_uids(planes: Sequence[Plane], volume: CTVolume) -> None:
             raise OutputError(
                 path,
                 found=f"SOPInstanceUID {show_uid(uid)}, as {shared[uid]} of the {len(files)} files",
-                expected="one of its own for each image, which DICOM objects name",
+                expected="a different one for each image: DICOM objects name it",
                 remedy=_REMEDY,
             )
 
 
 def _check_uid(kind: str, uid: str, path: Path) -> None:
-    """Refuse what no UID field can hold (PS3.5 9.1); leading zeros, which it also forbids, are kept as they are."""
+    """Refuse what cannot be a UID (PS3.5 9.1); leading zeros, which it also forbids, are kept."""
     if not uid or len(uid) > 64 or not _UID.fullmatch(uid):
         raise OutputError(
             path,
             found=f"an illegal {kind}" if uid else f"no {kind}",
-            expected="numbers and dots, at most 64, which DICOM objects name",
+            expected="numbers and dots, at most 64 characters: DICOM objects name it",
             remedy=_REMEDY,
         )
 
 
 def _check_kind(planes: Sequence[Plane]) -> bool:
-    """Tell enhanced from classic images; refuse a mixture, several enhanced ones, and what is neither."""
+    """Return whether it is one enhanced image, not classic ones; refuse a mixture, several, and anything else."""
     enhanced = planes[0].frame_number is not None
     for plane in planes:
         sop_class = text_of(plane.header.dataset, "SOPClassUID")
@@ -164,7 +151,7 @@ def _check_kind(planes: Sequence[Plane]) -> bool:
             raise OutputError(
                 plane.path,
                 found="one of several files with frames",
-                expected="single slices, or one enhanced image, which a SEG can name",
+                expected="single slices, or one enhanced image, to which a SEG can refer",
                 remedy="convert the series to single slices",
             )
     return enhanced
@@ -174,3 +161,117 @@ def _shared_frame_of_reference(planes: Sequence[Plane]) -> str:
     found = {text_of(plane.header.dataset, "FrameOfReferenceUID") for plane in planes}
     uid = found.pop()
     return uid if not found and len(uid) <= 64 and _UID.fullmatch(uid) else ""
+
+
+def _shared_geometry(planes: Sequence[Plane], volume: CTVolume) -> Dataset:
+    """Return what all planes share, as in a classic image; the thickness is that of a slice of a mask."""
+    shared = Dataset()
+    orientations = {plane.image_orientation_patient for plane in planes}
+    if len(orientations) == 1:
+        shared.ImageOrientationPatient = _decimals(orientations.pop())
+    else:  # They differ by rounding: take the mean, as the volume does.
+        directions = volume.affine_lps[:3, :2] / np.linalg.norm(volume.affine_lps[:3, :2], axis=0)
+        shared.ImageOrientationPatient = _decimals(directions.T.ravel())
+    shared.PixelSpacing = _decimals(planes[0].pixel_spacing_mm)
+    shared.SliceThickness = shared.SpacingBetweenSlices = format_number_as_ds(volume.spacing_mm[0])
+    shared.Rows, shared.Columns = planes[0].size
+    return shared
+
+
+def _classic_image(identity: Dataset, plane: Plane, geometry: Dataset) -> Dataset:
+    """Return the header of one slice, given what all slices share."""
+    image = _image(identity, plane)
+    image.update(geometry)
+    image.ImagePositionPatient = _decimals(plane.image_position_patient)
+    return image
+
+
+def _enhanced_image(identity: Dataset, planes: Sequence[Plane], geometry: Dataset) -> Dataset:
+    """Return the header of an enhanced file; ``planes`` are all its frames, even those that are not in the volume."""
+    image = _image(identity, planes[0])
+    image.NumberOfFrames = len(planes)
+    image.Rows, image.Columns = geometry.Rows, geometry.Columns
+    shared = Dataset()
+    shared.PlaneOrientationSequence = [_pick(geometry, "ImageOrientationPatient")]
+    shared.PixelMeasuresSequence = [_pick(geometry, "PixelSpacing", "SliceThickness", "SpacingBetweenSlices")]
+    image.SharedFunctionalGroupsSequence = [shared]
+    frames = []
+    for plane in planes:
+        position, frame = Dataset(), Dataset()
+        position.ImagePositionPatient = _decimals(plane.image_position_patient)
+        frame.PlanePositionSequence = [position]
+        frames.append(frame)
+    image.PerFrameFunctionalGroupsSequence = frames
+    return image
+
+
+def _image(identity: Dataset, plane: Plane) -> Dataset:
+    image = Dataset()
+    image.update(identity)
+    image.SOPClassUID = text_of(plane.header.dataset, "SOPClassUID")
+    image.SOPInstanceUID = plane.sop_instance_uid
+    return image
+
+
+def _decimals(numbers: Iterable[float]) -> list[str]:
+    """Return decimal strings of at most 16 characters (PS3.5 6.2, VR DS)."""
+    return [format_number_as_ds(float(number)) for number in numbers]
+
+
+def _pick(dataset: Dataset, *names: str) -> Dataset:
+    part = Dataset()
+    for name in names:
+        part.add(dataset[name])
+    return part
+
+
+def _read_identity(source: Dataset, path: Path) -> Dataset:
+    try:
+        return clean_identity(source)
+    except READ_ERRORS:  # it may quote the patient's name
+        raise OutputError(path, found="damaged patient or study in the header", remedy="export it again") from None
+
+
+def clean_identity(source: Dataset) -> Dataset:
+    """Return patient and study as derived objects must have them.
+
+    Invalid dates, times and codes are left empty or out. Text is kept even if it is too long, because it identifies the
+    patient; only control characters, which it may not contain, are removed.
+
+    Args:
+        source: Patient and study as a file has them. The caller uses :func:`lung_d2.ct.headers.quiet_pydicom`.
+
+    Returns:
+        All attributes of type 2 and those of type 3 that the source has, decoded.
+    """
+    identity = Dataset()
+    for name in (*NEEDED_OF_PATIENT, *KEPT_OF_PATIENT):
+        value = _clean(name, text_of(source, name))
+        if value or name in NEEDED_OF_PATIENT:
+            setattr(identity, name, value)
+    if "DeidentificationMethod" not in identity and "PatientIdentityRemoved" in identity:
+        del identity.PatientIdentityRemoved  # it requires the method
+    return identity
+
+
+def _clean(name: str, text: str) -> str:
+    text = "".join(character for character in text if character.isprintable()).strip()
+    if name in _CODES:
+        return text if re.fullmatch(_CODES[name], text) else ""
+    if name.endswith("Date"):
+        return _clean_date(text)
+    if name.endswith("Time"):
+        match = _TIME.fullmatch(text)
+        return "".join(filter(None, match.groups())) if match else ""
+    return text.replace("\\", " ") if name in _NAMES else text
+
+
+def _clean_date(text: str) -> str:
+    match = _DATE.fullmatch(text)
+    if match is None:
+        return ""
+    try:
+        datetime.date(*map(int, match.groups()))
+    except ValueError:
+        return ""
+    return "".join(match.groups())

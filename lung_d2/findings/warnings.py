@@ -1,39 +1,26 @@
-"""What a reader must know before trusting the numbers of a series."""
+"""Warnings: what a reader should know before trusting the numbers of a series."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from lung_d2.ct.grey import GreyLevels
 from lung_d2.ct.volume import CTVolume
+from lung_d2.errors import Warning
 from lung_d2.lesions.lesion import Lesion
+from lung_d2.lesions.lobes import LungLabels
 from lung_d2.lesions.measure import Measurement
-from lung_d2.lesions.territories import LungLabels
 
 THICK_MM = 3.0
 """Twice the 1.5 mm of thin-section CT, by which ground glass and bronchi are judged (Hansell et al., Radiology 2008;
 246:697-722)."""
 UNEVEN_SHARE = 0.1
-"""Of the mean distance of slices."""
+"""Largest difference of the gaps between slices, as a share of their mean."""
 CUT_SHARE = 0.2
-"""The lungs go on beyond the scan where the end slice shows this share of their largest area."""
+"""The lungs continue beyond the scan if the end slice shows this share of their largest area."""
 _LISTED = 8
-
-
-@dataclass(frozen=True)
-class FindingWarning:
-    """A warning.
-
-    Attributes:
-        kind: A fixed word for programs, as ``thick_slices``.
-        text: A sentence for people; without names, ids and paths.
-    """
-
-    kind: str
-    text: str
 
 
 def find_warnings(
@@ -42,8 +29,8 @@ def find_warnings(
     measurements: Sequence[Measurement],
     grey: GreyLevels,
     lungs: LungLabels | None,
-) -> tuple[FindingWarning, ...]:
-    """Look for what makes findings less certain.
+) -> tuple[Warning, ...]:
+    """Find what makes the findings of a series less certain.
 
     Args:
         volume: The series.
@@ -53,7 +40,7 @@ def find_warnings(
         lungs: Where the lungs are, where known.
 
     Returns:
-        The warnings; mostly none.
+        The warnings; usually none.
     """
     warnings = [*_about_grey(grey), *_about_slices(volume)]
     if lungs is not None:
@@ -62,46 +49,47 @@ def find_warnings(
     cut = [lesion.number for lesion in lesions if ends & set(lesion.slice_indices)]
     if cut:
         text = f"{_list_lesions(cut)} on the first or last slice and may go on beyond the scan."
-        warnings.append(FindingWarning("lesions_at_end_of_scan", text))
+        warnings.append(Warning("lesions_at_end_of_scan", text))
     return tuple(warnings)
 
 
-def _about_grey(grey: GreyLevels) -> Iterator[FindingWarning]:
+def _about_grey(grey: GreyLevels) -> Iterator[Warning]:
     if grey.kind == "minmax_clahe":
-        yield FindingWarning(
+        yield Warning(
             "grey_levels",
-            "The model was trained on 8-bit pictures without Hounsfield units, which the grey levels of this CT only "
-            "imitate: expect more mistakes than on such pictures.",
+            "The model was trained on 8-bit pictures without Hounsfield units. The grey levels of this CT only imitate "
+            "them: expect more errors than on such pictures.",
         )
 
 
-def _about_slices(volume: CTVolume) -> Iterator[FindingWarning]:
+def _about_slices(volume: CTVolume) -> Iterator[Warning]:
     spacing_mm = volume.spacing_mm[0]
     if spacing_mm > THICK_MM:
-        yield FindingWarning(
+        yield Warning(
             "thick_slices",
             f"Slices are {spacing_mm:.1f} mm apart: small lesions and narrow bronchi may be missed, and volumes of "
             "lesions on few slices are coarse.",
         )
     gaps_mm = np.diff(volume.slice_positions_mm)
     if len(gaps_mm) and np.ptp(gaps_mm) > UNEVEN_SHARE * gaps_mm.mean():
-        yield FindingWarning(
-            "uneven_slices", f"Distances of slices differ, from {gaps_mm.min():.2f} to {gaps_mm.max():.2f} mm."
+        yield Warning(
+            "uneven_slices",
+            f"Slices are not evenly spaced: gaps from {gaps_mm.min():.2f} to {gaps_mm.max():.2f} mm.",
         )
 
 
-def _about_lungs(lungs: LungLabels, measurements: Sequence[Measurement]) -> Iterator[FindingWarning]:
+def _about_lungs(lungs: LungLabels, measurements: Sequence[Measurement]) -> Iterator[Warning]:
     areas = np.array([np.count_nonzero(plane) for plane in lungs.labels])
     if not areas.any():
-        yield FindingWarning("no_lungs", "No lungs were found in this series: is it a chest CT?")
+        yield Warning("no_lungs", "No lungs were found in this series. Is it a chest CT?")
         return
     ends = [name for name, index in (("first", 0), ("last", -1)) if areas[index] > CUT_SHARE * areas.max()]
     if ends:
-        text = f"The lungs go on beyond the {' and the '.join(ends)} slice: shares are of the part that is shown."
-        yield FindingWarning("lungs_cut", text)
+        text = f"The lungs continue beyond the {' and the '.join(ends)} slice: shares refer to the part in the scan."
+        yield Warning("lungs_cut", text)
     outside = [one.lesion_number for one in measurements if one.side is None]
     if outside:
-        yield FindingWarning("lesions_outside_lungs", f"{_list_lesions(outside)} wholly outside the lungs.")
+        yield Warning("lesions_outside_lungs", f"{_list_lesions(outside)} wholly outside the lungs.")
 
 
 def _list_lesions(numbers: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""A lesion in 3-D, cropped to its box."""
+"""A lesion in 3-D, cropped to its box, and the tissue that each slice of its volume represents."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ import numpy as np
 import numpy.typing as npt
 
 from lung_d2.categories import Category
+from lung_d2.ct.geometry import normal_of
+from lung_d2.ct.volume import CTVolume
 
 Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Lesion:
-    """What was found of one lesion on all slices of a volume.
+    """One lesion on all slices of a volume.
 
     Attributes:
         number: From 1, without gaps, over all categories of a volume; the order of
             :func:`lung_d2.lesions.link.link_lesions`.
-        category: What it is.
+        category: Its category.
         score: 0..1, by the rule of :class:`lung_d2.lesions.link.LinkSettings`.
-        mask: bool ``[z, y, x]``, read-only, cropped to the lesion; a slice that was missed between others is empty.
+        mask: bool ``[z, y, x]``, read-only, cropped to the lesion; a missed slice between others is empty.
         offset_zyx: Slice, row and column of ``mask[0, 0, 0]`` in the volume.
         slice_indices: Slices of the volume on which it was found, ascending.
         slice_scores: For each of them the highest score of its detections, 0..1.
@@ -80,7 +83,7 @@ class Lesion:
         """Return the lesion on one slice of the volume.
 
         Args:
-            slice_index: 0-based; where the lesion is not, the mask is empty.
+            slice_index: 0-based; the mask is empty where there is no lesion.
             shape: Rows and columns of the volume.
 
         Returns:
@@ -119,3 +122,52 @@ def shared_voxels(first: Lesion, second: Lesion) -> int:
         for lesion in (first, second)
     ]
     return int(np.count_nonzero(parts[0] & parts[1]))
+
+
+def slice_bounds_mm(volume: CTVolume) -> Floats:
+    """Return where the tissue that each slice represents begins and ends along the normal.
+
+    A slice represents half the gap to each neighbour; the first and the last slice extend outward as far as inward; a
+    single slice represents its spacing.
+
+    Returns:
+        float64 ``[Z + 1]``, mm: slice k lies between bounds k and k + 1.
+    """
+    positions = volume.slice_positions_mm
+    half = np.diff(positions) / 2 if len(positions) > 1 else np.array([volume.spacing_mm[0] / 2])
+    middles = positions[:-1] + half[: len(positions) - 1]
+    return np.concatenate([positions[:1] - half[0], middles, positions[-1:] + half[-1]])
+
+
+def slice_thickness_mm(volume: CTVolume) -> Floats:
+    """Return the thickness of tissue that each slice represents, float64 ``[Z]``, mm."""
+    return np.diff(slice_bounds_mm(volume))
+
+
+def voxel_volumes_ml(volume: CTVolume) -> Floats:
+    """Return the volume of a voxel on each slice, float64 ``[Z]``, ml."""
+    return slice_thickness_mm(volume) * volume.spacing_mm[1] * volume.spacing_mm[2] / 1000.0
+
+
+def slice_origins_lps(volume: CTVolume) -> Floats:
+    """Return the centre of the first voxel of each slice, float64 ``[Z, 3]``, LPS mm, uneven gaps included."""
+    affine = volume.affine_lps
+    step_mm = abs(float(affine[:3, 2] @ normal_of(affine)))
+    steps = (volume.slice_positions_mm - volume.slice_positions_mm[0]) / step_mm
+    return affine[:3, 3] + steps[:, None] * affine[:3, 2]
+
+
+def slice_shifts(volume: CTVolume) -> npt.NDArray[np.int64]:
+    """Return by how many pixels each slice is shifted in its plane relative to the first.
+
+    With a tilted gantry the same pixel of two slices does not lie on one normal. Add this shift to row and column to
+    compare pixels along the normal.
+
+    Returns:
+        int64 ``[Z, 2]``: rows, columns, rounded.
+    """
+    affine = volume.affine_lps
+    frame = np.column_stack([affine[:3, 1], affine[:3, 0], normal_of(affine)])
+    origins = slice_origins_lps(volume)
+    moved = np.linalg.solve(frame, (origins - origins[0]).T).T
+    return np.rint(moved[:, :2]).astype(np.int64)

@@ -7,13 +7,12 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from lung_d2.categories import Category
+from lung_d2.categories import CATEGORIES, Categories, Category
 from lung_d2.ct.volume import CTVolume
 from lung_d2.errors import ConfigError
 from lung_d2.lesions.detections import SliceDetections
-from lung_d2.lesions.lesion import Lesion
+from lung_d2.lesions.lesion import Lesion, slice_bounds_mm, slice_thickness_mm, voxel_volumes_ml
 from lung_d2.lesions.regions import Regions, collect_regions
-from lung_d2.lesions.slabs import slice_bounds_mm, slice_thickness_mm, voxel_volumes_ml
 from lung_d2.lesions.tracks import Reach, build_tracks, drop_duplicates, join_branches
 
 SCORE_RULES = ("max", "mean")
@@ -27,17 +26,17 @@ class LinkSettings:
         min_detection_score: Detections of a lower score are left out, 0..1.
         min_lesion_score: Lesions of a lower score are left out, 0..1.
         min_overlap: Two detections of one slice, or of neighbouring slices, belong to one lesion where they share at
-            least this share of the smaller, 0..1. Beside that, each detection continues that of the next slice which
-            it overlaps most, if by a single pixel.
-        max_gap_mm: A lesion may be missed on slices that together stand for at most so many mm of tissue; 0: on none.
-            The default forgives one slice of 5 mm, or five of 1 mm. They are not filled: they are empty in the mask
-            and count in no measure.
-        max_covered: A detection is a duplicate where surer lesions of its category cover at least this share of it,
-            0..1 (3-D non-maximum suppression).
+            least this share of the smaller, 0..1. In addition, each detection continues the one on the next slice
+            that it overlaps most, even by a single pixel.
+        max_gap_mm: A lesion may be missed on slices that together represent at most this many mm of tissue; 0: on
+            none. The default allows one slice of 5 mm, or five of 1 mm. Missed slices are not filled: they are empty
+            in the mask and count in no measure.
+        max_covered: A detection is a duplicate if lesions of its category with a higher score cover at least this
+            share of it, 0..1 (3-D non-maximum suppression).
         min_volume_mm3: Smaller lesions are left out. The default is a ball of 3 mm, below which the Fleischner Society
             speaks of micronodules (Hansell et al., Radiology 2008;246:697-722).
-        score_rule: Score of a lesion: ``max``, that of its surest slice, or ``mean``, the mean over its slices,
-            weighted by area. That of a slice is the highest of its detections.
+        score_rule: Score of a lesion: ``max``, the highest of its slices, or ``mean``, the mean over its slices,
+            weighted by area. The score of a slice is the highest of its detections.
 
     Raises:
         ConfigError: A value is out of bounds.
@@ -64,17 +63,21 @@ class LinkSettings:
 
 
 def link_lesions(
-    detections: Sequence[SliceDetections], volume: CTVolume, settings: LinkSettings | None = None
+    detections: Sequence[SliceDetections],
+    volume: CTVolume,
+    settings: LinkSettings | None = None,
+    categories: Categories = CATEGORIES,
 ) -> list[Lesion]:
     """Link the detections of all slices to lesions.
 
-    Categories neither merge with nor suppress one another: bronchi dilated by traction lie inside ground glass. Overlap
-    is measured along the normal of the slices, so that a tilted gantry shifts nothing.
+    Categories neither merge nor suppress each other: bronchi dilated by traction lie inside ground glass. Overlap is
+    measured along the normal of the slices, so that a tilted gantry makes no difference.
 
     Args:
         detections: Of the volume's slices, in any order; the result does not depend on it.
         volume: Their volume.
         settings: How they are linked.
+        categories: What the model tells apart.
 
     Returns:
         The lesions, numbered from 1: by category, then falling volume, falling score, and place.
@@ -84,7 +87,7 @@ def link_lesions(
         DatasetError: A category is unknown.
     """
     settings = settings or LinkSettings()
-    found = collect_regions(detections, volume, settings.min_detection_score)
+    found = collect_regions(detections, volume, settings.min_detection_score, categories)
     voxel_mm3 = 1000.0 * voxel_volumes_ml(volume)
     ranked = []
     for category, regions in found.items():

@@ -1,77 +1,243 @@
-"""Measures of a lesion: size, density, and where it lies."""
+"""The measures of a lesion, each defined once.
+
+:data:`MEASURES` is the only place that knows them: ``findings.json``, ``lesions.csv``, the page and the DICOM SR follow
+it. To add a measure, add a row.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
 
 from lung_d2.categories import Category
-from lung_d2.ct.geometry import normal_of
 from lung_d2.ct.volume import CTVolume
 from lung_d2.errors import GeometryError
-from lung_d2.lesions.density import measure_density
-from lung_d2.lesions.diameters import measure_diameters
-from lung_d2.lesions.lesion import Lesion, Mask
-from lung_d2.lesions.lobes import LobeField
-from lung_d2.lesions.slabs import slice_bounds_mm, slice_origins_lps
-from lung_d2.lesions.territories import LobeShare, LungLabels, Surroundings, build_surroundings
+from lung_d2.lesions.lesion import Lesion
+from lung_d2.lesions.lobes import LobeField, LobeShare, LungLabels, Occupancy, Surroundings, build_surroundings
+from lung_d2.lesions.size_and_density import (
+    Density,
+    Diameters,
+    measure_centroid,
+    measure_density,
+    measure_diameters,
+    measure_extent,
+)
 
-Vector = tuple[float, float, float]
+CodeTuple = tuple[str, str, str]
+"""A DICOM code: value, scheme, meaning."""
+
+_MILLIMETER = ("mm", "UCUM", "millimeter")
+_HOUNSFIELD = ("[hnsf'U]", "UCUM", "Hounsfield unit")
+_PERCENT = ("%", "UCUM", "percent")
+_ATTENUATION = ("112031", "DCM", "Attenuation Coefficient")
+
+
+@dataclass(frozen=True, eq=False)
+class LesionContext:
+    """A lesion in its surroundings: what the measures are computed from, each part once."""
+
+    lesion: Lesion
+    around: Surroundings
+
+    @cached_property
+    def occupancy(self) -> Occupancy:
+        """Voxels, volume, and shares of lungs and lobes."""
+        return self.around.occupancy(self.lesion.patches())
+
+    @cached_property
+    def diameters(self) -> Diameters:
+        """Long and short axis."""
+        return measure_diameters(self.lesion, self.around.volume.spacing_mm)
+
+    @cached_property
+    def density(self) -> Density:
+        """HU."""
+        return measure_density(self.lesion, self.around.volume)
 
 
 @dataclass(frozen=True)
+class CodedNumber:
+    """How DICOM SR states a number (TID 300; the concepts of CID 7469).
+
+    Attributes:
+        concept: What it is.
+        unit: In UCUM.
+        derivation: As mean, of several values (CID 7464).
+        factor: From the measure to this unit.
+    """
+
+    concept: CodeTuple
+    unit: CodeTuple
+    derivation: CodeTuple | None = None
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure of a lesion.
+
+    Attributes:
+        name: Key in ``findings.json``.
+        unit: What the page shows behind the number; empty for counts, scores and words.
+        title: What people call it.
+        compute: From a lesion to the value: a number, a word, a tuple of numbers, or None if it is unknown.
+        columns: Columns of ``lesions.csv``; by default one of this name; several for a tuple.
+        coded: For each number how DICOM SR states it; empty: it is not in the SR.
+        digits: Decimals on the page; None for words.
+        page: Where the page shows it: in the table of lesions, beside the pictures of a lesion (``details``), or not.
+    """
+
+    name: str
+    unit: str
+    title: str
+    compute: Callable[[LesionContext], Any]
+    columns: tuple[str, ...] = ()
+    coded: tuple[CodedNumber, ...] = ()
+    digits: int | None = 0
+    page: Literal["table", "details", ""] = ""
+
+    def row(self, value: Any) -> dict[str, Any]:
+        """Return the value by column of ``lesions.csv``."""
+        columns = self.columns or (self.name,)
+        return dict(zip(columns, value if len(columns) > 1 else (value,), strict=True))
+
+
+MEASURES: tuple[Measure, ...] = (
+    # How sure the network is, 0..1.
+    Measure(
+        "score",
+        "",
+        "score",
+        lambda of: of.lesion.score,
+        coded=(CodedNumber(("111012", "DCM", "Certainty of Finding"), _PERCENT, factor=100.0),),  # CID 6048
+        digits=2,
+        page="table",
+    ),
+    # A slice is as thick as half the gaps to its neighbours. Slices on which the lesion was missed do not count.
+    Measure(
+        "volume_ml",
+        "ml",
+        "volume",
+        lambda of: of.occupancy.volume_ml,
+        coded=(CodedNumber(("118565006", "SCT", "Volume"), ("ml", "UCUM", "milliliter")),),
+        page="table",
+    ),
+    Measure("voxel_count", "", "voxels", lambda of: of.occupancy.voxel_count),
+    Measure("slice_count", "", "slices", lambda of: len(of.lesion.slice_indices)),
+    # In the plane of the slices, on the slice where it is longest; the short axis on the same slice.
+    Measure(
+        "long_axis_mm",
+        "mm",
+        "long axis",
+        lambda of: of.diameters.long_axis_mm,
+        coded=(CodedNumber(("103339001", "SCT", "Long axis"), _MILLIMETER),),
+        page="table",
+    ),
+    Measure(
+        "short_axis_mm",
+        "mm",
+        "short axis",
+        lambda of: of.diameters.short_axis_mm,
+        coded=(CodedNumber(("103340004", "SCT", "Short axis"), _MILLIMETER),),
+        page="table",
+    ),
+    Measure("long_axis_slice_index", "", "slice of the long axis", lambda of: of.diameters.slice_index),
+    Measure(
+        "mean_hu",
+        "HU",
+        "mean",
+        lambda of: of.density.mean_hu,
+        coded=(CodedNumber(_ATTENUATION, _HOUNSFIELD, ("373098007", "SCT", "Mean")),),
+        page="table",
+    ),
+    Measure(
+        "sd_hu",
+        "HU",
+        "standard deviation",
+        lambda of: of.density.sd_hu,
+        coded=(CodedNumber(_ATTENUATION, _HOUNSFIELD, ("386136009", "SCT", "Standard Deviation")),),
+        page="table",
+    ),
+    Measure("p5_hu", "HU", "5th percentile", lambda of: of.density.p5_hu, page="details"),
+    Measure(
+        "median_hu",
+        "HU",
+        "median",
+        lambda of: of.density.median_hu,
+        coded=(CodedNumber(_ATTENUATION, _HOUNSFIELD, ("373099004", "SCT", "Median")),),
+        page="details",
+    ),
+    Measure("p95_hu", "HU", "95th percentile", lambda of: of.density.p95_hu, page="details"),
+    # right, left, or both if the smaller side has a tenth or more; None if no voxel lies in the lungs.
+    Measure("side", "", "side", lambda of: of.occupancy.side, digits=None),
+    # Its volume inside the lungs over the volume of both lungs.
+    Measure(
+        "lung_share_percent",
+        "%",
+        "of the lungs",
+        lambda of: of.occupancy.lung_share_percent,
+        coded=(CodedNumber(("lung_share", "99LUNGD2", "Volume inside the lungs over volume of the lungs"), _PERCENT),),
+        digits=2,
+        page="table",
+    ),
+    # It is seen on the first or the last slice: its volume may be larger.
+    Measure(
+        "reaches_end_of_scan",
+        "",
+        "reaches the end of the scan",
+        lambda of: bool({0, len(of.around.volume.hu) - 1} & set(of.lesion.slice_indices)),
+        digits=None,
+    ),
+    # Size of its box along the axes of the patient, from edge to edge of its voxels.
+    Measure(
+        "extent_lps_mm",
+        "mm",
+        "extent right to left, front to back, foot to head",
+        lambda of: measure_extent(of.lesion, of.around.volume),
+        columns=("extent_right_left_mm", "extent_front_back_mm", "extent_foot_head_mm"),
+        coded=(
+            CodedNumber(("103355008", "SCT", "Width"), _MILLIMETER),
+            CodedNumber(("131197000", "SCT", "Depth"), _MILLIMETER),
+            CodedNumber(("121207", "DCM", "Height"), _MILLIMETER),
+        ),
+        page="details",
+    ),
+    Measure(
+        "centroid_lps_mm",
+        "mm",
+        "centre of volume",
+        lambda of: measure_centroid(of.lesion, of.around.volume),
+        columns=("centroid_x_lps_mm", "centroid_y_lps_mm", "centroid_z_lps_mm"),
+    ),
+)
+
+
+@dataclass(frozen=True, eq=False)
 class Measurement:
-    """Measures of one lesion. What needs lungs or lobes is None, or empty, without them.
+    """The measures of one lesion; each can be read as an attribute, as ``measurement.volume_ml``.
 
     Attributes:
         lesion_number: :attr:`Lesion.number`.
         category: Its category.
-        score: Its score, 0..1.
-        voxel_count: Number of its voxels.
-        volume_ml: Their volume; a slice is as thick as half the gaps to its neighbours
-            (:func:`lung_d2.lesions.slabs.slice_bounds_mm`). Slices on which the lesion was missed do not count.
-        extent_lps_mm: Size of its box along the axes of the patient: right to left, front to back, foot to head; from
-            edge to edge of its voxels.
-        centroid_lps_mm: Its centre of volume, LPS, mm.
-        long_axis_mm: Long axis in the plane of the slices, see :func:`lung_d2.lesions.diameters.measure_diameters`.
-        short_axis_mm: Short axis on the same slice.
-        long_axis_slice_index: That slice.
-        slice_count: Number of slices on which it was found.
         key_slice_index: The slice that shows most of it.
-        mean_hu: Mean over its voxels, HU; this and the next four as in :class:`lung_d2.lesions.density.Density`.
-        sd_hu: Standard deviation, HU.
-        p5_hu: 5th percentile, HU.
-        median_hu: 50th percentile, HU.
-        p95_hu: 95th percentile, HU.
-        side: ``right``, ``left``, or ``both`` where the lesser side holds a tenth or more; None where no voxel lies in
-            the lungs.
-        lung_share_percent: Its volume inside the lungs over the volume of both lungs.
-        lobes: What it takes of each of the five lobes.
+        lobes: What it occupies of each of the five lobes; empty without lobes.
+        values: The value of each of :data:`MEASURES` by its name. What needs lungs is None without them.
     """
 
     lesion_number: int
     category: Category
-    score: float
-    voxel_count: int
-    volume_ml: float
-    extent_lps_mm: Vector
-    centroid_lps_mm: Vector
-    long_axis_mm: float
-    short_axis_mm: float
-    long_axis_slice_index: int
-    slice_count: int
     key_slice_index: int
-    mean_hu: float
-    sd_hu: float
-    p5_hu: float
-    median_hu: float
-    p95_hu: float
-    side: str | None
-    lung_share_percent: float | None
-    lobes: tuple[LobeShare, ...]
+    lobes: tuple[LobeShare, ...] = field(repr=False)
+    values: Mapping[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a measure by its name."""
+        values = self.__dict__.get("values", {})  # empty while it is unpickled
+        if name in values:
+            return values[name]
+        raise AttributeError(f"no measure {name!r}: see lung_d2.lesions.measure.MEASURES")
 
 
 def measure_lesion(
@@ -103,72 +269,18 @@ def measure_lesions(
         GeometryError: Lesions, lungs or lobes are not on the grid of the volume.
     """
     around = build_surroundings(volume, lungs, lobes)
-    return [_measure(lesion, around) for lesion in lesions]
+    return [_measure(LesionContext(lesion, around)) for lesion in lesions]
 
 
-def _measure(lesion: Lesion, around: Surroundings) -> Measurement:
-    volume = around.volume
+def _measure(context: LesionContext) -> Measurement:
+    lesion, volume = context.lesion, context.around.volume
     if any(part.stop > size for part, size in zip(lesion.box, volume.hu.shape, strict=True)):
         where = f"lesion {lesion.number}"
         raise GeometryError(where, found="voxels outside the volume", remedy="measure it on its own volume")
-    taken = around.occupancy(lesion.patches())
-    diameters = measure_diameters(lesion, volume.spacing_mm)
     return Measurement(
         lesion_number=lesion.number,
         category=lesion.category,
-        score=lesion.score,
-        voxel_count=taken.voxel_count,
-        volume_ml=taken.volume_ml,
-        extent_lps_mm=_measure_extent(lesion, volume),
-        centroid_lps_mm=_measure_centroid(lesion, around),
-        long_axis_mm=diameters.long_axis_mm,
-        short_axis_mm=diameters.short_axis_mm,
-        long_axis_slice_index=diameters.slice_index,
-        slice_count=len(lesion.slice_indices),
         key_slice_index=lesion.key_slice_index,
-        **asdict(measure_density(lesion, volume)),
-        side=taken.side,
-        lung_share_percent=taken.lung_share_percent,
-        lobes=taken.lobes,
+        lobes=context.occupancy.lobes,
+        values={measure.name: measure.compute(context) for measure in MEASURES},
     )
-
-
-def _measure_extent(lesion: Lesion, volume: CTVolume) -> Vector:
-    """Measure the box around the corners of all voxels, each a block as thick as its slice stands for."""
-    columns, rows, normal = volume.affine_lps[:3, 0], volume.affine_lps[:3, 1], normal_of(volume.affine_lps)
-    origins, bounds, positions = slice_origins_lps(volume), slice_bounds_mm(volume), volume.slice_positions_mm
-    half_pixel = (np.abs(columns) + np.abs(rows)) / 2
-    _, top, left = lesion.offset_zyx
-    low, high = np.full(3, np.inf), np.full(3, -np.inf)
-    for index, plane in lesion.planes():
-        y, x = _row_ends(plane)
-        points = origins[index] + (x + left)[:, None] * columns + (y + top)[:, None] * rows
-        faces = (bounds[index : index + 2] - positions[index])[:, None] * normal
-        low = np.minimum(low, points.min(axis=0) + faces.min(axis=0) - half_pixel)
-        high = np.maximum(high, points.max(axis=0) + faces.max(axis=0) + half_pixel)
-    x_mm, y_mm, z_mm = (high - low).tolist()
-    return x_mm, y_mm, z_mm
-
-
-def _row_ends(plane: Mask) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return rows and columns of the first and last pixel of each row: no other pixel is extreme along any axis."""
-    rows = np.flatnonzero(plane.any(axis=1))
-    first = plane[rows].argmax(axis=1)
-    last = plane.shape[1] - 1 - plane[rows, ::-1].argmax(axis=1)
-    return np.tile(rows, 2), np.concatenate([first, last])
-
-
-def _measure_centroid(lesion: Lesion, around: Surroundings) -> Vector:
-    affine, origins = around.volume.affine_lps, slice_origins_lps(around.volume)
-    _, top, left = lesion.offset_zyx
-    total, weight = np.zeros(3), 0.0
-    for index, plane in lesion.planes():
-        per_row, per_column = plane.sum(axis=1), plane.sum(axis=0)
-        pixels = int(per_row.sum())
-        y = float(per_row @ np.arange(len(per_row))) / pixels + top
-        x = float(per_column @ np.arange(len(per_column))) / pixels + left
-        ml = pixels * float(around.voxel_ml[index])
-        total += ml * (origins[index] + x * affine[:3, 0] + y * affine[:3, 1])
-        weight += ml
-    x_mm, y_mm, z_mm = (total / weight).tolist()
-    return x_mm, y_mm, z_mm

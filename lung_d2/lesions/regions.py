@@ -1,4 +1,4 @@
-"""The detections of one category on all slices, cropped and packed, and how far they cover one another."""
+"""The detections of one category on all slices, cropped and packed, and how much they overlap."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from lung_d2.categories import CATEGORIES, Category, category_by_coco_id
+from lung_d2.categories import CATEGORIES, Categories, Category
 from lung_d2.ct.volume import CTVolume
 from lung_d2.errors import InputError
 from lung_d2.lesions.detections import SliceDetections
-from lung_d2.lesions.slabs import slice_shifts
+from lung_d2.lesions.lesion import slice_shifts
 from lung_d2.masks import decode_mask
 
 Ints = npt.NDArray[np.int64]
@@ -30,9 +30,9 @@ class Regions:
         scores: float32 ``(N,)``, 0..1.
         areas: int64 ``(N,)``, pixels.
         boxes: int64 ``(N, 4)``: first row and column, and those after the last, pixels.
-        upright: int64 ``(N, 4)``: the same after the shift of :func:`lung_d2.lesions.slabs.slice_shifts`, so that what
+        upright: int64 ``(N, 4)``: the same after the shift of :func:`lung_d2.lesions.lesion.slice_shifts`, so that what
             lies on one normal of the slices has the same row and column.
-        bits: For each the mask in its box, eight pixels to a byte: 600 slices of ten large lesions would else not fit.
+        bits: The mask of each in its box, eight pixels to a byte, so that 600 slices of ten large lesions fit.
     """
 
     slice_indices: Ints
@@ -73,13 +73,13 @@ class Regions:
         return int(np.count_nonzero(covered & mask))
 
     def overlap(self, first: int, second: int, min_overlap: float) -> bool:
-        """Say whether two regions share a pixel, and at least this share of the pixels of the smaller, 0..1."""
+        """Return whether two regions share a pixel, and at least this share of the pixels of the smaller, 0..1."""
         shared = self.shared_area(first, [second])
         return shared > 0 and shared >= min_overlap * int(min(self.areas[first], self.areas[second]))
 
 
 def collect_regions(
-    detections: Sequence[SliceDetections], volume: CTVolume, min_score: float
+    detections: Sequence[SliceDetections], volume: CTVolume, min_score: float, categories: Categories = CATEGORIES
 ) -> dict[Category, Regions]:
     """Crop and pack the masks of each category.
 
@@ -87,6 +87,7 @@ def collect_regions(
         detections: In any order; a slice may come more than once, or not at all.
         volume: Their volume.
         min_score: Detections of a lower score, and those of an empty mask, are left out.
+        categories: What the model tells apart.
 
     Returns:
         The regions of every category, in an order that does not depend on that of ``detections``.
@@ -95,14 +96,14 @@ def collect_regions(
         InputError: A detection is not of this volume.
         DatasetError: A category is unknown.
     """
-    found: dict[Category, list[tuple[int, float, bytes, dict[str, Any]]]] = {category: [] for category in CATEGORIES}
+    found: dict[Category, list[tuple[int, float, bytes, dict[str, Any]]]] = {category: [] for category in categories}
     for item in detections:
         _check_slice(item, volume)
         kept = item.above(min_score)
         for score, coco_id, rle in zip(kept.scores, kept.category_ids, kept.masks, strict=True):
             counts = rle["counts"]
             key = counts.encode("ascii") if isinstance(counts, str) else counts
-            found[category_by_coco_id(int(coco_id))].append((item.slice_index, -float(score), key, rle))
+            found[categories.by_coco_id(int(coco_id))].append((item.slice_index, -float(score), key, rle))
     shifts = slice_shifts(volume)
     return {category: _pack(sorted(rows, key=lambda row: row[:3]), shifts) for category, rows in found.items()}
 
@@ -115,7 +116,7 @@ def _check_slice(item: SliceDetections, volume: CTVolume) -> None:
             f"detections of slice {item.slice_index}",
             found=f"masks of {sizes.pop()} pixels" if sizes else "no such slice in the volume",
             expected=f"{slices} slices of {tuple(size)} pixels",
-            remedy="link the detections of this very volume",
+            remedy="link the detections of this volume",
         )
 
 

@@ -1,4 +1,4 @@
-"""Detections followed from slice to slice: tracks, their duplicates, and their branches."""
+"""Tracks: detections followed from slice to slice, without duplicates, and joined where they branch."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ GAP_SLACK_MM = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Reach:
-    """How far a lesion is followed past slices on which it was missed.
+    """How far a lesion is followed across slices on which it was missed.
 
     Attributes:
-        bounds_mm: float64 ``[Z + 1]``, from :func:`lung_d2.lesions.slabs.slice_bounds_mm`.
-        max_gap_mm: Most tissue, in mm along the normal, that the missed slices may stand for.
+        bounds_mm: float64 ``[Z + 1]``, from :func:`lung_d2.lesions.lesion.slice_bounds_mm`.
+        max_gap_mm: Most tissue, in mm along the normal, that the missed slices may represent.
     """
 
     bounds_mm: npt.NDArray[np.float64]
     max_gap_mm: float
 
     def joins(self, lower: int, upper: int) -> bool:
-        """Say whether a lesion may go from one slice to another; from a slice to the next it always may."""
+        """Return whether a lesion may continue from one slice to another; it always may to the next slice."""
         missed_mm = float(self.bounds_mm[upper] - self.bounds_mm[lower + 1])
         return upper == lower + 1 or missed_mm <= self.max_gap_mm + GAP_SLACK_MM
 
@@ -46,15 +46,15 @@ class Reach:
 
 
 def build_tracks(regions: Regions, reach: Reach, min_overlap: float) -> list[Track]:
-    """Follow each region to one region of a slice above it.
+    """Follow each region to at most one region of a slice above it.
 
-    On neighbouring slices one shared pixel suffices, because of all pairs the one that overlaps most is taken first.
-    Past a missed slice ``min_overlap`` is asked for.
+    On neighbouring slices one shared pixel suffices, because the pair that overlaps most is taken first. Across a
+    missed slice ``min_overlap`` is required.
 
     Args:
         regions: Of one category.
         reach: How many slices may be missed.
-        min_overlap: Least :meth:`Regions.overlap` past a missed slice.
+        min_overlap: Least :meth:`Regions.overlap` across a missed slice.
 
     Returns:
         Every region in exactly one track.
@@ -100,20 +100,20 @@ def drop_duplicates(
     thickness_mm: npt.NDArray[np.float64],
     max_covered: float,
 ) -> list[Track]:
-    """Suppress what tracks of a higher score cover already.
+    """Suppress the regions that tracks of a higher score cover.
 
-    The whole of a track decides who goes first, so that of two that lie in one another the same one stays on all
-    slices; but only what is covered goes, so that a track keeps the slices that it alone has found.
+    Tracks are ranked as a whole, so that of two nested ones the same one is kept on all slices; but only covered
+    regions are dropped, so that a track keeps the slices that no other has found.
 
     Args:
         tracks: Of one category.
-        scores: For each its score; of equal scores the larger volume goes first.
+        scores: The score of each; of equal scores the larger volume goes first.
         regions: What the tracks index.
-        thickness_mm: float64 ``[Z]``, see :func:`lung_d2.lesions.slabs.slice_thickness_mm`.
+        thickness_mm: float64 ``[Z]``, see :func:`lung_d2.lesions.lesion.slice_thickness_mm`.
         max_covered: A region is dropped where the tracks before its own cover at least this share of its area.
 
     Returns:
-        What stays of the tracks, by falling score.
+        The tracks that remain, by falling score.
     """
     weights = regions.areas * thickness_mm[regions.slice_indices]
     volumes = [float(weights[list(track)].sum()) for track in tracks]
@@ -139,10 +139,10 @@ def _is_covered(region: int, rivals: list[int], regions: Regions, max_covered: f
 
 
 def join_branches(tracks: Sequence[Track], regions: Regions, reach: Reach, min_overlap: float) -> list[Track]:
-    """Put together the tracks that are one lesion: they overlap on a slice, or split from or run into one another.
+    """Join the tracks of one lesion: they overlap on a slice, or split or merge.
 
-    A region is held against those of its own slice, and of the nearest slice above and below on which one belongs to
-    it.
+    A region is compared with those of its own slice, and of the nearest slice above and below that has one which
+    belongs to it.
 
     Args:
         tracks: Of one category.

@@ -18,9 +18,7 @@ from lung_d2.findings.manifest import ModelIdentity, StageClock, identify_model
 from lung_d2.lesions.detections import SliceDetections
 from lung_d2.lesions.link import link_lesions
 from lung_d2.lesions.measure import measure_lesions
-from lung_d2.lesions.severity import score_severity
-from lung_d2.lesions.totals import measure_totals
-from lung_d2.lesions.uncertainty import measure_volume_ranges
+from lung_d2.lesions.totals import measure_totals, measure_volume_ranges, score_severity
 from lung_d2.recognition.fields import Fields, find_fields
 from lung_d2.recognition.result import Recognition
 from lung_d2.recognition.settings import RecognitionSettings

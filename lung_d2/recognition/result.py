@@ -30,21 +30,18 @@ import numpy.typing as npt
 from lung_d2.ct.headers import show_uid
 from lung_d2.ct.volume import CTVolume
 from lung_d2.drawing.marks import sides_of
-from lung_d2.errors import OutputError
+from lung_d2.errors import OutputError, Warning
 from lung_d2.files import create_folder, replace_folder, restore_folder, write_json
-from lung_d2.findings.coco_results import build_image_index, build_results
 from lung_d2.findings.dicom_seg import write_segmentations
 from lung_d2.findings.dicom_sr import write_structured_report
 from lung_d2.findings.document import Findings
-from lung_d2.findings.files import write_findings
+from lung_d2.findings.files import build_image_index, build_results, write_findings, write_lesion_nifti
 from lung_d2.findings.manifest import MANIFEST_NAME, ModelIdentity, StageClock, build_manifest
-from lung_d2.findings.nifti import write_lesion_nifti
-from lung_d2.findings.overlay import draw_overlay
-from lung_d2.findings.warnings import FindingWarning
+from lung_d2.findings.pictures import draw_overlay
 from lung_d2.lesions.detections import SliceDetections
 from lung_d2.lesions.lesion import Lesion
+from lung_d2.lesions.lobes import LungLabels
 from lung_d2.lesions.measure import Measurement
-from lung_d2.lesions.territories import LungLabels
 from lung_d2.recognition.settings import RecognitionSettings
 from lung_d2.recognition.summary import hide_paths
 
@@ -244,7 +241,7 @@ class _Writer:
 
     def _with_refusals(self, findings: Findings) -> Findings:
         warnings = [
-            FindingWarning(f"no_{output}", f"No DICOM {output.replace('_', ' ')} was written: {reason}.")
+            Warning(f"no_{output}", f"No DICOM {output.replace('_', ' ')} was written: {reason}.")
             for output, reason in self.refused.items()
         ]
         return replace(findings, warnings=(*findings.warnings, *warnings))

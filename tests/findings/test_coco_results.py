@@ -5,7 +5,7 @@ import json
 import numpy as np
 from pycocotools.coco import COCO
 
-from lung_d2.findings.coco_results import build_image_index, build_results
+from lung_d2.findings.files import build_image_index, build_results
 from lung_d2.lesions import SliceDetections
 from lung_d2.masks import encode_mask
 from tiny import ring, square

@@ -16,9 +16,9 @@ import pytest
 from findings.findings_samples import LARGE, SHAPE, SMALL, VOXEL_ML, find, find_all, sample_lobes, sample_lungs
 from lung_d2 import __version__
 from lung_d2.ct.grey import GreyLevels
+from lung_d2.errors import Warning
 from lung_d2.findings.document import build_findings
 from lung_d2.findings.schema import SCHEMA_VERSION, FindingsContent
-from lung_d2.findings.warnings import FindingWarning
 from lung_d2.lesions import LinkSettings
 
 AROUND: dict[str, Any] = {"lungs": sample_lungs(), "lobes": sample_lobes()}
@@ -174,7 +174,7 @@ def test_grey_levels_without_a_window_tell_none() -> None:
 
 
 def test_warnings_of_the_caller_come_first() -> None:
-    refused = FindingWarning("no_dicom_seg", "No DICOM SEG: two slices have the same SOPInstanceUID.")
+    refused = Warning("no_dicom_seg", "No DICOM SEG: two slices have the same SOPInstanceUID.")
     warnings = build_findings(replace(find_all(), warnings=(refused,)))["warnings"]
     assert [one["kind"] for one in warnings] == ["no_dicom_seg", "lesions_at_end_of_scan"]
 

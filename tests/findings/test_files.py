@@ -10,9 +10,8 @@ import pytest
 
 from findings.findings_samples import MODEL, find, find_all
 from lung_d2.findings.document import build_findings
-from lung_d2.findings.files import write_findings
+from lung_d2.findings.files import format_lesion_table, write_findings
 from lung_d2.findings.page import render_findings_page
-from lung_d2.findings.table import format_lesion_table
 
 
 @pytest.mark.parametrize("found", [find_all(), find()])

@@ -20,7 +20,7 @@ from findings.dicom_samples import (
 )
 from lung_d2.ct import CTVolume, labels_on_grid, read_label_volume, read_volume
 from lung_d2.errors import OutputError
-from lung_d2.findings.nifti import write_lesion_nifti
+from lung_d2.findings.files import write_lesion_nifti
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

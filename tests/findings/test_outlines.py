@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from lung_d2.findings.outlines import MAX_POINTS, trace_outlines
+from lung_d2.findings.dicom_sr import MAX_POINTS, trace_outlines
 from lung_d2.masks import fill_polygon
 
 

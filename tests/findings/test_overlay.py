@@ -6,7 +6,7 @@ import pytest
 from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
 from lung_d2.drawing import marks
 from lung_d2.findings import overlay
-from lung_d2.findings.overlay import draw_overlay
+from lung_d2.findings.pictures import draw_overlay
 from lung_d2.lesions import SliceDetections
 from lung_d2.masks import encode_mask
 from tiny import ring, square

@@ -11,10 +11,10 @@ import pytest
 
 from findings.findings_samples import MODEL, find, find_all, find_many, sample_lobes, sample_lungs
 from html_page import Page, assert_stands_alone
+from lung_d2.errors import Warning
 from lung_d2.findings import page as findings_page
 from lung_d2.findings.document import Findings, build_findings
 from lung_d2.findings.page import MOST_PICTURED, render_findings_page
-from lung_d2.findings.warnings import FindingWarning
 
 
 def render(found: Findings) -> Page:
@@ -128,7 +128,7 @@ def test_nothing_unknown_is_shown_as_a_word_of_the_machine() -> None:
 
 def test_hostile_text_is_escaped() -> None:
     evil = '<script>alert("1")</script>'
-    found = replace(find_all(lungs_from=evil), warnings=(FindingWarning("evil", evil),))
+    found = replace(find_all(lungs_from=evil), warnings=(Warning("evil", evil),))
     content = build_findings(found)
     content["series"]["series_instance_uid"] = evil
     page = Page(render_findings_page(found, content, replace(MODEL, device=evil)))

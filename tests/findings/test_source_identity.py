@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 from ct.dicom_files import make_slice, stored_slices, write
 from lung_d2.ct.headers import quiet_pydicom
-from lung_d2.findings.source_identity import read_identity
+from lung_d2.findings.source_images import clean_identity
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def identity(folder: Path, **tags: object) -> Dataset:
     path = write(make_slice(stored_slices(1)[0], **tags), folder / "a.dcm")
     with quiet_pydicom():
-        return read_identity(path)
+        return clean_identity(path)
 
 
 @pytest.mark.parametrize(

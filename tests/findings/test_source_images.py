@@ -29,7 +29,7 @@ from lung_d2.ct import CTVolume, read_volume, write_nifti
 from lung_d2.errors import OutputError
 from lung_d2.findings.dicom_seg import write_segmentations
 from lung_d2.findings.dicom_sr import write_structured_report
-from lung_d2.findings.source_images import read_source_images
+from lung_d2.findings.source_images import build_source_images
 from lung_d2.lesions import measure_lesions
 
 Change = Callable[[int, Dataset], None]
@@ -270,7 +270,7 @@ def test_planes_of_an_enhanced_image_are_its_frames(tmp_path: Path) -> None:
     dataset = make_enhanced(
         stored_slices(3), [4.0, 0.0, 2.0], [(1.0, -1024.0)] * 3, FrameOfReferenceUID=FRAME_OF_REFERENCE
     )
-    images = read_source_images(read_volume(write(dataset, tmp_path / "a.dcm")))
+    images = build_source_images(read_volume(write(dataset, tmp_path / "a.dcm")))
     assert images.plane_count == 3
     assert [images.plane_index(index) for index in range(3)] == [1, 2, 0]
     assert images.image_of(2) is images.datasets[0]
@@ -278,7 +278,7 @@ def test_planes_of_an_enhanced_image_are_its_frames(tmp_path: Path) -> None:
 
 def test_planes_of_classic_images_are_the_slices(tmp_path: Path) -> None:
     volume = read_volume(write_ct(tmp_path))
-    images = read_source_images(volume)
+    images = build_source_images(volume)
     assert images.plane_count == 5
     assert [images.plane_index(index) for index in range(5)] == list(range(5))
     assert images.image_of(3).SOPInstanceUID == volume.sop_instance_uids[3]
@@ -286,4 +286,4 @@ def test_planes_of_classic_images_are_the_slices(tmp_path: Path) -> None:
 
 
 def test_nothing_shows_the_patient_in_its_repr(tmp_path: Path) -> None:
-    assert not any(word in repr(read_source_images(read_volume(write_ct(tmp_path)))) for word in PRIVATE)
+    assert not any(word in repr(build_source_images(read_volume(write_ct(tmp_path)))) for word in PRIVATE)

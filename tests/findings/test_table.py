@@ -10,7 +10,7 @@ import pytest
 
 from findings.findings_samples import find, find_all, sample_lobes, sample_lungs
 from lung_d2.findings.document import build_findings
-from lung_d2.findings.table import COLUMNS, format_lesion_table
+from lung_d2.findings.files import COLUMNS, format_lesion_table
 
 
 def rows(found: Any) -> list[dict[str, str]]:

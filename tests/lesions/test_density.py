@@ -5,7 +5,7 @@ import pytest
 
 from lesions.solids import axial_volume, block, detect
 from lung_d2.lesions import LinkSettings, link_lesions
-from lung_d2.lesions.density import measure_density
+from lung_d2.lesions.size_and_density import measure_density
 
 SHAPE = (6, 20, 20)
 

@@ -5,7 +5,7 @@ import pytest
 
 from lesions.solids import axial_volume, block, detect
 from lung_d2.lesions import LinkSettings, link_lesions
-from lung_d2.lesions.diameters import measure_diameters
+from lung_d2.lesions.size_and_density import measure_diameters
 
 SHAPE = (4, 80, 80)
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from lung_d2.lesions import LOBES, LobeShare, score_severity
-from lung_d2.lesions.severity import score_lobe
-from lung_d2.lesions.territories import Occupancy
+from lung_d2.lesions.lobes import Occupancy
+from lung_d2.lesions.totals import score_lobe
 
 
 def taken(*percents):

@@ -5,7 +5,7 @@ import pytest
 
 from lesions.solids import axial_volume, tilted_affine, volume_in
 from lung_d2.ct.geometry import normal_of
-from lung_d2.lesions.slabs import (
+from lung_d2.lesions.lesion import (
     slice_bounds_mm,
     slice_origins_lps,
     slice_shifts,

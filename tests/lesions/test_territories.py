@@ -8,7 +8,7 @@ import pytest
 from lesions.solids import axial_volume, block
 from lung_d2.errors import GeometryError
 from lung_d2.lesions import LobeField
-from lung_d2.lesions.territories import build_surroundings
+from lung_d2.lesions.lobes import build_surroundings
 
 SHAPE = (4, 10, 20)
 VOLUME = axial_volume(SHAPE, (2.0, 1.0, 1.0), positions_mm=[0, 2, 3, 7])  # slices stand for 2, 1.5, 2.5 and 4 mm

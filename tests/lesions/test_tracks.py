@@ -5,8 +5,8 @@ import pytest
 
 from lesions.solids import axial_volume, detections_on
 from lung_d2.categories import GROUND_GLASS_OPACITY
+from lung_d2.lesions.lesion import slice_bounds_mm, slice_thickness_mm
 from lung_d2.lesions.regions import collect_regions
-from lung_d2.lesions.slabs import slice_bounds_mm, slice_thickness_mm
 from lung_d2.lesions.tracks import Reach, build_tracks, drop_duplicates, join_branches
 from tiny import square
 
