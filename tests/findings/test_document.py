@@ -17,15 +17,19 @@ from findings.findings_samples import LARGE, SHAPE, SMALL, VOXEL_ML, find, find_
 from lung_d2 import __version__
 from lung_d2.ct.grey import GreyLevels
 from lung_d2.errors import Warning
+from lung_d2.findings import schema
 from lung_d2.findings.document import build_findings
 from lung_d2.findings.schema import SCHEMA_VERSION, FindingsContent
 from lung_d2.lesions import LinkSettings
+from lung_d2.lesions.measure import MEASURES
 
 AROUND: dict[str, Any] = {"lungs": sample_lungs(), "lobes": sample_lobes()}
 
 
 def misfits(value: Any, hint: Any, place: str = "findings") -> list[str]:
     """Return where a value is not what a type says, key by key."""
+    if hint is Any:
+        return []
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if typing.is_typeddict(hint):
         hints = typing.get_type_hints(hint)
@@ -49,11 +53,17 @@ def test_content_is_what_the_schema_says(found: Any) -> None:
     assert content["schema_version"] == SCHEMA_VERSION
     assert content["lung_d2_version"] == __version__
     assert "Research use only" in content["note"]
+    for lesion in content["lesions"]:
+        measured = {measure.name for measure in MEASURES}
+        parts = {"lobes": list[schema.Lobe], "box": schema.Box, "slices": list[schema.Slice]}
+        assert set(lesion) == {"number", "category", "key_slice_index", "volume_range", *parts, *measured}
+        assert [misfits(lesion[name], hint, name) for name, hint in parts.items()] == [[]] * 3
+        assert misfits(lesion["volume_range"], schema.Range | type(None), "volume_range") == []
 
 
 def test_check_of_the_schema_sees_what_is_wrong() -> None:
     content: Any = build_findings(find_all())
-    content["lesions"][0]["score"] = "high"
+    content["warnings"][0]["kind"] = 1
     content["totals"]["any"]["extra"] = 1
     content["lesions_found"] = 1
     assert len(misfits(content, FindingsContent)) == 3
@@ -129,7 +139,8 @@ def test_range_is_that_of_the_thresholds_around() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, np.float32("nan")])
 def test_numbers_that_are_none_become_null(value: Any) -> None:
     found = find_all()
-    broken = (replace(found.measurements[0], sd_hu=value), *found.measurements[1:])
+    first = found.measurements[0]
+    broken = (replace(first, values={**first.values, "sd_hu": value}), *found.measurements[1:])
     content = build_findings(replace(found, measurements=broken))
     assert content["lesions"][0]["sd_hu"] is None
     json.dumps(content, allow_nan=False)

@@ -44,9 +44,9 @@ def test_lesions_are_listed_by_volume_with_their_measures() -> None:
     rows = re.findall(r'<tr><td>(?:<a href="#lesion-\d+">)?(\d+)<', everything().html)
     assert rows == ["1", "2", "3", "4"]
     words = everything().text
-    assert "1 ground glass opacity left upper, left lower 5.38 5.38–5.38" in words
-    assert "2 ground glass opacity right lower 0.40 0.40–0.40" in words
-    assert "4 bronchiectasis left upper 0.16" in words
+    assert "1 ground glass opacity left upper, left lower 8–15 8 0.90 5.38 5.38–5.38" in words
+    assert "2 ground glass opacity right lower 4–6 4 0.70 0.40 0.40–0.40" in words
+    assert "4 bronchiectasis left upper 10–12 10 0.80 0.16" in words
     assert "0.22 0.00–0.22" in words  # below the upper threshold
 
 
@@ -70,14 +70,14 @@ def test_long_words_break_on_a_narrow_screen() -> None:
 
 def test_side_stands_for_lobes_that_are_not_known() -> None:
     text = render(find_all(lungs=sample_lungs())).text
-    assert "1 ground glass opacity left 5.38" in text
-    assert "3 ground glass opacity – 0.22" in text
+    assert "1 ground glass opacity left 8–15 8 0.90 5.38" in text
+    assert "3 ground glass opacity – 18–19 18 0.55 0.22" in text
 
 
 def test_totals_by_category_side_and_lobe() -> None:
     text = everything().text
     assert "bronchiectasis 1 0.16 0.16–0.16 0.00 0.16" in text
-    assert "all, shared voxels once 4 6.00" in text
+    assert "all (shared voxels count once) 4 6.00" in text
     assert "Lungs: right 27 ml, left 27 ml (found in the CT)" in text
     assert "right middle 0.00 – 0.00 – –" in text
 
@@ -93,14 +93,14 @@ def test_each_lesion_leads_to_its_pictures() -> None:
 def test_settings_run_and_warnings_are_told() -> None:
     text = everything().text
     for words in (
-        "Detections taken from score 0.5",
-        "Missed slices forgiven up to 5 mm",
+        "Least score of a detection 0.5",
+        "Missed slices allowed up to 5 mm",
         "window C -600 W 1500 HU, each slice alone",
         "The network saw whole slices",
         "Lobes label volume",
         "Device cpu",
         "d" * 64,
-        "Before trusting the numbers",
+        "Please note",
         "Lesion 3 lies on the first or last slice",
     ):
         assert words in text
@@ -108,15 +108,15 @@ def test_settings_run_and_warnings_are_told() -> None:
 
 def test_margin_and_neighbours_are_told() -> None:
     text = render(find(lung_margin_mm=10.0, channels="neighbours")).text
-    assert "the lungs with 10 mm around them" in text
+    assert "the lungs and 10 mm around them" in text
     assert "each slice with its neighbours" in text
 
 
 def test_negative_series_have_a_page_too() -> None:
     page = render(find(lungs=sample_lungs()))
     assert "On 20 slices no lesion found with a score of at least 0.5." in page.text
-    assert "None: no lesion found." in page.text
-    assert "What was scanned" in page.text
+    assert "No lesion found." in page.text
+    assert "The scan" in page.text
     assert "Key slices" not in page.text
     assert page.attributes["alt"] == ["All lesions as seen from the front"]
 
@@ -147,7 +147,7 @@ def test_hundred_lesions_stay_below_ten_megabytes() -> None:
     assert len(found.lesions) == 100
     assert len(page.html.encode()) < 10_000_000
     assert len([one for one in page.attributes["id"] if one.startswith("lesion-")]) == MOST_PICTURED
-    assert f"The {MOST_PICTURED} largest of 100 lesions; the others are in the table only." in page.text
+    assert f"The {MOST_PICTURED} largest of 100 lesions; the others are only in the table." in page.text
     assert page.text.count("ground glass opacity") > 100
 
 

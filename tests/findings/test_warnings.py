@@ -72,7 +72,7 @@ def test_no_lungs() -> None:
 def test_lungs_that_go_on_beyond_the_scan() -> None:
     labels = sample_lungs().labels.copy()
     labels[16:] = labels[10]
-    assert "beyond the last slice" in warn(CLEAN, lungs=Lungs(labels))["lungs_cut"]
+    assert "continue beyond the last slice" in warn(CLEAN, lungs=Lungs(labels))["lungs_cut"]
     labels[:2] = labels[10]
     assert "beyond the first and the last slice" in warn(CLEAN, lungs=Lungs(labels))["lungs_cut"]
 
@@ -84,6 +84,8 @@ def test_lesions_outside_the_lungs_and_at_the_end_of_the_scan() -> None:
 
 
 def test_only_some_of_many_lesions_are_listed() -> None:
-    measurements = [replace(CLEAN.measurements[0], lesion_number=number, side=None) for number in range(1, 12)]
+    first = CLEAN.measurements[0]
+    outside = replace(first, values={**first.values, "side": None})
+    measurements = [replace(outside, lesion_number=number) for number in range(1, 12)]
     text = warn(CLEAN, measurements=measurements)["lesions_outside_lungs"]
     assert text == "Lesions 1, 2, 3, 4, 5, 6, 7, 8 and 3 more lie wholly outside the lungs."
