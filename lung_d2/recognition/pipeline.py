@@ -73,6 +73,7 @@ def recognize(
         model=identify(predictor),
         settings=settings,
         seconds=clock.seconds,
+        categories=predictor.categories,
         findings=_measure(volume, detections, fields, predictor, settings, clock),
     )
 
@@ -105,9 +106,10 @@ def _measure(
     clock: StageClock,
 ) -> Findings:
     with clock.stage("link"):
-        lesions = link_lesions(detections, volume, settings.link)
+        lesions = link_lesions(detections, volume, settings.link, predictor.categories)
     with clock.stage("measure"):
-        totals = measure_totals(lesions, volume, fields.lungs, fields.lobes)
+        totals = measure_totals(lesions, volume, fields.lungs, fields.lobes, predictor.categories)
+        opacities = totals.get(GROUND_GLASS_OPACITY.name)  # a model of other categories has none
         return Findings(
             volume=volume,
             lesions=tuple(lesions),
@@ -121,9 +123,10 @@ def _measure(
                 lobes_from=fields.lobes_from,
                 lung_margin_mm=predictor.view_of(volume, fields.lungs, settings.use).margin_mm,
             ),
-            ranges=measure_volume_ranges(lesions, detections, volume, settings.link),
-            severity=score_severity(totals[GROUND_GLASS_OPACITY.name]) if fields.lobes else None,
+            ranges=measure_volume_ranges(lesions, detections, volume, settings.link, categories=predictor.categories),
+            severity=score_severity(opacities) if fields.lobes and opacities else None,
             lungs=fields.lungs,
+            categories=predictor.categories,
         )
 
 
@@ -144,4 +147,5 @@ def _recognize_pictures(pictures: Sequence[Path], predictor: CTPredictor, settin
         model=identify(predictor),
         settings=settings,
         seconds=clock.seconds,
+        categories=predictor.categories,
     )

@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from lung_d2.categories import CATEGORIES, Categories
 from lung_d2.ct.headers import show_uid
 from lung_d2.ct.volume import CTVolume
 from lung_d2.drawing.marks import sides_of
@@ -63,6 +64,7 @@ class Recognition:
         settings: How.
         seconds: By stage.
         findings: The lesions in 3-D and their measures; None for pictures, which have no mm.
+        categories: What the model tells apart.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Recognition:
     settings: RecognitionSettings
     seconds: Mapping[str, float]
     findings: Findings | None = field(default=None, repr=False)
+    categories: Categories = CATEGORIES
 
     @property
     def volume(self) -> CTVolume | None:
@@ -135,13 +138,14 @@ def draw_slice(recognition: Recognition, detections: SliceDetections) -> npt.NDA
     plane = recognition.planes[index]
     caption = f"slice {index} (0-{len(recognition.planes) - 1})"
     if volume is None:
-        return draw_overlay(plane, detections, caption=caption)
+        return draw_overlay(plane, detections, caption=caption, categories=recognition.categories)
     return draw_overlay(
         plane,
         detections,
         caption=f"{caption}, {volume.slice_positions_mm[index]:.1f} mm",
         pixel_spacing_mm=(volume.spacing_mm[1], volume.spacing_mm[2]),
         sides=sides_of(volume),
+        categories=recognition.categories,
     )
 
 
@@ -178,7 +182,8 @@ class _Writer:
     def _write_detections(self) -> None:
         detections = self.recognition.detections
         write_json(build_results(detections), self.folder / "detections.json")
-        index = build_image_index([self._image_record(number) for number in range(len(self.recognition.planes))])
+        records = [self._image_record(number) for number in range(len(self.recognition.planes))]
+        index = build_image_index(records, self.recognition.categories)
         write_json(index, self.folder / "slices.json")
         (self.folder / "overlays").mkdir()
         for found in detections:
@@ -211,6 +216,7 @@ class _Writer:
                     per_lesion=settings.segment_per_lesion,
                     write_empty=settings.write_empty_segmentation,
                     parameters=parameters,
+                    categories=self.recognition.categories,
                 ),
             )
         with self.clock.stage("DICOM SR"):
@@ -223,6 +229,7 @@ class _Writer:
                     self.folder,
                     segmentations or (),
                     parameters=parameters,
+                    categories=self.recognition.categories,
                 ),
             )
 

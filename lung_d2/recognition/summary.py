@@ -16,6 +16,7 @@ from lung_d2.ct.headers import show_uid
 from lung_d2.errors import LungD2Error
 from lung_d2.findings.document import FINDINGS_NAME
 from lung_d2.findings.manifest import MANIFEST_NAME
+from lung_d2.lesions.totals import ANY
 
 HIDDEN = "(path)"
 SUMMARY_NAME = "summary.csv"
@@ -74,7 +75,7 @@ def read_row(folder: Path, series_instance_uid: str, status: str) -> Row:
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
     findings = folder / FINDINGS_NAME
     totals: dict[str, Any] = json.loads(findings.read_text())["totals"] if findings.is_file() else {}
-    names = [category.name for category in CATEGORIES if category.name in totals]
+    names = [name for name in totals if name != ANY]
     return Row(
         series_hash=folder.name,
         series_instance_uid=_legal(series_instance_uid),
@@ -95,20 +96,22 @@ def failed_row(name: str, series_instance_uid: str, error: LungD2Error, paths: S
 def format_summary(rows: Sequence[Row]) -> str:
     """Return the table of all rows as CSV."""
     stream = io.StringIO()
-    records = [_flat(row) for row in rows]
-    writer = csv.DictWriter(stream, fieldnames=list(_flat(Row("", "", DONE))), lineterminator="\n")
+    # All series of a run have the same categories; failed ones and pictures have none.
+    names = list(dict.fromkeys(name for row in rows for name in row.lesions)) or CATEGORIES.names
+    records = [_flat(row, names) for row in rows]
+    writer = csv.DictWriter(stream, fieldnames=list(_flat(Row("", "", DONE), names)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)
     return stream.getvalue()
 
 
-def _flat(row: Row) -> dict[str, Any]:
+def _flat(row: Row, names: Sequence[str]) -> dict[str, Any]:
     flat = asdict(row)
     lesions, volumes = flat.pop("lesions"), flat.pop("volumes_ml")
     errors = {f"error_{part}": flat.pop(part) for part in ("found", "expected", "remedy")}
     seconds = flat.pop("seconds")
-    counts = {f"{category.name}_lesions": lesions.get(category.name) for category in CATEGORIES}
-    ml = {f"{category.name}_ml": volumes.get(category.name) for category in CATEGORIES}
+    counts = {f"{name}_lesions": lesions.get(name) for name in names}
+    ml = {f"{name}_ml": volumes.get(name) for name in names}
     return {**flat, **counts, **ml, "seconds": seconds, **errors}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lesions.solids import Mask, axial_volume, block, detect
-from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
+from lung_d2.categories import BRONCHIECTASIS, CATEGORIES, GROUND_GLASS_OPACITY, Categories
 from lung_d2.ct.volume import CTVolume
 from lung_d2.findings.document import Findings, FindingSettings
 from lung_d2.findings.manifest import ModelIdentity
@@ -69,23 +69,25 @@ def find(
     volume: CTVolume | None = None,
     lungs: Lungs | None = None,
     lobes: LobeField | None = None,
+    categories: Categories = CATEGORIES,
     **settings: Any,
 ) -> Findings:
     """Link perfect detections of masks and measure them."""
     volume = volume or sample_volume()
     chosen = FindingSettings(**settings)
     detections = detect(*(found or [(np.zeros(volume.hu.shape, bool), 0.0)]))
-    lesions = link_lesions(detections, volume, chosen.link)
-    totals = measure_totals(lesions, volume, lungs, lobes)
+    lesions = link_lesions(detections, volume, chosen.link, categories)
+    totals = measure_totals(lesions, volume, lungs, lobes, categories)
     return Findings(
         volume=volume,
         lesions=tuple(lesions),
         measurements=tuple(measure_lesions(lesions, volume, lungs, lobes)),
         totals=totals,
         settings=chosen,
-        ranges=measure_volume_ranges(lesions, detections, volume, chosen.link),
+        ranges=measure_volume_ranges(lesions, detections, volume, chosen.link, categories=categories),
         severity=score_severity(totals[GROUND_GLASS_OPACITY.name]) if lobes else None,
         lungs=lungs,
+        categories=categories,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import types
@@ -10,18 +12,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import highdicom as hd
 import numpy as np
+import pydicom
 import pytest
+from pydicom.sr.coding import Code
 
-from findings.findings_samples import LARGE, SHAPE, SMALL, VOXEL_ML, find, find_all, sample_lobes, sample_lungs
+from findings.dicom_samples import make_lesion, make_lesions, make_masks, run_tool, write_ct
+from findings.findings_samples import LARGE, MODEL, SHAPE, SMALL, VOXEL_ML, find, find_all, sample_lobes, sample_lungs
+from html_page import Page
 from lung_d2 import __version__
+from lung_d2.categories import CATEGORIES, Categories, Category
+from lung_d2.ct import read_volume
 from lung_d2.ct.grey import GreyLevels
 from lung_d2.errors import Warning
-from lung_d2.findings import schema
+from lung_d2.findings import dicom_seg, dicom_sr, files, page, schema
 from lung_d2.findings.document import build_findings
 from lung_d2.findings.schema import SCHEMA_VERSION, FindingsContent
-from lung_d2.lesions import LinkSettings
-from lung_d2.lesions.measure import MEASURES
+from lung_d2.lesions import LinkSettings, measure, measure_lesions
+from lung_d2.lesions.measure import MEASURES, CodedNumber, Measure
 
 AROUND: dict[str, Any] = {"lungs": sample_lungs(), "lobes": sample_lobes()}
 
@@ -203,3 +212,56 @@ def test_nobody_is_named() -> None:
     text = json.dumps(build_findings(replace(found, volume=volume)))
     assert not [word for word in ("JANE", "jane", "doe", "Main", "1234567890abcdef") if word in text]
     assert build_findings(replace(found, volume=volume))["series"]["series_hash"] == "bb"
+
+
+def test_a_measure_is_defined_in_one_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A new row of the table is in findings.json, lesions.csv, the page and the SR, and nothing else is changed."""
+    coded = CodedNumber(("flatness", "99LUNGD2", "Width over height"), ("1", "UCUM", "no units"))
+    flatness = Measure("flatness", "", "flatness", lambda of: 0.123, coded=(coded,), digits=3, page="table")
+    for module in (measure, files, page, dicom_sr):
+        monkeypatch.setattr(module, "MEASURES", (*MEASURES, flatness))
+    found = find_all()
+    content = build_findings(found)
+    assert [lesion["flatness"] for lesion in content["lesions"]] == [0.123] * 4
+    (row, *_) = csv.DictReader(io.StringIO(files.format_lesion_table(content)))
+    assert row["flatness"] == "0.123"
+    text = Page(page.render_findings_page(found, content, MODEL)).text
+    assert "flatness" in text
+    assert text.count("0.123") >= 8  # in the table, and beside the pictures
+    volume = read_volume(write_ct(tmp_path / "ct"))
+    lesions = make_lesions()
+    report = dicom_sr.write_structured_report(lesions, measure_lesions(lesions, volume), volume, tmp_path)
+    groups = hd.sr.srread(report).content.get_volumetric_roi_measurement_groups()
+    assert [group.get_measurements(Code(*coded.concept))[0].value for group in groups] == [0.123] * 3
+
+
+def test_a_third_category_is_in_every_output(tmp_path: Path) -> None:
+    code, color = ("95436008", "SCT", "Lung consolidation"), (204, 121, 167)
+    third = Category("consolidation", 3, color, code, "CON")
+    categories = Categories([*CATEGORIES, third])
+    found = find((SMALL, 0.9, third), (LARGE, 0.9), categories=categories)
+    content = build_findings(found)
+    assert content["totals"]["consolidation"]["lesion_count"] == 1
+    assert content["summary"].endswith("and 1 of consolidation (0.4 ml).")
+    assert "consolidation" in files.format_lesion_table(content)
+    html = page.render_findings_page(found, content, MODEL)
+    assert "#cc79a7" in html
+    assert "consolidation" in Page(html).text
+    volume = read_volume(write_ct(tmp_path / "ct"))
+    lesions = [make_lesion(1, make_masks()[0], third)]
+    (path,) = dicom_seg.write_segmentations(lesions, volume, tmp_path, categories=categories)
+    assert path.name == "segmentation_consolidation.dcm"
+    (segment,) = pydicom.dcmread(path).SegmentSequence
+    kind = segment.SegmentedPropertyTypeCodeSequence[0]
+    assert (kind.CodeValue, kind.CodingSchemeDesignator, kind.CodeMeaning) == code
+    assert list(segment.RecommendedDisplayCIELabValue) == list(hd.color.CIELabColor.from_rgb(*color).value)
+    report = dicom_sr.write_structured_report(
+        lesions, measure_lesions(lesions, volume), volume, tmp_path, [path], categories=categories
+    )
+    read = hd.sr.srread(report).content
+    assert [group.finding_type.value for group in read.get_volumetric_roi_measurement_groups()] == [code[0]]
+    (group,) = read.get_image_measurement_groups()
+    said = {item.name.value: item.value.meaning for item in group.get_qualitative_evaluations()}
+    assert said.items() >= {"112120": "Absent", "12295008": "Absent", "95436008": "Present"}.items()
+    for one in (path, report):
+        assert "Error" not in run_tool("dciodvfy", one)

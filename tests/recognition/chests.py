@@ -14,7 +14,7 @@ from detectron2.modeling import build_model
 
 from ct.dicom_files import make_slice, write
 from lesions.solids import detections_on
-from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY, Category
+from lung_d2.categories import BRONCHIECTASIS, CATEGORIES, GROUND_GLASS_OPACITY, Categories, Category
 from lung_d2.ct import CTVolume
 from lung_d2.ct.grey import GreyLevels
 from lung_d2.engine.lung_view import LungUse, LungView
@@ -78,6 +78,7 @@ class StandIn:
     grey: GreyLevels = field(default_factory=GreyLevels)
     channels: str = "single"
     origin: Any = None
+    categories: Categories = CATEGORIES
     device_name: str = "cpu"
     calls: list[tuple[LungField | None, LungUse | None]] = field(default_factory=list)
 
