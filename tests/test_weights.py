@@ -53,11 +53,11 @@ class TestShipped:
         assert len(CATEGORIES) == config_of(name).MODEL.ROI_HEADS.NUM_CLASSES
 
     def test_evident_opacities_are_told_from_a_clean_lung(self, name, data_root):
-        """Seven slices with evident opacities against every eleventh slice of a CT without lesions, table and all."""
+        """Four slices with evident opacities against every 22nd slice of a CT without lesions, table and all."""
         predictor = CTPredictor.from_weights(name, ["MODEL.DEVICE", "cpu"])
         sick, clean = (read_volume(data_root / "ct_series" / case) for case in ("ggo_case", "normal_case"))
-        found = [_highest(predictor, sick, index) for index in (47, 53, 59, 74, 87, 99, 111)]
-        false = [_highest(predictor, clean, index) for index in range(0, len(clean.hu), 11)]
+        found = [_highest(predictor, sick, index) for index in (47, 59, 87, 111)]
+        false = [_highest(predictor, clean, index) for index in range(0, len(clean.hu), 22)]
         assert min(found) >= 0.5
         assert np.mean([one > other for one in found for other in false]) >= 0.9  # the area under the ROC curve
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lung_d2.command_line import ERROR_STATUS, run_tool
 from lung_d2.config.keys import load_config
 from lung_d2.errors import ConfigError, detectron2_missing
+from lung_d2.processes import ignore_deprecations
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -27,6 +28,7 @@ def train(args: argparse.Namespace) -> Mapping[str, Any] | None:
     from lung_d2.engine.trainer import adopt_categories
     from lung_d2.engine.weights.file import bound_settings
 
+    ignore_deprecations()  # also in the further processes of a distributed run
     cfg = load_config(args.config_file, args.opts)
     cfg.freeze()
     _set_up(cfg, args)

@@ -57,6 +57,7 @@ def _register_split(name: str, json_file: Path) -> None:
     image_root = json_file.parent.parent / "images"
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
+    if name in MetadataCatalog.list():  # weights that were tested on it may have described its classes
         MetadataCatalog.remove(name)
     DatasetCatalog.register(name, lambda: load_lung_json(json_file, image_root, name))
     MetadataCatalog.get(name).set(

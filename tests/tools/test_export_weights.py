@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from ct.dicom_files import write_series
 from engine.weights_samples import read_texts
+from lung_d2.errors import LungD2Error
 from recognition.chests import write_model
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -49,19 +51,9 @@ def test_file_names_neither_user_nor_folder(folder):
         assert word.encode() not in content
 
 
-def test_name_that_is_taken_is_refused_first(folder):
-    words = ["--config-file", "none.yaml", "--weights", "none.pth", "--output", "ours.safetensors"]
-    done = run("export_weights.py", *words, cwd=folder)
-    assert done.returncode == 2
-    assert done.stderr.strip() == "error: ours.safetensors: exists already; give --overwrite, or another --output"
-
-
-@pytest.mark.parametrize("weights", ["ours.safetensors", "ours"])
-def test_recognition_needs_no_config(folder, tmp_path, weights):
+def test_recognition_needs_no_config(folder, tmp_path):
     write_series(tmp_path / "series", 3)
-    if weights.endswith(".safetensors"):
-        weights = folder / weights
-    words = ["--weights", weights, "--input", "series", "--output", "out", "--score-threshold", "0"]
+    words = ["--weights", "ours", "--input", "series", "--output", "out", "--score-threshold", "0"]
     done = run("recognize.py", *words, cwd=tmp_path, LUNG_D2_WEIGHTS=str(folder))
     assert done.returncode == 0, done.stderr
     (result,) = (path for path in (tmp_path / "out").iterdir() if path.is_dir())
@@ -72,34 +64,42 @@ def test_recognition_needs_no_config(folder, tmp_path, weights):
     assert "Trained on" in (result / "report.html").read_text()
 
 
-def test_unknown_name_lists_those_there_are(folder, tmp_path):
-    write_series(tmp_path / "series", 3)
-    words = ["--weights", "../ours", "--input", "series", "--output", "out"]
-    done = run("recognize.py", *words, cwd=tmp_path, LUNG_D2_WEIGHTS=str(folder))
-    assert done.returncode == 2
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith("error: ../ours: no weights of this name")
-    assert "one of the names: " in last
-    assert "ours;" in last
+def refuse(tool, *words):
+    """Run a tool in this process; return the error that it ends with."""
+    main = runpy.run_path(str(TOOLS / tool))["main"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [tool, *map(str, words)])
+        with pytest.raises(LungD2Error) as caught:
+            main()
+    return str(caught.value)
 
 
-def test_config_of_another_model_is_refused(folder, tmp_path):
-    write_series(tmp_path / "series", 3)
-    config = folder / "home" / "jane" / "config.yaml"
-    words = ["--config-file", config, "--weights", folder / "ours.safetensors", "--input", "series", "--output", "out"]
-    done = run("recognize.py", *words, "INPUT.CT.WINDOW_WIDTH", "400.0", cwd=tmp_path)
-    assert done.returncode == 2
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith("error: ")
-    assert "trained with INPUT.CT.WINDOW_WIDTH 1500" in last
+def test_name_that_does_not_fit_is_refused_first(folder):
+    words = ["--config-file", "none.yaml", "--weights", "none.pth", "--output"]
+    taken = folder / "ours.safetensors"
+    assert refuse("export_weights.py", *words, taken) == (
+        f"{taken}: exists already; give --overwrite, or another --output"
+    )
+    assert "expected NAME.safetensors" in refuse("export_weights.py", *words, folder / "ours.pth")
 
 
 def test_config_that_is_not_of_a_detector_is_refused_before_it_is_built(tmp_path):
+    config = tmp_path / "other.yaml"
     base = TOOLS.parent / "configs" / "Base-LungCT-RCNN-FPN.yaml"
-    config = tmp_path / "config.yaml"
-    config.write_text(f"_BASE_: {base}\nMODEL: {{META_ARCHITECTURE: SemanticSegmentor}}\n")
-    words = ["--config-file", config, "--weights", "none.pth", "--output", "ours.safetensors"]
-    done = run("export_weights.py", *words, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "MODEL.META_ARCHITECTURE 'SemanticSegmentor'; expected GeneralizedRCNN" in done.stderr.splitlines()[-1]
-    assert list(tmp_path.iterdir()) == [config]
+    config.write_text(f'_BASE_: "{base}"\nMODEL: {{META_ARCHITECTURE: "SemanticSegmentor"}}\n')
+    words = ["--config-file", config, "--weights", "none.pth", "--output", tmp_path / "ours.safetensors"]
+    message = refuse("export_weights.py", *words)
+    assert "MODEL.META_ARCHITECTURE 'SemanticSegmentor'; expected GeneralizedRCNN" in message
+    assert not (tmp_path / "ours.safetensors").exists()
+
+
+def test_weights_that_do_not_fit_are_refused_before_the_series_is_read(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("LUNG_D2_WEIGHTS", str(folder))
+    write_series(tmp_path / "series", 3)
+    words = ["--input", tmp_path / "series", "--output", tmp_path / "out"]
+    unknown = refuse("recognize.py", "--weights", "../ours", *words)
+    assert unknown.startswith("../ours: no weights of this name")
+    assert "one of the names: " in unknown
+    config = folder / "home" / "jane" / "config.yaml"
+    words += ["--config-file", config, "--weights", folder / "ours.safetensors", "INPUT.CT.WINDOW_WIDTH", "400.0"]
+    assert "trained with INPUT.CT.WINDOW_WIDTH 1500" in refuse("recognize.py", *words)
