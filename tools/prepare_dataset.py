@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lung_d2.categories import Categories
 from lung_d2.command_line import run_tool
 from lung_d2.data.cases import Case
 from lung_d2.data.dataset import SplitRule, datasets_root, write_dataset
@@ -159,6 +160,7 @@ def main() -> None:
         args.name,
         cases,
         _choose_split(args, cases, listed["split"]),
+        categories=_join_categories(request, cases),
         selection=_parse_selection(args),
         allow_duplicates=args.allow_duplicates,
         workers=args.workers,
@@ -167,6 +169,12 @@ def main() -> None:
     )
     _say(folder, args.name)
     logger.info("look at %s", folder / PAGE_NAME)
+
+
+def _join_categories(request: Request, cases: Sequence[Case]) -> Categories:
+    """Return the categories of --label, and those that the importer's own options or the source define."""
+    found = [one for each in (request.labels, *cases) for one in each.categories]
+    return Categories(list(dict.fromkeys(found)))
 
 
 def _choose_split(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lung_d2.categories import coco_categories
+from lung_d2.categories import Categories
 from lung_d2.data.cases import Case
 from lung_d2.data.importing import Record, read_records
 from lung_d2.files import write_text
@@ -15,11 +15,14 @@ _OURS = ("annotations", "facts", "source")
 """What a record holds that an image of COCO does not."""
 
 
-def write_coco(description: str, cases: Sequence[Case], staging: Path, ids: Mapping[str, int], path: Path) -> None:
+def write_coco(
+    description: str, categories: Categories, cases: Sequence[Case], staging: Path, ids: Mapping[str, int], path: Path
+) -> None:
     """Write the annotation file of a split.
 
     Args:
         description: Of the split.
+        categories: Of the data set.
         cases: All cases, in the order of the ids.
         staging: Where they were imported.
         ids: Image id of each file name that is in the split.
@@ -28,14 +31,16 @@ def write_coco(description: str, cases: Sequence[Case], staging: Path, ids: Mapp
     Raises:
         OutputError: It cannot be written.
     """
-    write_text(_text(description, cases, staging, ids), path)
+    write_text(_text(description, categories, cases, staging, ids), path)
 
 
-def _text(description: str, cases: Sequence[Case], staging: Path, ids: Mapping[str, int]) -> Iterator[str]:
+def _text(
+    description: str, categories: Categories, cases: Sequence[Case], staging: Path, ids: Mapping[str, int]
+) -> Iterator[str]:
     head = {
         "info": {"description": f"{description}, prepared by lung_d2"},
         "licenses": [],
-        "categories": coco_categories(),
+        "categories": categories.to_coco(),
     }
     yield json.dumps(head)[:-1] + ', "images": ['
     for number, image in enumerate(_images(cases, staging, ids)):

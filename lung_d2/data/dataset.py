@@ -27,6 +27,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from lung_d2.categories import CATEGORIES, Categories
 from lung_d2.data.cases import Case
 from lung_d2.data.coco_writer import write_coco
 from lung_d2.data.importing import Record, import_cases, read_records, remove_strangers
@@ -70,6 +71,7 @@ def write_dataset(
     cases: Sequence[Case],
     split: Mapping[str, str] | SplitRule,
     *,
+    categories: Categories = CATEGORIES,
     selection: Selection = KEEP_ALL,
     allow_duplicates: bool = False,
     workers: int = 1,
@@ -86,6 +88,7 @@ def write_dataset(
         name: Name of the data set; its splits are registered as ``NAME_SPLIT``.
         cases: What an importer found.
         split: The split of each patient, or the rule by which they are dealt once their lesions are known.
+        categories: What its lesions can be.
         selection: Which slices of the training split are kept.
         allow_duplicates: Only warn of near-identical slices in different splits.
         workers: Processes that import cases.
@@ -115,7 +118,7 @@ def write_dataset(
         try:
             import_cases(cases, staging, workers)
             remove_strangers(cases, staging)
-            _write_splits(name, cases, split, staging, selection, allow_duplicates)
+            _write_splits(name, categories, cases, split, staging, selection, allow_duplicates)
             if finish:
                 finish(staging)
         except LungD2Error:
@@ -172,6 +175,7 @@ def _check_cases(cases: Sequence[Case], split: Mapping[str, str] | SplitRule) ->
 
 def _write_splits(
     name: str,
+    categories: Categories,
     cases: Sequence[Case],
     split: Mapping[str, str] | SplitRule,
     staging: Path,
@@ -193,12 +197,12 @@ def _write_splits(
     )
     source_of = {record["file_name"]: record["source"] for record in records}
     leaks = check_leaks(slices, allow=allow_duplicates, shown=source_of.__getitem__)
-    summary = build_summary(name, splits, kept, choice, leaks)
+    summary = build_summary(name, splits, kept, choice, leaks, categories)
     _warn(summary, source_of)
     write_json(summary, staging / REPORT_NAME)
     for one, members in kept.items():
         ids = {record["file_name"]: number for number, record in enumerate(members, 1)}
-        write_coco(f"{name}, {one} split", cases, staging, ids, staging / "annotations" / f"{one}.json")
+        write_coco(f"{name}, {one} split", categories, cases, staging, ids, staging / "annotations" / f"{one}.json")
 
 
 def _warn(summary: Mapping[str, Any], source_of: Mapping[str, str]) -> None:

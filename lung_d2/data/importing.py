@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from lung_d2.categories import CATEGORIES
 from lung_d2.data.cases import AnnotatedSlice, Case
 from lung_d2.data.planes import write_plane
 from lung_d2.data.quality.facts import measure_slice
@@ -33,7 +32,7 @@ from lung_d2.processes import open_pool
 
 logger = logging.getLogger(__name__)
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 """Of what a record holds: one of another version is imported again."""
 
 Record = dict[str, Any]
@@ -136,7 +135,7 @@ def _build_record(case: Case, item: AnnotatedSlice) -> Record:
     annotations = [build_annotation(mask, category) for category, mask in item.instances if mask.any()]
     if item.undecided is not None and item.undecided.any():
         # Of each category: COCO evaluates category by category.
-        annotations += [build_annotation(item.undecided, category, is_crowd=True) for category in CATEGORIES]
+        annotations += [build_annotation(item.undecided, category, is_crowd=True) for category in case.categories]
     return {
         "file_name": f"{case.series}/{item.slice_index:04d}.png",
         "height": int(item.plane.shape[0]),

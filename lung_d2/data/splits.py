@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lung_d2.categories import CATEGORIES, category_by_name
+from lung_d2.categories import CATEGORIES
 from lung_d2.data.dealing import deal_evenly
 from lung_d2.errors import DatasetError
 from lung_d2.files import hash_identity
@@ -21,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 _PATIENT_COLUMNS = ("patient", "volume", "series", "case")
 _NO_ISSUER = "\0"  # DICOM patients are hashed with the issuer of their ID before it, which is mostly empty
-_CATEGORY_NAMES = tuple(category.name for category in CATEGORIES)
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,6 @@ class PatientLoad:
 
     def __post_init__(self) -> None:
         for name, area in self.areas.items():
-            category_by_name(name)
             if not (np.isfinite(area) and area >= 0):
                 raise DatasetError(
                     f"lesion load of {name}", found=f"an area of {area}", expected="0 or more", remedy="correct it"
@@ -81,7 +79,9 @@ def split_stratified(loads: Mapping[str, PatientLoad], fractions: Mapping[str, f
     """
     counts = _share_out(len(loads), fractions)
     ids = sorted(loads)
-    areas = np.array([[loads[patient].areas.get(name, 0.0) for name in _CATEGORY_NAMES] for patient in ids], float)
+    others = {name for load in loads.values() for name in load.areas} - set(CATEGORIES.names)
+    names = [*CATEGORIES.names, *sorted(others)]
+    areas = np.array([[loads[patient].areas.get(name, 0.0) for name in names] for patient in ids], float)
     splits = deal_evenly(areas, list(counts.values()), random.Random(seed))
     names = list(counts)
     return {patient: names[split] for patient, split in zip(ids, splits, strict=True)}

@@ -6,6 +6,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from lung_d2 import register_lung_datasets
+from lung_d2.categories import describe_category
 from lung_d2.data.register import check_registered
 from lung_d2.errors import DatasetError
 from tiny import SPACING_MM, write_tiny_dataset
@@ -98,11 +99,14 @@ def test_torn_json_is_named(broken):
     [
         (lambda content: content.pop("images"), "no COCO JSON"),
         (lambda content: content["images"][0].pop("hu"), "no COCO JSON"),
-        (lambda content: content["categories"].pop(), "categories {1: 'ground_glass_opacity'}"),
-        (lambda content: content["categories"][0].update(name="consolidation"), "consolidation"),
-        (lambda content: content["categories"][0].update(id=7), "categories {7"),
+        (lambda content: content["categories"].clear(), "expected one of each"),
+        (lambda content: content["categories"][0].pop("name"), "categories that cannot be read"),
+        (
+            lambda content: content["annotations"][0].update(category_id=7),
+            "annotations of category_id 7; expected one of",
+        ),
     ],
-    ids=["no images", "no hu", "one category", "other name", "other id"],
+    ids=["no images", "no hu", "no category", "no name", "unknown id"],
 )
 def test_json_that_is_not_ours_is_named(broken, edit, finding):
     _, change = broken
@@ -110,6 +114,17 @@ def test_json_that_is_not_ours_is_named(broken, edit, finding):
     with pytest.raises(DatasetError, match=r"val\.json") as caught:
         DatasetCatalog.get("broken_val")
     assert finding in str(caught.value)
+
+
+def test_a_data_set_brings_its_own_categories(broken):
+    _, change = broken
+    own = describe_category("consolidation", 7, color=(204, 121, 167), short_name="CON")
+    change(lambda content: content["categories"].append(own.to_coco()))
+    metadata = MetadataCatalog.get("broken_val")
+    assert metadata.categories[2] == own
+    assert metadata.thing_classes == ["ground_glass_opacity", "bronchiectasis", "consolidation"]
+    assert metadata.thing_dataset_id_to_contiguous_id == {1: 0, 2: 1, 7: 2}
+    assert len(DatasetCatalog.get("broken_val")) == 2
 
 
 def test_data_set_that_was_not_prepared_is_named(root):

@@ -171,9 +171,10 @@ def test_load_that_is_no_area_is_refused(area):
         PatientLoad({BRONCHI: area})
 
 
-def test_load_of_an_unknown_category_is_refused():
-    with pytest.raises(DatasetError, match="category 'nodule': unknown"):
-        PatientLoad({"nodule": 1.0})
+def test_patients_of_a_category_of_their_own_are_shared_out_too():
+    loads = {f"p{index}": PatientLoad({"nodule": 3.0} if index < 10 else {}) for index in range(20)}
+    split_of = split_stratified(loads, {"train": 0.8, "val": 0.2})
+    assert sum(split_of[f"p{index}"] == "val" for index in range(10)) == 2
 
 
 DICOM, ISSUED, PICTURES = (hash_identity("patient", key) for key in ("\0" + "A-1", "HOSPITAL\0" + "B-2", "run07"))

@@ -168,6 +168,27 @@ def test_label_may_be_background_and_a_series_without_lesions(prepare, series, t
     assert [len(split["images"]) for split in found] == [kept, 3]
 
 
+def test_a_third_category_is_in_the_data_set(prepare, series, tmp_path):
+    own = "2=consolidation,code=95436008|SCT|Lung consolidation,color=#CC79A7,short=CON"
+    done = prepare(*series[:-1], own, "--val-fraction", "0.5")
+    assert done.returncode == 0, done.stderr
+    assert "made_val: 1 patients, 3 slices, 1 ground_glass_opacity, 0 bronchiectasis, 1 consolidation" in done.stderr
+    found = content(tmp_path, "val")
+    assert found["categories"][2] == {
+        "id": 3,
+        "name": "consolidation",
+        "supercategory": "lung lesion",
+        "short_name": "CON",
+        "color": [204, 121, 167],
+        "code": {"value": "95436008", "scheme": "SCT", "meaning": "Lung consolidation"},
+    }
+    assert Counter(annotation["category_id"] for annotation in found["annotations"]) == {1: 1, 3: 1}
+    folder = tmp_path / "root" / "lung_ct" / "made"
+    report = json.loads((folder / "report.json").read_text())
+    assert report["splits"]["val"]["categories"]["consolidation"]["lesions"] == 1
+    assert "consolidation" in (folder / "report.html").read_text()
+
+
 def test_home_in_the_root_is_expanded(prepare, pictures, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     done = prepare(*pictures, "--patients", "^([a-z])_", "--val-fraction", "0.5", "--root", "~/sets")

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from lung_d2.categories import category_by_coco_id
 from lung_d2.data.quality import flips
 from lung_d2.data.quality.facts import THUMBNAIL_SIDE, TINY_PX
 
@@ -115,7 +114,7 @@ def find_outside_lung(series: Sequence[Series]) -> Iterator[Example]:
             outside = [lesion for lesion in known if lesion["in_lung"] < _LEAST_IN_LUNG]
             if outside:
                 worst = min(outside, key=lambda lesion: lesion["in_lung"])
-                name = category_by_coco_id(worst["category_id"]).name
+                name = worst["category"]
                 note = f"{len(outside)} of {len(known)} lesions; of one ({name}) {worst['in_lung']:.0%} is in the lung"
                 yield one.example(note, record)
 

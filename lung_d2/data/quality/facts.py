@@ -2,7 +2,7 @@
 
 The facts of a slice, ready for JSON (None: unknown, where the source has no HU, no spacing or no lung field)::
 
-    instances       for each lesion, in the order of the record's annotations: category_id, area_px, area_mm2,
+    instances       for each lesion, in the order of the record's annotations: category_id, category, area_px, area_mm2,
                     mean_hu, contrast_hu, in_lung (share of its pixels)
     lesion_px       pixels of all lesions together; lesion_in_lung_px: those in the lung field
     lung_px         pixels of the lung field; lung_mm2
@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.categories import Category, category_by_coco_id
+from lung_d2.categories import Category
 from lung_d2.data.cases import AnnotatedSlice
 from lung_d2.data.quality.fingerprint import slice_fingerprint
 from lung_d2.data.splits import PatientLoad
@@ -98,7 +98,7 @@ def measure_loads(records: Iterable[Mapping[str, Any]]) -> dict[str, PatientLoad
     for record in records:
         mine = areas.setdefault(record["patient"], {})
         for instance in record["facts"]["instances"]:
-            name = category_by_coco_id(instance["category_id"]).name
+            name = instance["category"]
             known = instance["area_mm2"] is not None
             mine[name] = mine.get(name, 0.0) + (instance["area_mm2"] if known else instance["area_px"])
     return {patient: PatientLoad(mine) for patient, mine in areas.items()}
@@ -111,6 +111,7 @@ def _measure_instance(
     is_hu = item.plane.dtype == np.int16
     return {
         "category_id": category.coco_id,
+        "category": category.name,
         "area_px": area,
         "area_mm2": None if pixel_mm2 is None else area * pixel_mm2,
         "mean_hu": float(item.plane[mask].mean()) if is_hu else None,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lung_d2.categories import CATEGORIES
+from lung_d2.categories import Categories
 from lung_d2.data.quality.charts import draw_histogram
 from lung_d2.data.quality.pictures import DatasetPictures
 from lung_d2.data.quality.summary import SCHEMA_VERSION
@@ -63,11 +63,11 @@ def write_dataset_page(folder: Path) -> Path:
     suspicions = [_with_pictures(suspicion, pictures) for suspicion in summary["suspicions"]]
     content = {
         "summary": summary,
-        "categories": [describe_category(category) for category in CATEGORIES],
-        "totals": _add_up(summary["splits"]),
-        "lesion_charts": list(_lesion_charts(summary["lesions"])),
+        "categories": [describe_category(category) for category in pictures.categories],
+        "totals": _add_up(summary["splits"], pictures.categories),
+        "lesion_charts": list(_lesion_charts(summary["lesions"], pictures.categories)),
         "geometry_charts": list(_geometry_charts(summary)),
-        "examples": [(describe_category(one), list(pictures.examples(one, _EXAMPLES))) for one in CATEGORIES],
+        "examples": [(describe_category(one), list(pictures.examples(one, _EXAMPLES))) for one in pictures.categories],
         "suspicions": suspicions,
     }
     write_text(render_page("lung_d2.data.quality", _TEMPLATE, content), folder / PAGE_NAME)
@@ -91,24 +91,24 @@ def _with_pictures(suspicion: Mapping[str, Any], pictures: DatasetPictures) -> d
     return {**suspicion, "pictures": [picture for one in shown for picture in pictures.slice_of(one)]}
 
 
-def _add_up(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _add_up(splits: Mapping[str, Mapping[str, Any]], categories: Categories) -> dict[str, Any]:
     """Add up the numbers of the splits; a patient is in one only."""
     keys = [key for key in next(iter(splits.values()), {}) if key != "categories"]
     totals: dict[str, Any] = {key: sum(split[key] for split in splits.values()) for key in keys}
     totals["lesions"] = {
         category.name: sum(split["categories"][category.name]["lesions"] for split in splits.values())
-        for category in CATEGORIES
+        for category in categories
     }
     return totals
 
 
-def _lesion_charts(lesions: Mapping[str, Mapping[str, Any]]) -> Iterator[Chart]:
-    histograms = {fact: [lesions[category.name][fact] for category in CATEGORIES] for fact in _LESION_CHARTS}
+def _lesion_charts(lesions: Mapping[str, Mapping[str, Any]], categories: Categories) -> Iterator[Chart]:
+    histograms = {fact: [lesions[category.name][fact] for category in categories] for fact in _LESION_CHARTS}
     for fact, (title, label) in _LESION_CHARTS.items():
         if fact == "area_px" and not any(one["unknown"] for one in histograms["area_mm2"]):
             continue  # where every area is known in mm2, nobody needs it in pixels
         shown = [
-            (one, category.color) for one, category in zip(histograms[fact], CATEGORIES, strict=True) if _known(one)
+            (one, category.color) for one, category in zip(histograms[fact], categories, strict=True) if _known(one)
         ]
         yield from _draw([one for one, _ in shown], title, label, "lesions", [color for _, color in shown])
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.categories import Category, category_by_coco_id
+from lung_d2.categories import CATEGORIES, Categories, Category
 from lung_d2.ct.grey import GreyLevels
 from lung_d2.data.planes import read_plane
 from lung_d2.drawing.pages import embed_jpeg
@@ -66,8 +66,10 @@ class DatasetPictures:
         self._images = folder / "images"
         self._budget = budget_bytes
         self._slices: dict[str, _Slice] = {}
+        self.categories = CATEGORIES  # of the data set
         for json_file in sorted((folder / "annotations").glob("*.json")):
-            self._slices.update(_read_slices(json_file))
+            self.categories, slices = _read_slices(json_file)
+            self._slices.update(slices)
 
     def examples(self, category: Category, count: int) -> Iterator[Picture]:
         """Draw lesions of a category, small and large ones, of as many patients as there are.
@@ -105,16 +107,16 @@ class DatasetPictures:
         # Slices that selection left out lie there as neighbours, but have no record and no outlines.
         one = self._slices.get(example["file_name"])
         plane = self._read(example["file_name"])
-        drawn = _draw(plane, one.annotations if one else ())
+        drawn = _draw(plane, one.annotations if one else (), self.categories)
         yield from self._embed(drawn, f"{example['split']} · {example['file_name']}", example["note"])
 
     def _draw_lesion(self, one: _Slice, lesion: Mapping[str, Any]) -> tuple[npt.NDArray[np.uint8], str, str]:
         plane = self._read(one.image["file_name"])
         rows, columns = _close_up(lesion["bbox"], plane.shape)
         tiles = [
-            _draw(plane, one.annotations),
-            _draw(plane, one.annotations, (rows, columns)),
-            _draw(plane, (), (rows, columns)),
+            _draw(plane, one.annotations, self.categories),
+            _draw(plane, one.annotations, self.categories, (rows, columns)),
+            _draw(plane, (), self.categories, (rows, columns)),
         ]
         gap = np.full((_TILE_PX, _GAP_PX, 3), 255, np.uint8)
         strip = np.hstack([tiles[0], gap, tiles[1], gap, tiles[2]])
@@ -133,13 +135,14 @@ class DatasetPictures:
             yield Picture(source, place, note)
 
 
-def _read_slices(json_file: Path) -> dict[str, _Slice]:
+def _read_slices(json_file: Path) -> tuple[Categories, dict[str, _Slice]]:
     try:
         content = json.loads(json_file.read_text(encoding="utf-8"))
         by_id = {image["id"]: _Slice(json_file.stem, image, []) for image in content["images"]}
         for annotation in content["annotations"]:
             by_id[annotation["image_id"]].annotations.append(annotation)
-        return {one.image["file_name"]: one for one in by_id.values()}
+        slices = {one.image["file_name"]: one for one in by_id.values()}
+        return Categories.from_coco(content["categories"], json_file), slices
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(
             json_file, found=f"no COCO JSON ({type(error).__name__})", remedy="prepare the data set again"
@@ -149,6 +152,7 @@ def _read_slices(json_file: Path) -> dict[str, _Slice]:
 def _draw(
     plane: npt.NDArray[np.generic],
     annotations: list[Mapping[str, Any]] | tuple[()],
+    categories: Categories,
     crop: tuple[slice, slice] = (slice(None), slice(None)),
 ) -> npt.NDArray[np.uint8]:
     """Draw a slice or a part of it, with its annotations, as a square tile."""
@@ -159,7 +163,7 @@ def _draw(
         if annotation["iscrowd"]:
             undecided = mask
         elif mask.any():
-            lesions.append((category_by_coco_id(annotation["category_id"]), mask, _box_of(mask)))
+            lesions.append((categories.by_coco_id(annotation["category_id"]), mask, _box_of(mask)))
     drawn = draw_sample(Sample(grey[crop], lesions, undecided=undecided), _TILE_PX)
     height, width = drawn.shape[:2]
     tile = np.zeros((_TILE_PX, _TILE_PX, 3), np.uint8)

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from lung_d2.categories import CATEGORIES, Category
+from lung_d2.categories import CATEGORIES, Categories, Category
 from lung_d2.data.quality.checks import MAX_EXAMPLES, Series, group_series, slice_distances_mm
 from lung_d2.data.quality.leaks import Leak
 from lung_d2.data.quality.suspicions import find_suspicions
@@ -49,7 +49,14 @@ _SLICE_EDGES = (0.5, 0.75, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 10, 12, 15, 2
 Splits = Mapping[str, Sequence[Record]]
 
 
-def build_summary(name: str, splits: Splits, kept: Splits, choice: Choice, leaks: Sequence[Leak]) -> dict[str, Any]:
+def build_summary(
+    name: str,
+    splits: Splits,
+    kept: Splits,
+    choice: Choice,
+    leaks: Sequence[Leak],
+    categories: Categories = CATEGORIES,
+) -> dict[str, Any]:
     """Build the report of a data set.
 
     Args:
@@ -58,6 +65,7 @@ def build_summary(name: str, splits: Splits, kept: Splits, choice: Choice, leaks
         kept: Those that are in the data set.
         choice: What selection made of the training split.
         leaks: What is in two splits, where that was allowed.
+        categories: Of the data set.
 
     Returns:
         The report, ready for JSON; see the module. Counts and histograms of lesions are of what is in the data set,
@@ -66,10 +74,10 @@ def build_summary(name: str, splits: Splits, kept: Splits, choice: Choice, leaks
     return {
         "schema_version": SCHEMA_VERSION,
         "name": name,
-        "splits": {split: _count_split(records, splits[split]) for split, records in kept.items()},
+        "splits": {split: _count_split(records, splits[split], categories) for split, records in kept.items()},
         "lesions": {
             category.name: {fact: _lesion_histogram(kept, category, fact) for fact in _LESION_EDGES}
-            for category in CATEGORIES
+            for category in categories
         },
         "geometry": _describe_geometry(splits),
         "slices_per_patient": build_histogram(
@@ -111,7 +119,7 @@ def build_histogram(values: Mapping[str, Iterable[float | None]], edges: Sequenc
     }
 
 
-def _count_split(records: Sequence[Record], imported: Sequence[Record]) -> dict[str, Any]:
+def _count_split(records: Sequence[Record], imported: Sequence[Record], categories: Categories) -> dict[str, Any]:
     with_lesions, free = sum(map(has_lesion, records)), sum(map(is_lesion_free, records))
     series = {record["series"]: record["hu"] for record in records}
     return {
@@ -124,7 +132,7 @@ def _count_split(records: Sequence[Record], imported: Sequence[Record]) -> dict[
         "undecided_only": len(records) - with_lesions - free,
         "left_out": len(imported) - len(records),
         "specks": sum(record["facts"]["specks"] for record in records),
-        "categories": {category.name: _count_category(records, category) for category in CATEGORIES},
+        "categories": {category.name: _count_category(records, category) for category in categories},
     }
 
 
