@@ -1,4 +1,4 @@
-"""The manifest of a run: with what, how and how long; without names of the user, the machine or its folders."""
+"""The manifest of a run: model, versions, times; without names of the user, the machine or its folders."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ PACKAGES = (
     *("highdicom", "pydicom", "SimpleITK", "nibabel"),
     *("numpy", "scipy", "opencv-python", "pycocotools"),
 )
-"""Those whose version may change a result or a file."""
+"""Packages whose version may change a result or a file."""
 
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """What was run.
+    """The model that was run.
 
     Attributes:
         config_sha256: Of the config's text.
         weights_sha256: Of the file of the weights.
         device: What it ran on, as ``cpu`` or ``cuda (NVIDIA H200)``.
-        name: Of the weights, as their file says; empty where it does not.
-        data: Names of the data sets that they were trained on, the same.
-        iterations: Of the training; None where unknown.
+        name: Of the weights, from their file; empty if it has none.
+        data: Names of the data sets that the weights were trained on, likewise.
+        iterations: Of the training; None if unknown.
     """
 
     config_sha256: str
@@ -51,13 +51,13 @@ class ModelIdentity:
 
 
 def identify_model(config_text: str, weights: Path, device: str, provenance: str = "") -> ModelIdentity:
-    """Hash what a result depends on; once for all series of a run.
+    """Hash config and weights, on which a result depends; once for all series of a run.
 
     Args:
         config_text: The config as YAML; without keys that are paths its hash is the same on every machine.
         weights: File of the weights.
         device: What the model runs on.
-        provenance: JSON of what a weights file says of itself; what of it is not as it should be is left out.
+        provenance: JSON that a weights file holds about itself; invalid entries are left out.
 
     Raises:
         CheckpointError: The weights cannot be read.
@@ -84,7 +84,7 @@ def _read_provenance(provenance: str) -> dict[str, Any]:
 
 
 class StageClock:
-    """Measure the seconds of each stage; a stage that comes again is added up.
+    """Measure the seconds of each stage; those of a repeated stage are added.
 
     Example::
 
@@ -98,7 +98,7 @@ class StageClock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count the time inside to a stage, also where it fails."""
+        """Add the time inside to a stage, even if it fails."""
         start = time.perf_counter()
         try:
             yield
@@ -110,15 +110,14 @@ def build_manifest(series_hash: str, model: ModelIdentity, seconds: Mapping[str,
     """Return what ``manifest.json`` holds.
 
     Args:
-        series_hash: What names the series.
+        series_hash: Hash that identifies the series.
         model: What was run.
-        seconds: By stage, in their order.
+        seconds: By stage, in order.
 
     Returns:
         ``schema_version``, ``series_hash``, ``platform``, ``versions`` (:func:`list_versions`), ``config_sha256``,
         ``weights_sha256``, ``device``, ``name``, ``data`` and ``iterations`` of the weights, ``seconds`` by stage and
-        ``total``, and ``peak_memory_mib``: the most that the process has taken so far, null where there is no ``/proc``
-        to tell it.
+        ``total``, and ``peak_memory_mib``: the peak of the process so far, null without ``/proc``.
     """
     rounded = {name: round(value, 3) for name, value in seconds.items()}
     return {
@@ -134,7 +133,7 @@ def build_manifest(series_hash: str, model: ModelIdentity, seconds: Mapping[str,
 
 
 def list_versions() -> dict[str, str | None]:
-    """Return the versions of lung_d2, Python and :data:`PACKAGES`, importing none; None where one is missing."""
+    """Return the versions of lung_d2, Python and :data:`PACKAGES`, without importing them; None if one is missing."""
     # A checkout of lung_d2 need not be installed.
     known = {"lung_d2": __version__, "python": platform.python_version()}
     return {**known, **{name: _version_of(name) for name in PACKAGES}}

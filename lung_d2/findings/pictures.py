@@ -36,10 +36,10 @@ from lung_d2.masks import decode_mask
 
 TILE_PX = 480
 _TEXT_PX = 20  # a tile is shown at some 300 pixels
-_LUNG_MARGIN_MM = 25.0  # chest wall, to recognise the place
+_LUNG_MARGIN_MM = 25.0  # with the chest wall, for orientation
 _CLOSE_UP = 2.2  # sides of the lesion's box
 _LEAST_CLOSE_UP_MM = 60.0
-_WORTH_IT = 0.75  # a close-up of a larger share of the view shows nothing new
+_WORTH_IT = 0.75  # no close-up if it would show a larger share of the view
 _OWN_LINE_PX, _OTHER_LINE_PX = 2, 1
 _NUMBER_PX = 28
 _MIN_SIDE = 768  # pixels; smaller slices are enlarged, so that text and outlines do not hide them
@@ -54,7 +54,7 @@ class KeySlice:
     Attributes:
         plain: uint8 RGB ``(480, 480, 3)``: the slice as it is.
         outlined: The same with all lesions of the slice outlined, this one thicker, and numbered.
-        close_up: Around the lesion; None where the slice shows it as large.
+        close_up: Around the lesion; None if ``plain`` shows it as large.
         close_up_outlined: The same with outlines.
     """
 
@@ -66,12 +66,12 @@ class KeySlice:
 
 @dataclass(frozen=True)
 class _Frame:
-    """Part of a slice that becomes a square tile.
+    """The part of a slice that fills a square tile.
 
     Attributes:
         rows: Of the slice.
         columns: Of the slice.
-        side_mm: Of the tile; where the slice ends before, it stays black.
+        side_mm: Of the tile, which is black beyond the slice.
     """
 
     rows: slice
@@ -85,7 +85,7 @@ class KeySlicePainter:
     Args:
         volume: The CT.
         lesions: All that were found.
-        lungs: Where the lungs are: the pictures show their box; without them, the whole slice.
+        lungs: Where the lungs are; the pictures show their box, or without them the whole slice.
     """
 
     def __init__(self, volume: CTVolume, lesions: Sequence[Lesion], lungs: LungLabels | None = None) -> None:
@@ -133,7 +133,7 @@ class KeySlicePainter:
         return np.asarray(picture)
 
     def _cut(self, plane: npt.NDArray[Any], frame: _Frame) -> npt.NDArray[np.uint8]:
-        """Bring a part of a plane into a tile; of masks the nearest pixel, of grey levels smoothly."""
+        """Resample a part of a plane into a tile: masks by nearest neighbour, grey levels smoothly."""
         part = plane[frame.rows, frame.columns]
         per_mm = TILE_PX / frame.side_mm
         height, width = (
@@ -182,7 +182,7 @@ def _frame(
     pixel_mm: tuple[float, float],
     shape: tuple[int, ...],
 ) -> _Frame:
-    """Return the square around a box, inside the slice: moved in where it would reach out, smaller where it must."""
+    """Return the square around a box, shifted or shrunk to fit into the slice."""
     sides = [(part.stop - part.start) * mm for part, mm in zip(box, pixel_mm, strict=True)]
     field = [count * mm for count, mm in zip(shape, pixel_mm, strict=True)]
     side_mm = min(max(max(sides) + 2 * margin_mm, least_mm), max(field))
@@ -202,7 +202,7 @@ def _holds(frame: _Frame, box: tuple[slice, slice]) -> bool:
 
 
 def _number(pen: Any, lesion: Lesion, mask: Mask) -> None:
-    """Write a lesion's number at the upper right of what is seen of it."""
+    """Write a lesion's number at the upper right of its visible part."""
     if mask.any():
         rows, columns = _box_of(mask)
         text = str(lesion.number)

@@ -17,7 +17,7 @@ class SliceDetections:
         slice_index: 0-based along the slice normal.
         boxes: float32 ``(N, 4)``: x0, y0, x1, y1 in pixels of the source slice.
         scores: float32 ``(N,)``, 0..1.
-        category_ids: int64 ``(N,)``, COCO ids of :data:`lung_d2.categories.CATEGORIES`.
+        category_ids: int64 ``(N,)``, COCO ids of the categories.
         masks: N compressed COCO RLE of the source slice's size (boolean masks of 600 slices would not fit).
     """
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import builtins
 import json
 import shutil
+from collections import Counter
 
 import cv2
 import highdicom
@@ -237,3 +239,18 @@ def test_patient_is_named_by_the_dicom_objects_alone(folder):
         if path.is_file() and any(word.encode() in path.read_bytes() for word in PLANTED)
     }
     assert holding == {*SEG, "structured_report.dcm"}
+
+
+def test_each_source_file_is_opened_twice_with_seg_and_sr(tmp_path, monkeypatch):
+    sources = write_chest(tmp_path / "series")
+    counts = Counter()
+    true_open = builtins.open
+
+    def counting_open(file, *args, **options):
+        counts[str(file)] += 1
+        return true_open(file, *args, **options)
+
+    monkeypatch.setattr(builtins, "open", counting_open)
+    folder = recognize(tmp_path / "series", StandIn()).write(tmp_path / "out")
+    assert (folder / "structured_report.dcm").is_file()
+    assert {counts[str(path)] for path in sources} == {2}  # once for the header, once for the pixels
