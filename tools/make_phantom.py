@@ -25,11 +25,11 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--preset",
-        help="quick, benchmark or mini (default: quick); with --into, whose number and size of lesions (default: own)",
+        help="quick, benchmark or mini (default: quick); with --into, only its number and size of lesions count",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the cohort; what is done there is kept")
-    parser.add_argument("--patients", type=int, help="number of patients (default: the preset's)")
-    parser.add_argument("--seed", type=int, help="seed of the cohort (default: the preset's)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the cohort; finished series there are kept")
+    parser.add_argument("--patients", type=int, help="number of patients (default: that of the preset)")
+    parser.add_argument("--seed", type=int, help="seed of the cohort (default: that of the preset)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
     into = parser.add_argument_group("lesions in a real lung")
     into.add_argument("--into", type=Path, metavar="SERIES", help="chest CT of healthy lungs, without contrast medium")

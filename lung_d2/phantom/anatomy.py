@@ -1,4 +1,4 @@
-"""One patient's build: the numbers that the organs are shaped by, drawn from a seed."""
+"""The build of one patient: the numbers that shape the organs, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Anatomy:
     grain: NoiseField
 
     def _profile(self, z: float, values: tuple[float, ...]) -> float:
-        # A mean over a short stretch rounds the corners of the linear interpolation.
+        # Averaging over a short stretch rounds the corners of the linear interpolation.
         t = z / self.lung_height + np.linspace(-0.06, 0.06, 7)
         return float(np.interp(t, _HEIGHTS, values).mean())
 

@@ -23,12 +23,12 @@ _DATE, _TIME = "20000101", "120000"
 
 @dataclass(frozen=True)
 class SeriesHeader:
-    """What the files of a synthetic series say beside its pixels and geometry.
+    """Header values of a synthetic series, apart from its pixels and geometry.
 
     Attributes:
-        patient_name: Nobody's.
-        patient_id: The same for all that must not be parted.
-        study_id: Of at most 16 characters.
+        patient_name: An invented name.
+        patient_id: The same for series that a split must keep together.
+        study_id: At most 16 characters.
         study_description: In words.
         series_description: In words.
         frame_of_reference_uid: Of the patient's space.
@@ -37,7 +37,7 @@ class SeriesHeader:
         slice_thickness_mm: What a slice averages over, mm; None where it is unknown.
         kvp: Of the tube; empty where it is unknown.
         kernel: Reconstruction kernel; empty where it is unknown.
-        derivation: How the pictures were made of others; empty where they were not.
+        derivation: How the images were derived from others; empty where they were not.
     """
 
     patient_name: str
@@ -92,12 +92,12 @@ def write_case(
 
     Args:
         volume: The CT with the UIDs that it gets.
-        header: What its files say.
+        header: Header values of its files.
         instances: For each category's name, uint16 ``[Z, Y, X]``.
         record: Content of ``phantom.json``.
         folder: Where to write; made where it is missing.
     """
-    # Here, because nibabel is slow to load and who only builds a patient does not need it.
+    # Imported here because nibabel is slow to load and is not needed to build a patient.
     from lung_d2.ct.nifti import write_nifti
 
     for name in (CT_FOLDER, MASK_FOLDER):
@@ -116,7 +116,7 @@ def ct_dataset(volume: CTVolume, slice_index: int, header: SeriesHeader) -> Data
     Args:
         volume: The CT, with UIDs.
         slice_index: 0-based from the lowest slice.
-        header: What the files of the series say.
+        header: Header values of the series.
 
     Returns:
         The dataset with its file meta information, explicit VR little endian.
@@ -185,7 +185,7 @@ def _decimal(value: float) -> str:
 
 def _set_pixels(dataset: Dataset, volume: CTVolume, slice_index: int) -> None:
     hu = volume.hu[slice_index]
-    # One width for the whole series; 16 bits hold what metal, or a scanner with another floor, goes beyond 12.
+    # One width for the whole series; 16 bits hold the values of metal, or of scanners with another floor.
     fits = volume.hu.min() >= _INTERCEPT and volume.hu.max() < _INTERCEPT + 4096
     intercept, bits = (_INTERCEPT, 12) if fits else (-32768, 16)
     dataset.SamplesPerPixel = 1

@@ -1,4 +1,4 @@
-"""Draw the lesions of one copy: opacities where a real lung has room, dilated bronchi along its vessels."""
+"""Draw the lesions of a copy: opacities where a real lung has room, dilated bronchi along its vessels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from lung_d2.phantom.lesions import DilatedBronchi, Opacity, build_tube, draw_bronchi, draw_opacities, draw_radii
+from lung_d2.phantom.lesions import (
+    DilatedBronchi,
+    Opacity,
+    build_tube,
+    draw_bronchi,
+    draw_opacities,
+    draw_radii,
+    is_apart,
+)
 from lung_d2.phantom.lungs import Distractors, LungMap, draw_distractors
 from lung_d2.phantom.real_lung import RealLung
 from lung_d2.phantom.shapes import NoiseField
@@ -16,25 +24,25 @@ from lung_d2.phantom.tubes import Tubes, join_tubes
 from lung_d2.phantom.vessels import VesselPath
 
 HEIGHT_SHARE = 0.72
-"""Lesions lie in this share of the height of the lungs, another part in each copy: the rest is free of them."""
+"""Lesions lie in this share of the height of the lungs, a different part in each copy."""
 HAZE_HU = (-700.0, -400.0)
 """Ground of an opacity, by the usual range of ground glass of -700 to -300 HU; its middle is denser."""
 _TRIES = 200
 _ARTERY_MM = (0.8, 2.6)
 _DILATION = 1.35
-"""The outer radius of a dilated bronchus is at least so many times that of its artery (signet ring)."""
+"""The outer radius of a dilated bronchus is at least this many times that of its artery (signet ring)."""
 _MOST_DENSE = 0.2
 """Share of a bronchus that may replace vessels."""
 
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """What is put into one copy.
+    """The lesions of one copy.
 
     Attributes:
         opacities: Ground-glass opacities; instance ``i + 1`` is ``opacities[i]``.
         bronchi: Clusters of dilated bronchi; likewise.
-        distractors: What is no lesion.
+        distractors: Structures that are not lesions.
         grain: Texture and ragged edges of the opacities.
     """
 
@@ -50,7 +58,7 @@ def draw_insertion(spec: PhantomSpec, number: int, lung: RealLung) -> Drawing:
     Args:
         spec: Number, size and evidence of lesions, ``overlap_share``, ``distractors`` and ``seed`` count.
         number: Number of the copy; with the seed it decides everything.
-        lung: Where they go.
+        lung: The CT that receives them.
 
     Returns:
         The drawing: the same for the same arguments.
@@ -70,7 +78,7 @@ def _draw_height(z: np.ndarray, rng: np.random.Generator) -> tuple[float, float]
 
 
 def _shade(opacity: Opacity, rng: np.random.Generator) -> Opacity:
-    """Give an opacity a density and a ragged edge: no real one is a ball."""
+    """Give an opacity a density and a ragged edge, because no real one is a ball."""
     ragged = max(opacity.raggedness, float(rng.uniform(0.10, 0.22)))
     return replace(opacity, hu=float(rng.uniform(*HAZE_HU)), raggedness=ragged, analytic_ml=None)
 
@@ -78,7 +86,7 @@ def _shade(opacity: Opacity, rng: np.random.Generator) -> Opacity:
 def _draw_bronchi(
     spec: PhantomSpec, lung: RealLung, opacities: list[Opacity], height: tuple[float, float], rng: np.random.Generator
 ) -> list[DilatedBronchi]:
-    """Place clusters along vessels; where the series shows none, away from the middle of the chest."""
+    """Place clusters along vessels, or radially where the series shows none."""
     wanted = spec.bronchiectasis
     points = lung.vessels.points
     starts = points[(points[:, 2] > height[0]) & (points[:, 2] < height[1])]
@@ -92,7 +100,7 @@ def _draw_bronchi(
             source = inside if len(inside) and attempt < _TRIES // 2 else starts
             path = lung.vessels.trace(source[int(rng.integers(len(source)))], rng.uniform(16, 40))
             cluster = _draw_cluster(wanted, lung, path, rng) if path else None
-            if cluster and all(_apart(cluster, other) for other in found):
+            if cluster and all(is_apart(cluster, other, 3.0) for other in found):
                 found.append(cluster)
                 break
     return found
@@ -102,10 +110,6 @@ def _within(points: np.ndarray, opacities: list[Opacity]) -> np.ndarray:
     """Return the points inside opacities: bronchi there are pulled open (traction bronchiectasis)."""
     near = [np.linalg.norm((points - one.center) @ one.matrix.T, axis=1) < 1.0 for one in opacities]
     return points[np.any(near, axis=0)] if near else points[:0]
-
-
-def _apart(a: DilatedBronchi, b: DilatedBronchi, gap_mm: float = 3.0) -> bool:
-    return float(np.linalg.norm(np.subtract(a.center, b.center))) > a.reach_mm + b.reach_mm + gap_mm
 
 
 def _radial_axes(lungs: LungMap, rng: np.random.Generator, count: int = 400) -> np.ndarray:
@@ -118,7 +122,7 @@ def _radial_axes(lungs: LungMap, rng: np.random.Generator, count: int = 400) -> 
 def _draw_cluster(
     wanted: LesionSpec, lung: RealLung, vessel: VesselPath, rng: np.random.Generator
 ) -> DilatedBronchi | None:
-    """Lay a bronchus beside a vessel, and up to two more against it; None where there is no room."""
+    """Lay a bronchus beside a vessel and up to two more against it; return None where there is no room."""
     if not _ARTERY_MM[0] <= vessel.radius_mm <= _ARTERY_MM[1]:
         return None
     kind = str(rng.choice(["cylindric", "varicose", "cystic"], p=[0.45, 0.30, 0.25]))
@@ -145,9 +149,9 @@ def _draw_cluster(
 
 
 def _lumen(path: np.ndarray, radius: np.ndarray, kind: str, evidence: float, rng: np.random.Generator) -> Tubes:
-    """Leave a wall whose thickness differs from bronchus to bronchus and along each."""
+    """Leave a wall whose thickness varies between bronchi and along each."""
     wall = (0.6 + 0.7 * evidence + 0.07 * float(radius.mean())) * rng.uniform(0.8, 1.25)
-    if kind == "cystic":  # of its points some are left out, by their radii
+    if kind == "cystic":  # some of its points are left out, depending on their radii
         return build_tube(path, radius, kind).resized(add_mm=-wall, least_mm=0.3)
     thickness = wall * (1.0 + 0.22 * ndimage.gaussian_filter1d(rng.normal(0, 1.6, len(path)), 1.0))
     return build_tube(path, np.maximum(radius - thickness, 0.3), kind)
@@ -167,7 +171,7 @@ def _draw_paths(
     touch = 0.86 if kind == "cystic" else 0.94  # cysts press into one another; tubes share a wall
     for _ in range(int(rng.integers(0, 3))):
         scale, turn = rng.uniform(0.6, 0.95), rng.uniform(-1.2, 1.2)
-        # Each beside the one before, never over the vessel.
+        # Each lies beside the one before, never over the vessel.
         before, radius = paths[-1]
         part = slice(int(rng.integers(0, 3)), len(before) - int(rng.integers(0, 3)))
         aside = np.cos(turn) * beside + np.sin(turn) * other

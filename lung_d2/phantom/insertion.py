@@ -1,8 +1,8 @@
-"""Phantom lesions in a real, healthy lung: the CT keeps its anatomy, vessels, noise and sharpness.
+"""Insert phantom lesions into a real, healthy lung: the CT keeps its anatomy, vessels, noise and sharpness.
 
-An opacity raises the parenchyma towards ground glass and leaves vessels and airways as they are; dilated bronchi are
-laid beside real vessels and blurred as the series is. What such copies teach and prove is limited: all copies of a
-series are one patient, who has the lesions of a generator.
+An opacity raises the parenchyma towards ground glass and leaves vessels and airways unchanged; dilated bronchi are laid
+beside real vessels and blurred like the series. All copies of a series are one patient with generated lesions, which
+limits what they teach and prove.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
 from lung_d2.phantom.inserted_lesions import Drawing, draw_insertion
 from lung_d2.phantom.lesions import DilatedBronchi, Opacity, haze, radius_on_plane
+from lung_d2.phantom.mediastinum import BLOOD_HU
 from lung_d2.phantom.patient import HIGHEST_HU, LOWEST_HU
 from lung_d2.phantom.real_lung import RealLung
-from lung_d2.phantom.render import LUMEN_HU
+from lung_d2.phantom.render import LUMEN_HU, Layer
 from lung_d2.phantom.shapes import Plane, smooth_step
 from lung_d2.phantom.spec import LesionSpec, PhantomSpec, Range
-from lung_d2.phantom.tissue import BLOOD_HU
 from lung_d2.phantom.truth import SPECK_MM2, PhantomLesion, drop_specks, list_lesions, stack_instances
 from lung_d2.phantom.tubes import Tubes, tube_coverage, tube_distance
 
@@ -32,10 +32,27 @@ INSERTED = PhantomSpec(
     patients=10,
     seed=40_551,
 )
-"""Lesions of a copy; ``patients`` are copies. What else a spec says, the real CT decides."""
+"""Lesions of a copy; ``patients`` is the number of copies. The real CT decides everything else in a spec."""
 
 
 _CATEGORIES = (GROUND_GLASS_OPACITY, BRONCHIECTASIS)
+BACKGROUND_MM = 7.0
+"""Standard deviation over which the surrounding parenchyma is averaged."""
+PLAIN_HU = (-90.0, 130.0)
+"""Range of parenchyma about the median of the lungs; beyond are airways and vessels."""
+LUMEN_DARKER_HU = (45.0, 110.0)
+"""How much darker than the parenchyma an airway is: ground glass leaves it dark, from not at all to entirely."""
+CORE_HU = 110.0
+"""How much denser the middle of an opacity is than its rim."""
+HALO_MM = (2.0, 5.0)
+"""Haze outside the mask of an opacity fades between these distances, so that no unmarked wisps remain."""
+MOTTLE = ((9.0, 45.0), (4.0, 38.0))
+"""Grain of an opacity: size in mm, standard deviation in HU."""
+NOISE_KEPT = 3.0
+"""Values within this many standard deviations of the local median are noise and stay; beyond are structures."""
+LAYER_MM = 0.7
+MOST_LAYERS = 5
+_MARGIN_MM = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +64,7 @@ class InsertedCopy:
         hu: int16 ``[Z, Y, X]``, HU, on the grid of the CT.
         instances: For each category's name, uint16 ``[Z, Y, X]``: 0 background, 1..n a lesion.
         lesions: All lesions that are marked.
-        drawing: What was inserted.
+        drawing: The lesions as they were drawn.
     """
 
     number: int
@@ -66,13 +83,13 @@ def insert_lesions(lung: RealLung, number: int = 0, spec: PhantomSpec = INSERTED
         spec: Number, size and evidence of the lesions, and the seed.
 
     Returns:
-        The copy: the same for the same arguments. Voxels that no lesion reaches are as they were.
+        The copy: the same for the same arguments. Voxels that no lesion reaches are unchanged.
     """
     drawing = draw_insertion(spec, number, lung)
     hu, maps = _paint(lung, drawing)
     seen = [np.unique(one)[1:] - 1 for one in maps]
     if (len(seen[0]), len(seen[1])) != (len(drawing.opacities), len(drawing.bronchi)):
-        # What is too small to be marked must not be there either.
+        # What is too small to be marked must not be painted either.
         opacities, bronchi = (
             tuple(shapes[index] for index in kept)
             for shapes, kept in zip((drawing.opacities, drawing.bronchi), seen, strict=True)
@@ -101,53 +118,19 @@ def _paint(lung: RealLung, drawing: Drawing) -> tuple[np.ndarray, list[np.ndarra
     return hu, [stack_instances(one, hu.shape[1:], lung.pixel_mm) for one in masks]
 
 
-BACKGROUND_MM = 7.0
-"""Standard deviation over which the parenchyma around is averaged: lobules are larger, gravity works slower."""
-PLAIN_HU = (-90.0, 130.0)
-"""How far parenchyma may be from the median of the lungs: beyond are airways and vessels."""
-LUMEN_DARKER_HU = (45.0, 110.0)
-"""An airway is so much darker than the parenchyma that ground glass around it leaves it dark, from none to wholly."""
-CORE_HU = 110.0
-"""How much denser the middle of an opacity is than its rim."""
-HALO_MM = (2.0, 5.0)
-"""Haze outside the mask of an opacity fades between these distances: no wisps are left that nobody marks."""
-MOTTLE = ((9.0, 45.0), (4.0, 38.0))
-"""Grain of an opacity: size in mm, standard deviation in HU."""
-NOISE_KEPT = 3.0
-"""What lies within so many standard deviations about the local median is noise and stays; beyond are structures."""
-LAYER_MM = 0.7
-MOST_LAYERS = 5
-_MARGIN_MM = 4.0
-
-
-@dataclass(frozen=True)
-class PaintedSlice:
-    """A slice with lesions.
-
-    Attributes:
-        hu: float32 ``(H, W)``.
-        opacities: Bool masks ``(H, W)`` of the opacities that the slice meets, by index.
-        bronchi: Bool masks ``(H, W)`` of the clusters that the slice meets, by index.
-    """
-
-    hu: np.ndarray
-    opacities: dict[int, np.ndarray]
-    bronchi: dict[int, np.ndarray]
-
-
-def paint_slice(lung: RealLung, drawing: Drawing, slice_index: int) -> PaintedSlice:
+def paint_slice(lung: RealLung, drawing: Drawing, slice_index: int) -> Layer:
     """Paint the lesions that meet a slice.
 
-    Where nothing is painted, the values are those of the CT.
+    Values stay those of the CT where nothing is painted.
 
     Args:
         lung: The CT.
-        drawing: What is inserted.
+        drawing: The lesions to insert.
         slice_index: 0-based.
 
     Returns:
-        The slice and the masks of what nobody would call too faint: an opacity where its haze is at least half, a
-        bronchus where its outer wall encloses at least half of the voxel.
+        The slice and its masks: an opacity where its haze is at least half, a bronchus where its outer wall encloses at
+        least half of the voxel.
     """
     image = lung.volume.hu[slice_index].astype(np.float32)
     inside = lung.labels[slice_index] > 0
@@ -157,7 +140,7 @@ def paint_slice(lung: RealLung, drawing: Drawing, slice_index: int) -> PaintedSl
     if inside.any():
         opacities = _paint_haze(image, lung, drawing, plane, slice_index)
         extra = drawing.distractors
-        # Without their walls: a walled bulla on a slice looks like a dilated bronchus, which nobody marked.
+        # Without their walls: a walled bulla on a slice looks like a dilated bronchus that is not marked.
         plain = [(extra.bullae, -972.0), (extra.bands, -120.0), (extra.nodules, 35.0)]
         for tubes, hu in plain:
             _paint_solid(image, lung, [(tubes, hu)], plane, inside)
@@ -168,7 +151,7 @@ def paint_slice(lung: RealLung, drawing: Drawing, slice_index: int) -> PaintedSl
                 mask = _enclosed(cluster.outer, plane, lung) & inside
                 if mask.any():
                     bronchi[index] = mask
-    return PaintedSlice(image, opacities, bronchi)
+    return Layer(image, opacities, bronchi)
 
 
 def _meets(lesion: Opacity | DilatedBronchi, plane: Plane, lung: RealLung) -> bool:
@@ -253,7 +236,7 @@ def local_parenchyma(image: np.ndarray, inside: np.ndarray, lung_hu: float, pixe
     """
     smooth = cv2.medianBlur(image, 5)
     ground = np.full_like(image, lung_hu)
-    # Twice: the second time against the neighbourhood, which lies lower or higher by its weight.
+    # Twice, because the second pass compares with the neighbourhood, which gravity makes darker or denser.
     for _ in range(2):
         difference = smooth - ground
         plain = (inside & (difference > PLAIN_HU[0]) & (difference < PLAIN_HU[1])).astype(np.float32)
@@ -267,7 +250,7 @@ def local_parenchyma(image: np.ndarray, inside: np.ndarray, lung_hu: float, pixe
 def air_share(image: np.ndarray, ground: np.ndarray, pixel_mm: float) -> np.ndarray:
     """Return how much of each pixel is parenchyma, which ground glass can fill: neither vessel nor airway.
 
-    A pixel is a mixture of parenchyma and blood, so that its share follows from its HU.
+    A pixel is a mixture of parenchyma and blood, so its share follows from its HU.
 
     Args:
         image: float32 ``(H, W)``, HU.
@@ -285,7 +268,7 @@ def air_share(image: np.ndarray, ground: np.ndarray, pixel_mm: float) -> np.ndar
 def _paint_solid(
     image: np.ndarray, lung: RealLung, layers: list[tuple[Tubes, float]], plane: Plane, inside: np.ndarray
 ) -> None:
-    """Replace what is within tubes by their HU, later layers over earlier ones, as the scanner would show it."""
+    """Replace the inside of tubes by their HU, later layers over earlier ones, blurred like the series."""
     window = _window(layers, plane)
     part = plane.crop(*window)
     if 0 in part.shape:
@@ -309,7 +292,7 @@ def _paint_solid(
 
 
 def _blurred(values: np.ndarray, sigma_pixels: float) -> np.ndarray:
-    # A narrower Gaussian than this is a single pixel, for which OpenCV finds no kernel.
+    # OpenCV has no kernel for a Gaussian narrower than this, which is a single pixel.
     return values if sigma_pixels < 0.1 else cv2.GaussianBlur(values, (0, 0), sigma_pixels)
 
 

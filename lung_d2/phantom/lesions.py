@@ -1,4 +1,4 @@
-"""Ground-glass opacities and dilated bronchi: their shapes, which are also the truth."""
+"""Shapes of ground-glass opacities and dilated bronchi, from which the truth is derived."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lung_d2.phantom.anatomy import Anatomy
 from lung_d2.phantom.lungs import LungMap
 from lung_d2.phantom.shapes import NoiseField, Plane, Vector, ellipsoid, ellipsoid_matrix, smooth_step
 from lung_d2.phantom.spec import LesionSpec, PhantomSpec
-from lung_d2.phantom.thorax import Frame
 from lung_d2.phantom.tubes import Tubes, join_tubes
 
 _TRIES = 200
@@ -18,7 +16,7 @@ _TRIES = 200
 
 @dataclass(frozen=True)
 class Opacity:
-    """A hazy patch; its edge, and so its mask, is where the haze has fallen to half.
+    """A hazy patch; its mask ends where the haze has fallen to half.
 
     Attributes:
         kind: ``round``, ``patch``, ``crescent`` (along the pleura) or ``large``.
@@ -49,7 +47,7 @@ class Opacity:
 class DilatedBronchi:
     """A cluster of dilated bronchi that touch one another: one lesion.
 
-    The mask covers lumen and wall of all of them, not the artery beside them and not the lung between them.
+    The mask covers lumen and wall of all of them, but neither the artery beside them nor the lung between them.
 
     Attributes:
         kind: ``cylindric``, ``varicose`` or ``cystic``.
@@ -68,11 +66,6 @@ class DilatedBronchi:
     center: Vector
     reach_mm: float
     wall_hu: float
-
-
-def opacity_radius(opacity: Opacity, anatomy: Anatomy, frame: Frame, rows: slice, columns: slice) -> np.ndarray:
-    """Return the normalised radius of an opacity on a part of a plane: 1 at its edge, float32."""
-    return radius_on_plane(opacity, anatomy.grain, frame.plane.crop(rows, columns), frame.lungs[rows, columns])
 
 
 def radius_on_plane(opacity: Opacity, grain: NoiseField, plane: Plane, pleura: np.ndarray) -> np.ndarray:
@@ -121,7 +114,7 @@ def draw_opacities(spec: PhantomSpec, lungs: LungMap, height: Vector2, rng: np.r
     for _ in range(int(rng.integers(wanted.count[0], wanted.count[1] + 1))):
         for _ in range(_TRIES):
             opacity = _draw_opacity(wanted, lungs, height, rng)
-            if opacity and all(_apart(opacity, other, 4.0) for other in found):
+            if opacity and all(is_apart(opacity, other, 4.0) for other in found):
                 found.append(opacity)
                 break
     return found
@@ -130,8 +123,9 @@ def draw_opacities(spec: PhantomSpec, lungs: LungMap, height: Vector2, rng: np.r
 Vector2 = tuple[float, float]
 
 
-def _apart(a: Opacity | DilatedBronchi, b: Opacity | DilatedBronchi, gap: float) -> bool:
-    return float(np.linalg.norm(np.subtract(a.center, b.center))) > a.reach_mm + b.reach_mm + gap
+def is_apart(a: Opacity | DilatedBronchi, b: Opacity | DilatedBronchi, gap_mm: float) -> bool:
+    """Return whether two lesions are at least ``gap_mm`` apart."""
+    return float(np.linalg.norm(np.subtract(a.center, b.center))) > a.reach_mm + b.reach_mm + gap_mm
 
 
 def _draw_opacity(wanted: LesionSpec, lungs: LungMap, height: Vector2, rng: np.random.Generator) -> Opacity | None:
@@ -166,7 +160,7 @@ def _draw_place(lungs: LungMap, depth: Vector2, height: Vector2, rng: np.random.
     fits = np.flatnonzero((lungs.depth >= depth[0]) & (lungs.depth <= depth[1]) & (z > height[0]) & (z < height[1]))
     if not fits.size:
         return None
-    # Towards the back and the base, where both diseases are met most often.
+    # Towards the back and the base, where both diseases are most common.
     weight = 1.0 + 0.008 * (lungs.points[fits, 1] - lungs.points[:, 1].min())
     chosen = rng.choice(fits, p=weight / weight.sum())
     return _vector(lungs.points[chosen] + rng.uniform(-2, 2, 3))
@@ -205,7 +199,7 @@ def draw_bronchi(
         for attempt in range(_TRIES):
             axis = _draw_axis(bronchi, opacities if inside and attempt < 60 else [], height, rng)
             cluster = _draw_cluster(wanted, lungs, axis, rng) if axis is not None else None
-            if cluster and all(_apart(cluster, other, 3.0) for other in found):
+            if cluster and all(is_apart(cluster, other, 3.0) for other in found):
                 found.append(cluster)
                 break
     return found
@@ -300,7 +294,7 @@ def draw_radii(steps: np.ndarray, length: float, size: float, kind: str, rng: np
 def build_tube(path: np.ndarray, radius: np.ndarray, kind: str) -> Tubes:
     """Build the pieces of a bronchus along a path ``(N, 3)`` with radii ``(N,)``, mm; cystic ones are balls."""
     if kind == "cystic":
-        # Cysts: balls strung along the path, close enough to touch.
+        # Cysts are balls along the path, close enough to touch.
         keep = [0]
         for index in range(1, len(path)):
             gap = float(np.linalg.norm(path[index] - path[keep[-1]]))

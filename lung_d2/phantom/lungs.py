@@ -1,4 +1,4 @@
-"""What is inside the two lungs of a patient: where they are, vessels, airways, and what is not a lesion of ours."""
+"""The lungs of a patient: where they are, their vessels and airways, and distractors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy import ndimage
 from lung_d2.phantom.anatomy import Anatomy
 from lung_d2.phantom.mediastinum import hilum, vein_gate
 from lung_d2.phantom.shapes import Plane
-from lung_d2.phantom.thorax import lung_distance
+from lung_d2.phantom.thorax import build_frame
 from lung_d2.phantom.tubes import Tree, Tubes, grow_tree, join_tubes, tree_tubes
 
 _STEP_MM = 4.0
@@ -61,7 +61,7 @@ def map_lungs(anatomy: Anatomy) -> LungMap:
     rows = np.arange(-anatomy.cage_depth - 12, anatomy.cage_depth + 24, _STEP_MM, dtype=np.float32)
     heights = np.arange(0.0, anatomy.lung_height + _STEP_MM, _STEP_MM, dtype=np.float32)
     inside = np.stack(
-        [lung_distance(anatomy, Plane(axis[None], rows[:, None], float(z), _STEP_MM)) < 0 for z in heights]
+        [build_frame(anatomy, Plane(axis[None], rows[:, None], float(z), _STEP_MM)).lungs < 0 for z in heights]
     )
     depth = ndimage.distance_transform_edt(inside) * _STEP_MM
     z, y, x = np.nonzero(inside)
@@ -120,7 +120,7 @@ def _middle_bronchi(artery: Tree, radius: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Distractors:
-    """What one patient has of them.
+    """Structures of one patient that are not lesions and that mislead a simple rule.
 
     Attributes:
         bullae: Air without a lung around it: balls, most without a visible wall.
@@ -186,13 +186,13 @@ def _balls(
     if not count:
         return join_tubes([])
     center = _places(lungs, count, depth, rng).astype(np.float32)
-    # Small ones are far more common than large ones.
+    # Small bullae are far more common than large ones.
     size = (radius[0] + (radius[1] - radius[0]) * rng.random(count) ** 2).astype(np.float32)
     return Tubes(center, center, size, size)
 
 
 def _rows(lungs: LungMap, count: int, rng: np.random.Generator) -> Tubes:
-    """Rows of bullae that touch one another under the pleura: paraseptal emphysema."""
+    """Draw rows of bullae that touch one another under the pleura: paraseptal emphysema."""
     under = lungs.points[(lungs.depth > 3.0) & (lungs.depth < 8.5)]
     rows = []
     for start in under[rng.choice(len(under), size=count)]:

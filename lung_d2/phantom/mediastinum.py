@@ -29,9 +29,9 @@ class Part:
     wall: float = 0.0
 
 
-BLOOD = 42.0
+BLOOD_HU = 42.0
 _HEART = Part("heart", 44.0, 4.0)
-_VESSEL = Part("vessel", BLOOD, 3.0)
+_VESSEL = Part("vessel", BLOOD_HU, 3.0)
 _AIRWAY = Part("airway", -990.0, 1.0, 1.6)
 _OESOPHAGUS = Part("oesophagus", 34.0, 3.0)
 
@@ -130,7 +130,7 @@ def envelope_distance(anatomy: Anatomy, bent: Plane, parts: tuple[tuple[Part, np
     front = anatomy.cage_center(bent.z) - anatomy.cage_axes(bent.z)[1]
     lean = 8.0 * anatomy.heart * np.exp(-(((bent.z - anatomy.carina + 80) / 50) ** 2))
     above = float(np.clip((bent.z - anatomy.carina) / 40.0, 0.0, 1.0))
-    # The pleurae nearly touch behind the sternum and part again above the arch.
+    # The pleurae nearly touch behind the sternum and separate again above the arch.
     whole = capsule(bent, (x, y - 14, bent.z), (x + lean, front - 8, bent.z), 6.0 + 7 * above, 2.5 + 8 * above)
     sternum = capsule(bent, (x - 8, front - 6, bent.z), (x + 8 + lean, front - 6, bent.z), 9.0, 9.0)
     whole = smooth_min(whole, sternum, 14.0)

@@ -1,4 +1,4 @@
-"""Build one patient from a seed: the build, the lesions and everything else, then the slices."""
+"""Build one patient from a seed: anatomy, lesions and everything else, then the slices."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PhantomPatient:
     """A synthetic chest CT with its truth.
 
     Attributes:
-        number: Number of the patient in its cohort; with the spec's seed it decides everything.
+        number: Number of the patient in its cohort; with the spec's seed it determines everything.
         volume: The CT.
         instances: For each category's name, uint16 ``[Z, Y, X]``: 0 background, 1..n a lesion.
         lesions: All lesions that are marked.
@@ -51,7 +51,7 @@ class Sampling:
     """Where a patient is sampled.
 
     Attributes:
-        x: float32 ``(W,)``, mm; falling where the patient lies prone, as scanners show it.
+        x: float32 ``(W,)``, mm; descending where the patient lies prone, as scanners show it.
         y: float32 ``(H,)``, mm.
         z: float ``(Z,)``, mm.
         pixel_mm: Pixel size, mm.
@@ -74,12 +74,12 @@ class Sampling:
 
 
 def _stream(spec: PhantomSpec, number: int, purpose: int) -> np.random.Generator:
-    """Return a source of randomness for one purpose: one draw more or less in it moves no other."""
+    """Return a source of randomness for one purpose, so that its draws do not shift any other."""
     return np.random.default_rng([spec.seed, number, purpose])
 
 
 def draw_scene(spec: PhantomSpec, number: int) -> tuple[Scene, tuple[float, float]]:
-    """Draw one patient; neither matrix nor pixel size change it.
+    """Draw one patient; matrix and pixel size do not change it.
 
     Args:
         spec: The cohort.
@@ -122,7 +122,7 @@ def build_patient(spec: PhantomSpec, seed: int) -> PhantomPatient:
 
     Args:
         spec: The cohort.
-        seed: Number of the patient; with ``spec.seed`` it decides everything.
+        seed: Number of the patient; with ``spec.seed`` it determines everything.
 
     Returns:
         The patient: the same for the same arguments.

@@ -18,17 +18,28 @@ from lung_d2.phantom.tissue import AIR, MUSCLE
 from lung_d2.phantom.vessels import VESSEL_HU, Vessels
 
 MOST_SLICES = 24
-"""Slices that a measurement looks at, evenly spread."""
+"""Number of slices that are measured, evenly spread."""
 SHARP_SHARE = 0.4
 """An edge oblique to the slice is smeared by its thickness; the sharper part of the outline is upright."""
 REACH_MM = 3.0
-"""How far to both sides of an edge its two levels are looked for."""
+"""How far to both sides of an edge its two levels are searched."""
 PIXEL_SIGMA = 12.0**-0.5
-"""Standard deviation of a square of width 1: what averaging over the pixel itself adds to the blur."""
+"""Standard deviation of a square of width 1, which averaging over the pixel itself adds to the blur."""
 CORE_MM = 1.2
-"""Smoothing before vessels are judged, standard deviation: noise goes, the middle of a vessel of 5 mm stays."""
+"""Standard deviation of the smoothing before vessels are measured; the middle of a 5 mm vessel keeps its HU."""
 RIM_MM = 4.0
-"""Nearer to the edge of the lungs than this, soft tissue is not blood."""
+"""Closer to the edge of the lungs than this, soft tissue is not blood."""
+GRID_MM = 4.0
+THICKEST_MM = 5.0
+"""Thicker slices have no voxel that a dilated bronchus of 6 to 12 mm fills."""
+LEAST_ML = 300.0
+"""Less lung than this leaves no room for lesions."""
+MOST_BLOOD_HU = 130.0
+"""Blood has 30 to 60 HU, anaemic to polycythaemic; with contrast medium 150 and more."""
+AXIAL_COSINE = 0.8
+"""Cosine of the largest tilt of the slices, about 37 degrees; gantries tilt by 30."""
+AERATED_HU = -650.0
+"""The median of a lung without disease is below this; deep expiration reaches -700 HU."""
 
 
 def _some(labels: np.ndarray) -> np.ndarray:
@@ -108,24 +119,11 @@ def measure_blood_hu(hu: np.ndarray, labels: np.ndarray, pixel_mm: float) -> flo
     return float(np.quantile(joined, 0.999)) if joined.size else AIR
 
 
-GRID_MM = 4.0
-THICKEST_MM = 5.0
-"""A dilated bronchus of 6 to 12 mm fills no voxel of thicker slices."""
-LEAST_ML = 300.0
-"""Less lung than this leaves no room."""
-MOST_BLOOD_HU = 130.0
-"""Blood has 30 to 60 HU, anaemic to polycythaemic; with contrast medium 150 and more."""
-AXIAL_COSINE = 0.8
-"""Cosine of the largest tilt of the slices, about 37 degrees; gantries tilt by 30."""
-AERATED_HU = -650.0
-"""The median of a lung without disease is below this; deep expiration reaches -700 HU."""
-
-
 @dataclass(frozen=True, eq=False)
 class RealLung:
     """A CT into which lesions can be inserted. Positions: x to the left, y to the back, z to the head, mm.
 
-    Of tilted slices x, y and z run along the volume's own axes, so that shapes are sheared with it.
+    For tilted slices, x, y and z run along the volume's own axes, so that shapes are sheared with it.
 
     Attributes:
         volume: The CT.
@@ -168,7 +166,7 @@ class RealLung:
         return int(labels[rows[nearest], columns[nearest]])
 
     def to_lps(self, point: tuple[float, float, float]) -> tuple[float, float, float]:
-        """Return a position in LPS mm; the same but for tilted slices."""
+        """Return a position in LPS mm, which differs for tilted slices only."""
         x, y, z, _ = self.volume.affine_lps @ np.array([*self._index(point), 1.0])
         return float(x), float(y), float(z)
 
@@ -178,18 +176,18 @@ class RealLung:
 
 
 def prepare_lung(volume: CTVolume, finder: LungFinder = find_lungs) -> RealLung:
-    """Find out where in a CT lesions can go.
+    """Find where lesions can be inserted into a CT.
 
     Args:
         volume: A chest CT without disease of the lungs; HU.
         finder: Finds its lungs.
 
     Returns:
-        The CT with all that insertion asks of it.
+        The CT with everything that insertion needs.
 
     Raises:
         GeometryError: Its slices are too few, too thick or not axial.
-        InputError: It shows no lungs, too little of them or dense ones, or was taken with contrast medium.
+        InputError: It shows too little lung or dense lungs, or was taken with contrast medium.
     """
     where = _name(volume)
     axes = _axes(volume, where)
@@ -198,12 +196,8 @@ def prepare_lung(volume: CTVolume, finder: LungFinder = find_lungs) -> RealLung:
     pixel_mm = min(volume.spacing_mm[1:])
     blood_hu = measure_blood_hu(volume.hu, labels, pixel_mm)
     if blood_hu > MOST_BLOOD_HU:
-        raise InputError(
-            where,
-            found=f"vessels of {blood_hu:.0f} HU, as with contrast medium",
-            expected=f"at most {MOST_BLOOD_HU:.0f} HU",
-            remedy="take a CT without contrast medium",
-        )
+        found, expected = f"vessels of {blood_hu:.0f} HU, as with contrast medium", f"at most {MOST_BLOOD_HU:.0f} HU"
+        raise InputError(where, found=found, expected=expected, remedy="take a CT without contrast medium")
     lungs = _map_lungs(labels, axes, volume.spacing_mm)
     return RealLung(
         volume=volume,
@@ -223,12 +217,9 @@ def _name(volume: CTVolume) -> str:
 
 def _axes(volume: CTVolume, where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if len(volume.hu) < 2 or volume.spacing_mm[0] > THICKEST_MM:
-        raise GeometryError(
-            where,
-            found=f"{len(volume.hu)} slice(s), {volume.spacing_mm[0]:.3g} mm apart",
-            expected=f"several, at most {THICKEST_MM:g} mm apart",
-            remedy="take a series of thinner slices",
-        )
+        found = f"{len(volume.hu)} slice(s), {volume.spacing_mm[0]:.3g} mm apart"
+        expected = f"several, at most {THICKEST_MM:g} mm apart"
+        raise GeometryError(where, found=found, expected=expected, remedy="take a series of thinner slices")
     matrix = volume.affine_lps[:3, :3]
     along = np.diag(matrix) / np.linalg.norm(matrix, axis=0)
     if np.abs(along).min() < AXIAL_COSINE:
@@ -247,20 +238,12 @@ def _check_lungs(volume: CTVolume, labels: np.ndarray, where: str) -> float:
     count = int(np.count_nonzero(labels))
     ml = count * float(np.prod(volume.spacing_mm)) / 1000.0
     if ml < LEAST_ML:
-        raise InputError(
-            where,
-            found=f"{ml:.0f} ml of lung",
-            expected=f"{LEAST_ML:.0f} ml or more",
-            remedy="take a chest CT that shows the lungs",
-        )
+        found, expected = f"{ml:.0f} ml of lung", f"{LEAST_ML:.0f} ml or more"
+        raise InputError(where, found=found, expected=expected, remedy="take a chest CT that shows the lungs")
     median = float(np.median(volume.hu[labels > 0]))
     if median > AERATED_HU:
-        raise InputError(
-            where,
-            found=f"lungs of {median:.0f} HU",
-            expected=f"below {AERATED_HU:.0f} HU, as without disease",
-            remedy="take a CT of healthy lungs",
-        )
+        found, expected = f"lungs of {median:.0f} HU", f"below {AERATED_HU:.0f} HU, as without disease"
+        raise InputError(where, found=found, expected=expected, remedy="take a CT of healthy lungs")
     return median
 
 
@@ -270,7 +253,7 @@ def _map_lungs(
     """Take every few voxels of the lung field, with their depth."""
     steps = [max(1, round(GRID_MM / mm)) for mm in spacing_mm]
     inside = labels[:: steps[0], :: steps[1], :: steps[2]] > 0
-    # Not padded: where the scan ends, the lung goes on.
+    # Not padded, because the lung continues where the scan ends.
     depth = ndimage.distance_transform_edt(inside, [step * mm for step, mm in zip(steps, spacing_mm, strict=True)])
     z, y, x = np.nonzero(inside)
     points = np.stack([axes[0][x * steps[2]], axes[1][y * steps[1]], axes[2][z * steps[0]]], axis=1)
@@ -280,7 +263,7 @@ def _map_lungs(
 def _find_vessels(
     volume: CTVolume, labels: np.ndarray, axes: tuple[np.ndarray, np.ndarray, np.ndarray], lungs: LungMap
 ) -> Vessels:
-    """Find the dense voxels away from the pleura, slice by slice: distances in all of a large volume take gigabytes."""
+    """Find the dense voxels away from the pleura, slice by slice: distances in a whole volume take gigabytes."""
     pixel_mm = min(volume.spacing_mm[1:])
     size = 2 * round(RIM_MM / pixel_mm) + 1
     rim = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))

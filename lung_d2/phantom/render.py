@@ -1,4 +1,4 @@
-"""Sample a patient on slices: the picture in HU, and which voxels each lesion fills."""
+"""Sample a patient on slices: the image in HU, and the voxels that each lesion fills."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import numpy as np
 
 from lung_d2.ct.scanner import Kernel, apply_kernel, scanner_noise
 from lung_d2.phantom.anatomy import Anatomy
-from lung_d2.phantom.lesions import DilatedBronchi, Opacity, haze, opacity_radius
+from lung_d2.phantom.lesions import DilatedBronchi, Opacity, haze, radius_on_plane
 from lung_d2.phantom.lungs import Distractors, LungContents
+from lung_d2.phantom.mediastinum import BLOOD_HU
 from lung_d2.phantom.shapes import Plane, coverage, paint, smooth_step
 from lung_d2.phantom.thorax import Frame, build_frame
-from lung_d2.phantom.tissue import BLOOD_HU, dependent_band, paint_body, paint_fissures, parenchyma
+from lung_d2.phantom.tissue import dependent_band, paint_body, paint_fissures, parenchyma
 from lung_d2.phantom.tubes import tube_coverage, tube_distance
 
 LUMEN_HU = -955.0
@@ -20,14 +21,14 @@ LUMEN_HU = -955.0
 
 @dataclass(frozen=True)
 class Scene:
-    """All that one patient is made of; continuous, in mm and HU.
+    """A whole patient, continuous, in mm and HU.
 
     Attributes:
         anatomy: Build.
         contents: Vessels and airways.
         opacities: Ground-glass opacities; instance ``i + 1`` is ``opacities[i]``.
         bronchi: Clusters of dilated bronchi; likewise.
-        distractors: What is no lesion.
+        distractors: Structures that are not lesions.
     """
 
     anatomy: Anatomy
@@ -39,7 +40,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Layer:
-    """One infinitely thin plane of a patient.
+    """A plane or a slice of a patient, as painted.
 
     Attributes:
         hu: float32 ``(H, W)``.
@@ -94,12 +95,12 @@ def _paint_haze(lung: np.ndarray, scene: Scene, frame: Frame) -> dict[int, np.nd
         rows, columns = frame.plane.window(opacity.center[:2], reach)
         if rows.start == rows.stop or columns.start == columns.stop:
             continue
-        radius = opacity_radius(opacity, scene.anatomy, frame, rows, columns)
         part = frame.plane.crop(rows, columns)
+        radius = radius_on_plane(opacity, scene.anatomy.grain, part, frame.lungs[rows, columns])
         texture = 22.0 * scene.anatomy.grain.on_plane(part, 8.0, opacity.shift + 4)
         texture += 24.0 * scene.anatomy.grain.on_plane(part, 2.6, opacity.shift + 5)
         paint(lung[rows, columns], haze(opacity, radius), opacity.hu + texture)
-        # Only the side of the lungs on which the lesion lies: the mediastinum parts them.
+        # Only in the lung in which the lesion lies: the mediastinum separates the two.
         mask = (radius < 1.0) & (frame.lungs[rows, columns] < 0) & (part.x * opacity.center[0] > 0)
         if mask.any():
             whole = np.zeros(frame.plane.shape, bool)
@@ -133,7 +134,7 @@ def _paint_bronchi(lung: np.ndarray, scene: Scene, frame: Frame) -> dict[int, np
 
 
 def _smear_heart(lung: np.ndarray, frame: Frame, motion_mm: float) -> None:
-    """Let the beating heart lend its shade to the lung beside it."""
+    """Blur the beating heart into the lung beside it."""
     for part, distance in frame.mediastinum:
         if part.name == "heart":
             paint(lung, 0.34 * smooth_step(2.5 * motion_mm, 0.0, distance - part.margin), -300.0)
@@ -153,7 +154,7 @@ def render_slice(
         rng: Source of the noise.
 
     Returns:
-        The picture, and masks of the voxels that a lesion fills at least by half.
+        The image, and masks of the voxels that a lesion fills at least by half.
     """
     count = int(np.clip(round(thickness_mm / 2.4), 1, 3))
     offsets = (np.arange(count) + 0.5) / count * thickness_mm - thickness_mm / 2
@@ -175,7 +176,7 @@ def _majority(masks: list[dict[int, np.ndarray]]) -> dict[int, np.ndarray]:
 
 
 def _noise(scene: Scene, plane: Plane, kernel: Kernel, noise_hu: float, rng: np.random.Generator) -> np.ndarray:
-    """Noise is strongest where the rays cross most tissue: in the middle, and as streaks at the shoulders."""
+    """Return noise, strongest where rays cross most tissue: in the middle, and as streaks at the shoulders."""
     noise = scanner_noise(plane.shape, plane.pixel_mm, kernel, rng)
     width, depth = scene.anatomy.body_axes(plane.z)
     inside = np.exp(-0.9 * ((plane.x / width) ** 2 + (plane.y / depth) ** 2))

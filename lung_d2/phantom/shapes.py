@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 Vector = tuple[float, float, float]
+_LATTICE = 32
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,11 @@ def paint(image: np.ndarray, share: np.ndarray, hu: np.ndarray | float) -> None:
     image += share * (hu - image)
 
 
-_LATTICE = 32
-
-
 @dataclass(frozen=True)
 class NoiseField:
     """A periodic random lattice, read as a smooth function of the position in mm.
 
-    It belongs to the patient, not to the voxels: another spacing samples the same function.
+    It is fixed in the patient, not in the voxels: another spacing samples the same function.
 
     Attributes:
         values: float32 ``(32, 32, 32)``, mean 0 and about unit variance once interpolated.

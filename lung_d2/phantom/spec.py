@@ -1,4 +1,4 @@
-"""What a phantom cohort is made of, in one frozen value; the named cohorts; hashes and UIDs that follow from them."""
+"""Parameters of a phantom cohort, the named cohorts, and the hashes and UIDs derived from them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LesionSpec:
     def __post_init__(self) -> None:
         if not 0 <= self.count[0] <= self.count[1]:
             raise ConfigError(
-                "phantom lesion count", found=str(self.count), expected="0 <= fewest <= most", remedy="mend the spec"
+                "phantom lesion count", found=str(self.count), expected="0 <= fewest <= most", remedy="correct the spec"
             )
 
 
@@ -80,33 +80,23 @@ class PhantomSpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        wrong = [
-            name
-            for name, value in (
-                ("matrix", min(self.matrix) - 15),
-                ("slice_count", self.slice_count),
-                ("patients", self.patients),
-                ("pixel_mm", 1 if self.pixel_mm is None else self.pixel_mm),
-                ("slice_spacing_mm", 1 if self.slice_spacing_mm is None else self.slice_spacing_mm),
-                ("slice_thickness_mm", 1 if self.slice_thickness_mm is None else self.slice_thickness_mm),
-            )
-            if value <= 0
-        ]
-        if wrong:
+        names = ("slice_count", "patients", "pixel_mm", "slice_spacing_mm", "slice_thickness_mm")
+        values = {name: getattr(self, name) for name in names} | {"matrix": min(self.matrix) - 15}
+        if wrong := [name for name, value in values.items() if value is not None and value <= 0]:
             raise ConfigError("PhantomSpec", found=f"{', '.join(wrong)} too small", remedy="give a positive size")
 
 
-# Raise it with every change of the generator that changes a picture: cohorts made before are then not mixed in.
+# Raise it with every change of the generator that changes an image, so that older cohorts are not mixed in.
 GENERATOR_VERSION = 1
 
 
 def spec_hash(spec: PhantomSpec) -> str:
-    """Return 64 hexadecimal digits for the generator and all parameters of a spec but the number of its patients."""
+    """Return 64 hexadecimal digits for the generator and all parameters of a spec except its number of patients."""
     return hashlib.sha256(f"{GENERATOR_VERSION} {replace(spec, patients=1)!r}".encode()).hexdigest()
 
 
 def phantom_uid(spec: PhantomSpec, number: int, purpose: str) -> str:
-    """Return a UID under 2.25 (a UUID as one number, DICOM PS3.5 B.2), derived from all that decides the picture.
+    """Return a UID under 2.25 (a UUID as one number, DICOM PS3.5 B.2), derived from what determines the image.
 
     Args:
         spec: The cohort.
@@ -117,7 +107,7 @@ def phantom_uid(spec: PhantomSpec, number: int, purpose: str) -> str:
 
 
 def derived_uid(text: str) -> str:
-    """Return a UID under 2.25 that follows from a text."""
+    """Return a UID under 2.25 that is derived from a text."""
     digest = hashlib.sha256(text.encode()).digest()[:16]
     # Version 5 and variant bits make it a well-formed UUID (RFC 4122).
     value = bytearray(digest)
@@ -194,7 +184,7 @@ def preset_by_name(name: str) -> PhantomSpec:
 def preset_hash(name: str) -> str:
     """Return 64 hexadecimal digits for a preset: all its parameters, its patients and the generator's version.
 
-    A figure measured on the benchmark holds for :data:`BENCHMARK_HASH` only. The hash guards against a changed
+    A figure measured on the benchmark is valid for :data:`BENCHMARK_HASH` only. The hash guards against a changed
     parameter; a test compares pictures, in case the generator itself changes.
     """
     spec = preset_by_name(name)

@@ -21,10 +21,15 @@ from lung_d2.phantom.shapes import (
     smooth_step,
 )
 
+CORTEX = 620.0
+MARROW = 170.0
+CARTILAGE = 95.0
+_FAR = 1e3
+
 
 @dataclass(frozen=True)
 class Frame:
-    """One plane of one patient with the distances that the organs are painted by; arrays are float32 ``(H, W)``.
+    """One plane of one patient with the distances used to paint the organs; arrays are float32 ``(H, W)``.
 
     Attributes:
         plane: The plane as it is sampled.
@@ -68,15 +73,10 @@ def build_frame(anatomy: Anatomy, plane: Plane) -> Frame:
     parts = mediastinum_parts(anatomy, bent)
     diaphragm = diaphragm_height(anatomy, bent)
     lungs = _lung_distance(anatomy, bent, cage, diaphragm, parts)
-    # Skin and fat follow the bending of what lies inside only in part.
+    # Skin and fat follow the bending of the inner organs only in part.
     skin = Plane(0.7 * plane.x + 0.3 * x, 0.7 * plane.y + 0.3 * y, plane.z, plane.pixel_mm)
     body = _body_distance(anatomy, skin)
     return Frame(plane, bent, np.abs(np.arctan2(across, along)), cage, body, lungs, diaphragm, parts)
-
-
-def lung_distance(anatomy: Anatomy, plane: Plane) -> np.ndarray:
-    """Return the distance to the pleura alone, float32 ``(H, W)``, mm: negative inside the lungs."""
-    return build_frame(anatomy, plane).lungs
 
 
 def _superellipse(x: np.ndarray, y: np.ndarray, axes: tuple[float, float], power: float) -> np.ndarray:
@@ -132,7 +132,7 @@ def _spine_column(anatomy: Anatomy, bent: Plane) -> np.ndarray:
 
 
 def _apex_distance(anatomy: Anatomy, bent: Plane) -> np.ndarray:
-    """Close the lungs above in one dome for each side."""
+    """Close each lung at the top with a dome."""
     distance = np.full(bent.shape, 1e3, np.float32)
     shoulder = 0.62 * anatomy.lung_height
     rise = np.clip((bent.z - shoulder) / (anatomy.lung_height - shoulder), 0.0, None)
@@ -145,12 +145,6 @@ def _apex_distance(anatomy: Anatomy, bent: Plane) -> np.ndarray:
         dome = _superellipse(bent.x - center[0], bent.y - center[1], (width, depth), 2.1)
         distance = np.minimum(distance, dome)
     return distance
-
-
-CORTEX = 620.0
-MARROW = 170.0
-CARTILAGE = 95.0
-_FAR = 1e3
 
 
 def paint_bones(image: np.ndarray, anatomy: Anatomy, frame: Frame) -> None:
@@ -178,7 +172,7 @@ def _paint_bone(image: np.ndarray, distance: np.ndarray, frame: Frame, marrow: n
 
 
 def _paint_ribs(image: np.ndarray, anatomy: Anatomy, frame: Frame, marrow: np.ndarray) -> None:
-    """Ribs descend from the spine to the front, so that a slice cuts several of them, each obliquely."""
+    """Paint the ribs, which descend from the spine to the front, so that a slice cuts several of them obliquely."""
     turn = frame.back_angle / np.pi
     upper = float(np.clip(frame.plane.z / anatomy.lung_height, 0.0, 1.0))
     drop = anatomy.rib_drop * (1.0 - 0.55 * upper)

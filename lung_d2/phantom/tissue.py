@@ -13,7 +13,6 @@ FAT = -102.0
 MUSCLE = 52.0
 SKIN = 10.0
 LIVER = 58.0
-BLOOD_HU = 42.0
 
 
 def paint_body(anatomy: Anatomy, frame: Frame, motion_mm: float) -> np.ndarray:
@@ -65,7 +64,7 @@ def _paint_muscle(image: np.ndarray, anatomy: Anatomy, frame: Frame) -> None:
     outside = np.maximum(frame.cage - layer, frame.body + 1.8 + 0.55 * anatomy.fat)
     muscle = MUSCLE + 7.0 * anatomy.grain.on_plane(frame.plane, 3.0, shift=2.0)
     paint(image, coverage(outside, frame.plane.pixel_mm), muscle)
-    # Sheets of fat part the muscles: the zero surfaces of a smooth field, outside the ribs only.
+    # Sheets of fat separate the muscles: the zero surfaces of a smooth field, outside the ribs only.
     field = anatomy.warp.on_plane(frame.plane, 26.0, shift=3.0) + 0.02 * frame.cage
     gap = np.abs(field) * 16.0
     between = coverage(np.maximum(gap - 2.0, outside), max(frame.plane.pixel_mm, 1.0)) * (frame.cage > 11.0)
@@ -117,7 +116,7 @@ def _paint_mediastinum(image: np.ndarray, anatomy: Anatomy, frame: Frame, motion
 
 
 def parenchyma(anatomy: Anatomy, frame: Frame) -> np.ndarray:
-    """Return the attenuation of the normal lung, float32 ``(H, W)``, HU: texture and weight of the lung itself."""
+    """Return the attenuation of the normal lung with texture and gravity, float32 ``(H, W)``, HU."""
     height = frame.plane.y / anatomy.cage_depth * (-1.0 if anatomy.prone else 1.0)
     hu = anatomy.lung_hu + anatomy.gravity_hu * (0.5 * height + 0.5 * np.clip(height, 0, None) ** 2)
     hu = hu + 9.0 * anatomy.grain.on_plane(frame.plane, 34.0, shift=1.0)
@@ -140,7 +139,7 @@ def paint_fissures(image: np.ndarray, anatomy: Anatomy, frame: Frame, inside: np
 
 
 def dependent_band(anatomy: Anatomy, frame: Frame, depth_mm: float) -> np.ndarray:
-    """Return where the lowest lung collapses under its weight, float32 ``(H, W)``, 0..1."""
+    """Return how much the dependent lung collapses under its weight, float32 ``(H, W)``, 0..1."""
     if depth_mm <= 0:
         return np.zeros(frame.plane.shape, np.float32)
     down = frame.plane.y * (-1.0 if anatomy.prone else 1.0)

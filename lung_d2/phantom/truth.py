@@ -1,4 +1,4 @@
-"""From the shapes of lesions to instance maps and a list of what they hold."""
+"""Turn the masks of lesions into instance maps and a list of the lesions in them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class PhantomLesion:
 def stack_instances(masks: list[dict[int, np.ndarray]], shape: tuple[int, int], pixel_mm: float) -> np.ndarray:
     """Put the masks of all slices into one map of instances.
 
-    What nobody would mark is left out: specks below 16 mm2 on a slice, and lesions that reach 40 mm2 on no slice.
+    What no reader would mark is left out: specks below 16 mm2 on a slice, and lesions below 40 mm2 on every slice.
 
     Args:
         masks: For each slice, bool ``(H, W)`` masks by index of the lesion.
@@ -45,7 +45,7 @@ def stack_instances(masks: list[dict[int, np.ndarray]], shape: tuple[int, int], 
         pixel_mm: Pixel size, mm.
 
     Returns:
-        uint16 ``(Z, H, W)``: 0 background, index + 1 a lesion; where two meet, the earlier one stays.
+        uint16 ``(Z, H, W)``: 0 background, index + 1 a lesion; where two overlap, the earlier one stays.
     """
     instances = np.zeros((len(masks), *shape), np.uint16)
     largest: dict[int, float] = {}
@@ -75,7 +75,7 @@ def list_lesions(
     instances: np.ndarray,
     voxel_mm3: float,
 ) -> tuple[np.ndarray, tuple[PhantomLesion, ...]]:
-    """Number the lesions that are marked, without gaps, and describe them.
+    """Number the marked lesions without gaps, and describe them.
 
     Args:
         category: Name of the category.

@@ -11,6 +11,7 @@ from lung_d2.phantom.shapes import Plane
 
 _BLOCKS = (3, 6, 12, 24, 48, 96)
 _BATCH = 2_000_000
+_MURRAY = 2.6
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,6 @@ def _block(tubes: Tubes, plane: Plane, block: int, reach: float) -> tuple[np.nda
     valid &= distance < reach
     index = (rows[:, :, None] * width + columns[:, None, :])[valid]
     return index, distance[valid], radius[valid]
-
-
-_MURRAY = 2.6
 
 
 @dataclass(frozen=True)

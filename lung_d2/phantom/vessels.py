@@ -12,13 +12,13 @@ VESSEL_HU = -550.0
 """Voxels above this are vessel: halfway between parenchyma and blood that fills most of a voxel."""
 STEP_MM = 2.0
 LOOK_MM = 2.5
-"""Vessel voxels this near to the next point of a path belong to it."""
+"""Vessel voxels this close to the next point of a path belong to it."""
 FEW = 3
 LEAST_COSINE = 0.6
 """A path ends where it would turn by more than about 53 degrees in one step."""
 SEED_MM = 5.0
 ELONGATION = 4.0
-"""Around a start, the variance along the vessel is at least so many times that across it."""
+"""Around a start, the variance along the vessel is at least this many times that across it."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class VesselPath:
 
 
 class Vessels:
-    """The voxels of vessels, to trace them through.
+    """The voxels of vessels, through which a vessel can be traced.
 
     Args:
         points: ``(N, 3)``, ``(x, y, z)`` of the voxels, mm.
@@ -57,7 +57,7 @@ class Vessels:
             length_mm: Length at which to stop.
 
         Returns:
-            Its smoothed path, or None where nothing runs on for at least half that length.
+            Its smoothed path, or None where it is shorter than half that length.
         """
         if self._tree is None:
             return None
