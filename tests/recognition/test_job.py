@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import builtins
 import json
 import os
 import pickle
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from lung_d2.recognition import LabelFiles, RecognitionSettings
 from lung_d2.recognition.job import ModelChoice, RecognitionJob
 from lung_d2.recognition.sources import SeriesSource, find_inputs
 from lung_d2.recognition.summary import DONE, FAILED, KEPT
-from recognition.chests import write_model
+from recognition.chests import StandIn, write_chest, write_model
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +142,19 @@ def test_prepare_says_what_is_wrong_with_the_model(model, tmp_path):
     broken = ModelChoice(model.config_file, ("MODEL.WEIGHTS", str(tmp_path / "none.pth")))
     with pytest.raises(CheckpointError, match=r"none\.pth: no such file"):
         RecognitionJob(broken, tmp_path).prepare()
+
+
+def test_each_dicom_file_is_opened_for_its_header_and_for_its_pixels(job, tmp_path, monkeypatch):
+    files = [str(path) for path in write_chest(tmp_path / "chest")]
+    monkeypatch.setattr("lung_d2.recognition.job.load_predictor", lambda model: StandIn())
+    counts, true_open = Counter(), builtins.open
+
+    def counting_open(file, *args, **options):
+        counts[str(file)] += 1
+        return true_open(file, *args, **options)
+
+    monkeypatch.setattr(builtins, "open", counting_open)
+    folder, _ = job.run(find_inputs([tmp_path / "chest"]).series[0])
+    assert {path.name for path in folder.glob("*.dcm")} >= {"structured_report.dcm"}
+    assert len(list(folder.glob("segmentation_*.dcm"))) == 2
+    assert {counts[path] for path in files} == {2}
