@@ -89,7 +89,7 @@ def test_defect_keeps_its_traceback():
     ("command", "finding"),
     [
         ("train_net.py --config-file none.yaml", "none.yaml: no such file"),
-        ("train_net.py --config-file {base} SOLVER.MAX_ITER", "command line: a key or value too many"),
+        ("train_net.py --config-file {base} SOLVER.MAX_ITER", "command line: an odd number of words"),
         ("train_net.py --config-file {base}", "data set lung_ct_train: not prepared"),
         ("prepare_dataset.py dicom none --name x", "none: no such folder"),
         ("recognize.py --config-file {base} --weights none.pth --input none --output out", "none.pth: no such file"),

@@ -158,10 +158,10 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
         opts: ``KEY VALUE`` pairs that override the file.
 
     Returns:
-        The config: rate and schedule scaled to the batch, device resolved to one that is there.
+        The config: rate and schedule scaled to the batch, ``MODEL.DEVICE`` the CPU where there is no GPU.
 
     Raises:
-        ConfigError: The file is missing or broken, holds a Python tag, or names a key that is not there.
+        ConfigError: The file is missing or broken, holds a Python tag, or names an unknown key.
         DependencyError: Detectron2 is not installed.
     """
     cfg = _default_config()
@@ -170,10 +170,10 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
 
 
 def parse_config(text: str, where: str | Path, opts: Sequence[str] = ()) -> CfgNode:
-    """Read a whole config that a file of another kind holds.
+    """Read a whole config from a file of another kind.
 
     Args:
-        text: YAML; it can name no other file, and unfolds to no more than what stands there.
+        text: YAML; it cannot name another file, and does not expand when it is read.
         where: What holds it, for errors.
         opts: ``KEY VALUE`` pairs that override it.
 
@@ -181,7 +181,7 @@ def parse_config(text: str, where: str | Path, opts: Sequence[str] = ()) -> CfgN
         The same as :func:`load_config`.
 
     Raises:
-        ConfigError: It is broken, holds a tag, an alias or a ``_BASE_``, or names a key that is not there.
+        ConfigError: It is broken, holds a tag, an alias or a ``_BASE_``, or names an unknown key.
     """
     cfg = _default_config()
     merge_text(cfg, text, where)
@@ -242,7 +242,7 @@ def _scaled(iterations: int, factor: float) -> int:
 
 
 def ignores_undecided(cfg: CfgNode) -> bool:
-    """Return whether the model of a config knows undecided regions (``gt_crowd``); others take them for lesions.
+    """Return whether the model of a config handles undecided regions (``gt_crowd``); others take them for lesions.
 
     Those that do are Detectron2's ``GeneralizedRCNN`` with our ``LungRPN`` and ``LungROIHeads``, or what is derived
     from these.

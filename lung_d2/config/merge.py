@@ -1,4 +1,4 @@
-"""YAML and command lines into a config: what they hold is data alone, and what is wrong is said in a line."""
+"""Merge YAML and command lines into a config: they hold nothing but data, and each error is one line."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def merge_file(cfg: CfgNode, path: Path) -> None:
 
 
 def merge_text(cfg: CfgNode, text: str, where: str | Path) -> None:
-    """Merge YAML that something else holds into a config, in place.
+    """Merge YAML from another kind of file into a config, in place.
 
     Args:
         cfg: The config.
-        text: It can name no other file, and unfolds to no more than what stands there.
+        text: It cannot name another file, and does not expand when it is read.
         where: What holds it, for errors.
 
     Raises:
@@ -54,12 +54,12 @@ def merge_text(cfg: CfgNode, text: str, where: str | Path) -> None:
         _check_plain(text)
         content = yaml.safe_load(text)
         if not isinstance(content, dict) or BASE_KEY in content:
-            raise ValueError(f"no mapping of keys, or with a {BASE_KEY}")
+            raise ValueError(f"not a mapping of keys, or one with a {BASE_KEY}")
         cfg.merge_from_other_cfg(type(cfg)(content))
 
 
 def _check_plain(text: str) -> None:
-    """Refuse what takes long to read, or unfolds: the parser's time grows with the square of the depth."""
+    """Refuse what takes long to read or expands: the parser's time grows with the square of the depth."""
     import yaml
 
     if len(text) > _MOST_LETTERS:
@@ -73,7 +73,7 @@ def _check_plain(text: str) -> None:
 
 @contextmanager
 def _named_errors(where: str | Path) -> Iterator[None]:
-    """Say of what merging a config raises where it is from."""
+    """Turn what merging a config raises into an error that names its source."""
     import yaml
 
     try:
@@ -86,24 +86,24 @@ def _named_errors(where: str | Path) -> Iterator[None]:
             remedy="remove the tag",
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError, RecursionError, MemoryError) as error:
-        # MemoryError: what Python's parser raises of nested brackets.
-        raise ConfigError(where, found=f"no config ({_first_line(error)})", remedy="correct the YAML") from error
+        # Python's parser raises MemoryError for deeply nested brackets.
+        raise ConfigError(where, found=f"not a config ({_first_line(error)})", remedy="correct the YAML") from error
     except (KeyError, ValueError, AssertionError) as error:
         raise ConfigError(where, found=_first_line(error), remedy="correct the key or its value") from error
 
 
 def _check_bases(path: Path, seen: tuple[Path, ...] = ()) -> None:
-    """Refuse a ``_BASE_`` that would be fetched: reading a config opens no connection."""
+    """Refuse a ``_BASE_`` that would be downloaded: reading a config opens no connection."""
     import yaml
 
     try:
         content = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, OSError, UnicodeDecodeError):
-        return  # said when it is merged
+        return  # reported when it is merged
     bases = content.get("_BASE_", []) if isinstance(content, dict) else []
     for base in [bases] if isinstance(bases, str) else bases:
         if "://" in str(base):
-            raise ConfigError(path, found=f"_BASE_ {base}", expected="a local file", remedy="fetch it first")
+            raise ConfigError(path, found=f"_BASE_ {base}", expected="a local file", remedy="download it first")
         if path not in seen:
             _check_bases(path.parent / str(base), (*seen, path))
 
@@ -112,12 +112,12 @@ def merge_opts(cfg: CfgNode, opts: list[str]) -> None:
     """Merge ``KEY VALUE`` pairs of a command line into a config, in place.
 
     Raises:
-        ConfigError: They are no pairs, or one names a key that is not there or a value of another type.
+        ConfigError: They are not pairs, or one names an unknown key or a value of another type.
     """
     if len(opts) % 2:
         raise ConfigError(
             "command line",
-            found=f"a key or value too many among {opts}",
+            found=f"an odd number of words: {opts}",
             expected="KEY VALUE pairs",
             remedy="pair them",
         )

@@ -1,4 +1,4 @@
-"""Parts of slices for the network, at the scale of the whole slice, and the way back."""
+"""Crops of slices for the network, at the scale of the whole slice, and the way back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lung_d2.engine.lung_view import Window
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """A part of a resized slice, ready for the network.
+    """A crop of a resized slice, ready for the network.
 
     Attributes:
         slice_index: The slice.
@@ -34,7 +34,7 @@ class Crop:
     size: tuple[int, int]
 
     def put_back(self, found: Instances) -> Instances:
-        """Put what the network found in the crop to its place in the slice, by Detectron2's own resize.
+        """Move what the network found in the crop to its place in the slice, by Detectron2's own resize.
 
         Args:
             found: With ``pred_boxes`` in pixels of the crop and ``pred_masks`` ``(N, 1, M, M)`` of the boxes.
@@ -64,14 +64,14 @@ def cut_crop(
 ) -> Crop:
     """Resize a slice as in training, then cut.
 
-    The resize comes first, and the cut goes along the strides of the network's coarsest level, so that the network
-    meets the pixels and the anchors of the whole slice; only how much surrounds them differs.
+    The resize comes first, and the cut follows the strides of the network's coarsest level, so that the network sees
+    the same pixels and anchors as in the whole slice; only their surroundings are smaller.
 
     Args:
         image: uint8 ``(H, W, 3)``.
         slice_index: Kept in the result.
         resize: The resize of the test loader.
-        window: What has to be in the crop, which may be larger; None: all.
+        window: Rows and columns that have to be in the crop, which may be larger; None: all.
         stride: In pixels of the resized slice.
     """
     height, width = image.shape[:2]
@@ -90,14 +90,14 @@ def cut_crop(
 
 
 def _grow(span: slice, whole: int, resized: int, stride: int) -> tuple[int, int]:
-    """Return where a span of a slice begins and ends in the resized slice, moved out to the next strides or its end."""
+    """Return start and stop of a span in the resized slice, extended to the next strides or to its end."""
     first = span.start * resized // whole // stride * stride
     last = -(-span.stop * resized // (whole * stride)) * stride
     return first, min(last, resized)
 
 
 def batch_crops(crops: Iterator[Crop], size: int) -> Iterator[list[Crop]]:
-    """Yield lists of at most ``size`` crops; only those of one shape go together, since others would be padded."""
+    """Yield lists of at most ``size`` crops of one shape, since others would be padded."""
     batch: list[Crop] = []
     for crop in crops:
         if batch and (len(batch) == size or batch[0].pixels.shape != crop.pixels.shape):

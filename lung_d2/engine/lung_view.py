@@ -1,4 +1,4 @@
-"""What of a volume the network looks at, and which of its detections count, where the lungs are known."""
+"""The part of a volume that the network looks at, and the detections that count, where the lungs are known."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lung_d2.ct.volume import CTVolume
 from lung_d2.lungs.field import LungField
 
 BOX_MARGIN_MM = 30.0
-"""Tissue around the lungs that the network still sees: wall and diaphragm tell what a density at the pleura is."""
+"""Tissue around the lungs that the network still sees: wall and diaphragm help to judge a density at the pleura."""
 NEAR_MM = 10.0
-"""How far from the lungs a lesion, or a slice, still counts as in them: dense disease may lie outside of the field."""
+"""Distance from the lungs within which a lesion or slice counts as inside: dense disease may lie outside the field."""
 LEAST_INSIDE = 0.5
-"""Least share of a detection's mask that lies within :data:`NEAR_MM` of the lungs."""
+"""Smallest share of a detection's mask within :data:`NEAR_MM` of the lungs with which it is kept."""
 
 Window = tuple[slice, slice]
 """Rows and columns of a slice."""
@@ -27,14 +27,14 @@ Window = tuple[slice, slice]
 class LungUse:
     """How the lung field narrows what the network sees and reports.
 
-    These are no keys of the config, because they change neither the images nor the model that a config describes: the
-    evaluation of slices on disk, which reads the config too, knows no lungs.
+    These are not keys of the config, because they change neither the images nor the model that a config describes: the
+    evaluation of slices on disk, which reads the config too, has no lungs.
 
     Attributes:
-        skip_slices: Slices more than :data:`NEAR_MM` above or below the lungs are not run.
-        crop: The network sees the box around the lungs of all slices, with a margin of :data:`BOX_MARGIN_MM`, at the
-            mm per pixel of the whole slice. None: where it has no layer that takes in the whole picture.
-        drop_outside: Detections are dropped of which less than :data:`LEAST_INSIDE` lies within :data:`NEAR_MM` of the
+        skip_slices: Skip slices more than :data:`NEAR_MM` above or below the lungs.
+        crop: Show the network only the box around the lungs of all slices, with a margin of :data:`BOX_MARGIN_MM`, at
+            the mm per pixel of the whole slice. None: if it has no layer that depends on the whole image.
+        drop_outside: Drop detections with less than :data:`LEAST_INSIDE` of their mask within :data:`NEAR_MM` of the
             lungs of their slice.
     """
 
@@ -45,12 +45,12 @@ class LungUse:
 
 @dataclass(frozen=True, eq=False)
 class LungView:
-    """A volume seen through its lungs; without lungs all of it is seen.
+    """A volume reduced to its lungs; without lungs, all of it.
 
     Attributes:
         volume: The CT.
         use: What the lungs are used for.
-        lungs: None where they are not known, or none were found.
+        lungs: None where they are unknown or none were found.
     """
 
     volume: CTVolume
@@ -59,7 +59,7 @@ class LungView:
 
     @classmethod
     def of(cls, volume: CTVolume, lungs: LungField | None = None, use: LungUse | None = None) -> LungView:
-        """Take the lungs of a volume, unless there are none."""
+        """Make the view of a volume; a field without lungs counts as unknown."""
         return cls(volume, use or LungUse(), lungs if lungs is not None and lungs.labels.any() else None)
 
     @cached_property
@@ -74,7 +74,7 @@ class LungView:
 
     @property
     def margin_mm(self) -> float | None:
-        """What the network sees around the lungs; None where it sees whole slices."""
+        """Margin around the lungs that the network sees; None where it sees whole slices."""
         return BOX_MARGIN_MM if self.lungs is not None and self.use.crop else None
 
     @cached_property
@@ -85,7 +85,7 @@ class LungView:
         return self.lungs.box(self.margin_mm)
 
     def inside(self, slice_index: int, masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Say which detections of a slice count.
+        """Return which detections of a slice count.
 
         Args:
             slice_index: The slice.

@@ -1,4 +1,4 @@
-"""Feature attention in the pyramid: each level learns which of its channels and places speak of lesions.
+"""Feature attention in the pyramid: each level learns which of its channels and places show lesions.
 
 The modules are those of CBAM (Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018): first the channels,
 then the places. Two things differ. A gate is ``2 * sigmoid(z)`` where CBAM's is ``sigmoid(z)``, and the last layer of
@@ -29,7 +29,7 @@ _SPATIAL_KERNEL = 7
 
 
 class ChannelAttention(nn.Module):
-    """Weigh the channels of a feature map by what they hold anywhere on it."""
+    """Weigh the channels of a feature map by their mean and peak over all of it."""
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         """Build the bottleneck that both pooled vectors share.
@@ -147,5 +147,5 @@ def _start_at_zero(layer: nn.Conv2d) -> None:
 
 
 def _gate(features: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    # The gate is made in float32: near 1, the steps of bfloat16 are 1/128, and a gate would move in jerks.
+    # The gate is computed in float32: near 1, the steps of bfloat16 are 1/128, too coarse to learn.
     return (features * (2 * logits.float().sigmoid())).to(features.dtype)

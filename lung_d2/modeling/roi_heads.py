@@ -1,4 +1,4 @@
-"""The joint head: class, box and mask, each loss with a weight of its own."""
+"""The joint head: class, box and mask, each with its own loss weight."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class ObjectnessOutputLayers(FastRCNNOutputLayers):  # type: ignore[misc]
     """Detectron2's class and box layers, whose scores are ``sqrt(class x objectness)``.
 
-    Objectness is the candidate region network's probability that there is any lesion, class the box head's that it is
-    of this category. Zhou et al., Probabilistic two-stage detection, 2021 (CenterNet2), whose paper multiplies both and
-    whose code takes the root. It has the parameters of the standard layers, and trains as they do.
+    Objectness is the candidate region network's probability that there is any lesion, class the box head's probability
+    that it is of this category. Zhou et al., Probabilistic two-stage detection, 2021 (CenterNet2), whose paper
+    multiplies both and whose code takes the root. It has the parameters of the standard layers and trains like them.
     """
 
     def predict_probs(
@@ -34,9 +34,9 @@ class ObjectnessOutputLayers(FastRCNNOutputLayers):  # type: ignore[misc]
 
 @ROI_HEADS_REGISTRY.register()
 class LungROIHeads(StandardROIHeads):  # type: ignore[misc]
-    """Detectron2's heads, with the weights by which the three losses are optimised together.
+    """Detectron2's heads, with weights for the three losses that are optimised together.
 
-    A proposal mostly inside an undecided region is never background, and the region itself is no lesion to any head.
+    A proposal mostly inside an undecided region is never background, and the region itself is not a lesion.
     """
 
     @configurable
@@ -75,14 +75,14 @@ class LungROIHeads(StandardROIHeads):  # type: ignore[misc]
 
     @torch.no_grad()
     def label_and_sample_proposals(self, proposals: list[Instances], targets: list[Instances]) -> list[Instances]:
-        """Match the proposals with the lesions alone, and draw from those that are decided.
+        """Match the proposals with the lesions only, and sample from those that are decided.
 
         Args:
             proposals: Proposals of each image.
             targets: Instances of each image, undecided regions among them where ``gt_crowd`` says so.
 
         Returns:
-            The proposals drawn of each image, with what is matched to them, as Detectron2 does; an image that is
+            The sampled proposals of each image, with what is matched to them, as in Detectron2; an image that is
             undecided as a whole may have none.
         """
         parted = [split_undecided(instances) for instances in targets]
@@ -94,7 +94,7 @@ class LungROIHeads(StandardROIHeads):  # type: ignore[misc]
         return drawn
 
     def _drop_undecided(self, proposals: Instances, lesions: Instances, region: torch.Tensor) -> Instances:
-        """Drop what would be drawn as background and lies mostly inside ``region``, bool ``(H, W)``."""
+        """Drop what would be sampled as background and lies mostly inside ``region``, bool ``(H, W)``."""
         _, labels = self.proposal_matcher(pairwise_iou(lesions.gt_boxes, proposals.proposal_boxes))
         return proposals[(labels != 0) | ~mostly_inside(proposals.proposal_boxes, region)]
 

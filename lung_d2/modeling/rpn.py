@@ -1,4 +1,4 @@
-"""The lesion candidate region network: Detectron2's, which takes no undecided region for background."""
+"""The lesion candidate region network: Detectron2's, which does not take undecided regions for background."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from lung_d2.modeling.undecided import mostly_inside, split_undecided
 class LungRPN(RPN):  # type: ignore[misc]
     """Detectron2's ``RPN``, whose anchors mostly inside an undecided region are never background.
 
-    They are left out before anchors are drawn, so that the mini-batch is filled with background that is known.
+    They are left out before anchors are sampled, so that the mini-batch is filled with known background.
     """
 
     @configurable
     def __init__(self, **kwargs: Any) -> None:
         """Take what ``RPN`` takes."""
         super().__init__(**kwargs)
-        # For each image that is still to be drawn from: which of its anchors are undecided, None for none.
+        # For each image still to be sampled: which of its anchors are undecided; None if none is.
         self._undecided: deque[torch.Tensor | None] = deque()
 
     @torch.jit.unused
@@ -33,14 +33,14 @@ class LungRPN(RPN):  # type: ignore[misc]
     def label_and_sample_anchors(
         self, anchors: list[Boxes], gt_instances: list[Instances]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Match the anchors with the lesions alone, and draw from those that are decided.
+        """Match the anchors with the lesions only, and sample from those that are decided.
 
         Args:
             anchors: Anchors of each feature map.
             gt_instances: Instances of each image, undecided regions among them where ``gt_crowd`` says so.
 
         Returns:
-            For each image the label of each anchor, 1, 0 or -1 (not drawn, or ignored), and the box matched to it.
+            For each image the label of each anchor, 1, 0 or -1 (not sampled, or ignored), and the box matched to it.
         """
         parted = [split_undecided(instances) for instances in gt_instances]
         every = Boxes.cat(anchors)
@@ -48,7 +48,7 @@ class LungRPN(RPN):  # type: ignore[misc]
         return super().label_and_sample_anchors(anchors, [lesions for lesions, _ in parted])
 
     def _subsample_labels(self, label: torch.Tensor) -> torch.Tensor:
-        # Called once for each image, in their order, after its anchors are matched and before any is drawn.
+        # Called once per image, in order, after its anchors are matched and before any is sampled.
         undecided = self._undecided.popleft()
         if undecided is not None:
             label[undecided & (label == 0)] = -1

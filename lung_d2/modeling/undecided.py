@@ -1,7 +1,7 @@
 """Regions that a source leaves undecided: neither lesion nor background.
 
-A partly labelled source marks them ``iscrowd``. The mapper hands them to the model as instances with ``gt_crowd`` true,
-and the model asks of each box how much of it lies inside them. A region of either category is undecided for both.
+A partly labelled source marks them ``iscrowd``. The mapper passes them to the model as instances with ``gt_crowd`` true
+and the model computes how much of each box lies inside them. A region of one category is undecided for all of them.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from detectron2.structures import Boxes, Instances
 from torch.nn import functional
 
 MOSTLY = 0.5
-"""A box is no background where more than this share of it is undecided: at half, it is as likely decided as not."""
+"""A box is not background if more than this share of it is undecided."""
 
 
 def split_undecided(instances: Instances) -> tuple[Instances, torch.Tensor | None]:
-    """Part the lesions of a training slice from its undecided regions.
+    """Separate the lesions of a training slice from its undecided regions.
 
     Args:
         instances: ``gt_boxes``, ``gt_classes`` and ``gt_masks`` (``BitMasks``); where the slice has undecided regions

@@ -43,12 +43,12 @@ def test_python_tag_is_refused_and_nothing_runs(tmp_path, place, tag):
     [
         ("MODEL: {NO_SUCH_KEY: 1}\n", "MODEL.NO_SUCH_KEY"),
         ("SOLVER: {MAX_ITER: many}\n", "Type mismatch"),
-        ("MODEL: [\n", "no config"),
-        ("- a list\n", "no config"),
-        ("", "no config"),
+        ("MODEL: [\n", "not a config"),
+        ("- a list\n", "not a config"),
+        ("", "not a config"),
         ("_BASE_: nowhere.yaml\n", "nowhere.yaml"),
-        ("_BASE_: config.yaml\n", "no config"),  # its own base
-        ("MODEL: 3\n", "no config"),
+        ("_BASE_: config.yaml\n", "not a config"),  # its own base
+        ("MODEL: 3\n", "not a config"),
     ],
 )
 def test_broken_file_is_one_line_that_names_it(tmp_path, text, finding):
@@ -322,7 +322,7 @@ def test_crop_of_each_type_is_taken(kind: str, size: list[float]) -> None:
         ("[" * 1000, "more than 20 levels"),
         ("#" * 100_000, "100000 letters"),
         ("OUTPUT_DIR: !!python/name:os.system", "a YAML tag that is not data"),
-        ("", "no mapping"),
+        ("", "not a mapping"),
     ],
 )
 def test_config_in_another_file_is_data_alone(text, finding):
