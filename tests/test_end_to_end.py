@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lung_d2.ct import read_volume
+from lung_d2.files import pseudonym, read_key
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
@@ -47,8 +48,9 @@ def test_quick_start_ends_with_its_table_and_reuses_what_is_done(tmp_path: Path)
     results = json.loads((tmp_path / "model" / "inference" / "phantom_quick_val" / "results.json").read_text())
     assert set(results) == {"bbox", "segm"}
     (result,) = (path for path in (tmp_path / "recognition").iterdir() if path.is_dir())
-    held_out = json.loads((tmp_path / "datasets/lung_ct/phantom_quick/annotations/val.json").read_text())["images"]
-    assert result.name in {image["series"] for image in held_out}
+    dataset = tmp_path / "datasets/lung_ct/phantom_quick"
+    held_out = {image["series"] for image in json.loads((dataset / "annotations/val.json").read_text())["images"]}
+    assert pseudonym("series", result.name, read_key(dataset / "pseudonym.key")) in held_out
 
     own = tmp_path / "cohort" / "patient_000" / "ct"
     second = run_quickstart(tmp_path, "--series", str(own))

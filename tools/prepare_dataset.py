@@ -21,7 +21,7 @@ from pathlib import Path
 from lung_d2.categories import Categories
 from lung_d2.command_line import run_tool
 from lung_d2.data.cases import Case
-from lung_d2.data.dataset import SplitRule, datasets_root, write_dataset
+from lung_d2.data.dataset import SplitRule, choose_key, datasets_root, write_dataset
 from lung_d2.data.importers.registry import Importer, PatientRule, Request, list_importers
 from lung_d2.data.instances import INSTANCE_KINDS, InstanceRule
 from lung_d2.data.labels import MEANINGS_HELP, parse_labels
@@ -58,6 +58,12 @@ def _build_common(instances: str) -> argparse.ArgumentParser:
     common.add_argument("--root", type=Path, help="folder of data sets (default: DETECTRON2_DATASETS, else datasets)")
     common.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 4), help="processes")
     common.add_argument("--overwrite", action="store_true", help="replace a data set of this name")
+    common.add_argument(
+        "--pseudonym-key",
+        type=Path,
+        metavar="FILE",
+        help="pseudonym.key of another data set, so that a patient has one name in both (default: a key of its own)",
+    )
     labels = common.add_argument_group("labels")
     labels.add_argument(
         "--label",
@@ -155,11 +161,13 @@ def main() -> None:
     )
     importer = importers[args.importer]
     cases = importer.find_cases(request, **importer.own_options(args))
+    key = choose_key(datasets_root(args.root), args.name, args.pseudonym_key)
     folder = write_dataset(
         datasets_root(args.root),
         args.name,
         cases,
-        _choose_split(args, cases, listed["split"]),
+        _choose_split(args, cases, listed["split"], key),
+        key=key,
         categories=_join_categories(request, cases),
         selection=_parse_selection(args),
         allow_duplicates=args.allow_duplicates,
@@ -178,12 +186,12 @@ def _join_categories(request: Request, cases: Sequence[Case]) -> Categories:
 
 
 def _choose_split(
-    args: argparse.Namespace, cases: Sequence[Case], listed: Mapping[str, str]
+    args: argparse.Namespace, cases: Sequence[Case], listed: Mapping[str, str], key: bytes
 ) -> Mapping[str, str] | SplitRule:
     """Return the split that a file or the source names for each patient, else the rule by which they are dealt."""
     split_of: Mapping[str, str] = {}
     if args.split_file:
-        split_of = assign_patients([(case.patient, case.name) for case in cases], listed, args.split_file)
+        split_of = assign_patients([(case.patient, case.name) for case in cases], listed, args.split_file, key)
     elif any(case.split for case in cases):
         split_of = {case.patient: case.split for case in cases}
     fractions = {} if split_of else _parse_fractions(args.val_fraction, args.test_fraction)

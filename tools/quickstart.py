@@ -26,7 +26,7 @@ from tabulate import tabulate
 from lung_d2.categories import CATEGORIES
 from lung_d2.command_line import run_tool
 from lung_d2.errors import LungD2Error
-from lung_d2.files import write_json
+from lung_d2.files import pseudonym, read_key, write_json
 
 logger = logging.getLogger("quickstart")
 
@@ -184,10 +184,15 @@ def _results(output: Path) -> Path:
 def _held_out_series(output: Path) -> Path:
     """Return the DICOM folder of the first held-out patient."""
     from lung_d2.ct import find_series
+    from lung_d2.data.dataset import KEY_NAME
 
-    held_out = {image["series"] for image in _read_json(_dataset_folder(output) / "annotations" / "val.json")["images"]}
+    dataset = _dataset_folder(output)
+    held_out = {image["series"] for image in _read_json(dataset / "annotations" / "val.json")["images"]}
+    key_file = dataset / KEY_NAME  # data sets of earlier versions have none, and name series by plain hashes
+    key = read_key(key_file) if key_file.is_file() else None
     for folder in sorted(path for path in (output / "cohort").iterdir() if path.is_dir()):
-        if find_series(folder)[0].series_hash in held_out:
+        series = find_series(folder)[0].series_hash
+        if (series if key is None else pseudonym("series", series, key)) in held_out:
             return folder
     raise LungD2Error(output, found="no held-out series", remedy="remove this folder and run again")
 

@@ -19,7 +19,7 @@ from lung_d2 import load_config, register_lung_datasets
 from lung_d2.categories import CATEGORIES
 from lung_d2.command_line import run_tool
 from lung_d2.data import CTDatasetMapper
-from lung_d2.data.augment.donors import DonorPool
+from lung_d2.data.augment.copy_paste import DonorPool
 from lung_d2.data.register import check_registered
 from lung_d2.drawing.sheet import Sample, draw_sheet
 from lung_d2.errors import OutputError

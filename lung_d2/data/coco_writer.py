@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lung_d2.categories import Categories
 from lung_d2.data.cases import Case
@@ -16,7 +17,13 @@ _OURS = ("annotations", "facts", "source")
 
 
 def write_coco(
-    description: str, categories: Categories, cases: Sequence[Case], staging: Path, ids: Mapping[str, int], path: Path
+    description: str,
+    categories: Categories,
+    cases: Sequence[Case],
+    staging: Path,
+    ids: Mapping[str, int],
+    names: Mapping[str, str],
+    path: Path,
 ) -> None:
     """Write the annotation file of a split.
 
@@ -26,16 +33,32 @@ def write_coco(
         cases: All cases, in the order of the ids.
         staging: Where they were imported.
         ids: Image id of each file name that is in the split.
-        path: Replaced where it exists.
+        names: Pseudonyms of patients and series; names that are not in it stay.
+        path: Replaced if it exists.
 
     Raises:
         OutputError: It cannot be written.
     """
-    write_text(_text(description, categories, cases, staging, ids), path)
+    write_text(_text(description, categories, cases, staging, ids, names), path)
+
+
+def rename(content: Any, names: Mapping[str, str]) -> Any:
+    """Return JSON content with other names for patients and series, alone or as the first folder of a file name."""
+    if isinstance(content, str):
+        first, slash, rest = content.partition("/")
+        return names.get(first, first) + slash + rest
+    if isinstance(content, Mapping):
+        return {key: rename(value, names) for key, value in content.items()}
+    return [rename(value, names) for value in content] if isinstance(content, list | tuple) else content
 
 
 def _text(
-    description: str, categories: Categories, cases: Sequence[Case], staging: Path, ids: Mapping[str, int]
+    description: str,
+    categories: Categories,
+    cases: Sequence[Case],
+    staging: Path,
+    ids: Mapping[str, int],
+    names: Mapping[str, str],
 ) -> Iterator[str]:
     head = {
         "info": {"description": f"{description}, prepared by lung_d2"},
@@ -44,7 +67,7 @@ def _text(
     }
     yield json.dumps(head)[:-1] + ', "images": ['
     for number, image in enumerate(_images(cases, staging, ids)):
-        yield (", " if number else "") + json.dumps(image)
+        yield (", " if number else "") + json.dumps(rename(image, names))
     yield '], "annotations": ['
     for number, annotation in enumerate(_annotations(cases, staging, ids)):
         yield (", " if number else "") + json.dumps(annotation | {"id": number + 1})

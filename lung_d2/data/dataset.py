@@ -5,13 +5,13 @@
     ROOT/lung_ct/NAME/
         annotations/train.json  annotations/val.json
         images/SERIES/0000.png
+        pseudonym.key           what the names of patients and series are derived with
         report.json             and report.html, see lung_d2.data.quality.page
 
 An image record of the JSON holds, beside COCO's ``id``, ``file_name``, ``height`` and ``width``: ``hu`` (false where
 the source had none), ``pixel_spacing_mm`` (row, column) and ``slice_position_mm`` or null, ``slice_index``,
-``neighbours`` (file names of the slices before and after; the end slices repeat themselves), and the hashed
-``patient`` and ``series``. Slices that selection leaves out of the training split have no record, but stay as
-neighbours.
+``neighbours`` (file names of the slices before and after; the end slices repeat themselves), and ``patient`` and
+``series`` as pseudonyms. Slices that selection leaves out of the training split have no record, but stay as neighbours.
 """
 
 from __future__ import annotations
@@ -29,20 +29,30 @@ from filelock import FileLock, Timeout
 
 from lung_d2.categories import CATEGORIES, Categories
 from lung_d2.data.cases import Case
-from lung_d2.data.coco_writer import write_coco
-from lung_d2.data.importing import Record, import_cases, read_records, remove_strangers
+from lung_d2.data.coco_writer import rename, write_coco
+from lung_d2.data.importing import Record, import_cases, read_records, remove_stale_cases
 from lung_d2.data.quality.facts import measure_loads
 from lung_d2.data.quality.leaks import Slice, check_leaks
 from lung_d2.data.quality.summary import build_summary
 from lung_d2.data.selection import KEEP_ALL, TRAIN, Selection
 from lung_d2.data.splits import split_by_patient, split_stratified
 from lung_d2.errors import DatasetError, LungD2Error
-from lung_d2.files import create_folder, replace_folder, restore_folder, write_json
+from lung_d2.files import (
+    create_folder,
+    create_key,
+    pseudonym,
+    read_key,
+    replace_folder,
+    restore_folder,
+    write_json,
+    write_key,
+)
 
 logger = logging.getLogger(__name__)
 
 DATASETS_FOLDER = "lung_ct"
 REPORT_NAME = "report.json"
+KEY_NAME = "pseudonym.key"
 MAX_NAME = 100
 WARNED_EXAMPLES = 3
 
@@ -72,6 +82,7 @@ def write_dataset(
     split: Mapping[str, str] | SplitRule,
     *,
     categories: Categories = CATEGORIES,
+    key: bytes | None = None,
     selection: Selection = KEEP_ALL,
     allow_duplicates: bool = False,
     workers: int = 1,
@@ -89,6 +100,7 @@ def write_dataset(
         cases: What an importer found.
         split: The split of each patient, or the rule by which they are dealt once their lesions are known.
         categories: What its lesions can be.
+        key: Patients and series are named by pseudonyms under this key, see :func:`choose_key`; None keeps their names.
         selection: Which slices of the training split are kept.
         allow_duplicates: Only warn of near-identical slices in different splits.
         workers: Processes that import cases.
@@ -115,10 +127,15 @@ def write_dataset(
                 final, found="a data set of this name", remedy="choose another --name, or give --overwrite"
             )
         create_folder(staging / "cases")
+        names = {} if key is None else _find_pseudonyms(cases, key)
+        _rename_series(staging, {new: old for old, new in names.items()})  # as an interrupted call may have left them
+        if key is not None:
+            write_key(key, staging / KEY_NAME)
         try:
             import_cases(cases, staging, workers)
-            remove_strangers(cases, staging)
-            _write_splits(name, categories, cases, split, staging, selection, allow_duplicates)
+            remove_stale_cases(cases, staging)
+            _write_splits(name, categories, cases, split, staging, selection, allow_duplicates, names)
+            _rename_series(staging, names)
             if finish:
                 finish(staging)
         except LungD2Error:
@@ -127,6 +144,35 @@ def write_dataset(
         shutil.rmtree(staging / "cases")
         replace_folder(staging, final)
     return final
+
+
+def choose_key(root: Path, name: str, key_file: Path | None = None) -> bytes:
+    """Return the key of a data set's pseudonyms: that of a file, else that of an earlier preparation, else a new one.
+
+    Args:
+        root: Folder of data sets.
+        name: Name of the data set.
+        key_file: Key of another data set, so that a patient of both has one name.
+
+    Raises:
+        DatasetError: The file is missing or is not a key.
+    """
+    final = _dataset_folder(root, name)
+    earlier = [folder / KEY_NAME for folder in (final, final.with_name(f".{name}.partial"))]
+    path = key_file or next((path for path in earlier if path.is_file()), None)
+    return create_key() if path is None else read_key(path)
+
+
+def _find_pseudonyms(cases: Sequence[Case], key: bytes) -> dict[str, str]:
+    """Return the pseudonym of each patient and series."""
+    names = {case.patient: pseudonym("patient", case.patient, key) for case in cases}
+    return names | {case.series: pseudonym("series", case.series, key) for case in cases}
+
+
+def _rename_series(staging: Path, names: Mapping[str, str]) -> None:
+    for old, new in names.items():
+        if (staging / "images" / old).is_dir():
+            os.replace(staging / "images" / old, staging / "images" / new)
 
 
 @contextmanager
@@ -181,6 +227,7 @@ def _write_splits(
     staging: Path,
     selection: Selection,
     allow_duplicates: bool,
+    names: Mapping[str, str],
 ) -> None:
     """Deal the imported records to splits, select, check for leaks, and write annotations and report."""
     records = [record for case in cases for record in read_records(case, staging, with_masks=False)]
@@ -199,17 +246,18 @@ def _write_splits(
     leaks = check_leaks(slices, allow=allow_duplicates, shown=source_of.__getitem__)
     summary = build_summary(name, splits, kept, choice, leaks, categories)
     _warn(summary, source_of)
-    write_json(summary, staging / REPORT_NAME)
+    write_json(rename(summary, names), staging / REPORT_NAME)
     for one, members in kept.items():
         ids = {record["file_name"]: number for number, record in enumerate(members, 1)}
-        write_coco(f"{name}, {one} split", categories, cases, staging, ids, staging / "annotations" / f"{one}.json")
+        path = staging / "annotations" / f"{one}.json"
+        write_coco(f"{name}, {one} split", categories, cases, staging, ids, names, path)
 
 
 def _warn(summary: Mapping[str, Any], source_of: Mapping[str, str]) -> None:
     """Log what is suspicious by the names of the source, which the data set itself does not hold."""
-    for suspicion in summary["suspicions"]:
-        shown = [source_of[one["file_name"]] for one in suspicion["examples"][:WARNED_EXAMPLES] if one["file_name"]]
-        logger.warning("%s (%d), as %s", suspicion["title"], suspicion["count"], ", ".join(shown))
+    for warning in summary["suspicions"]:
+        shown = [source_of[one["file_name"]] for one in warning["examples"][:WARNED_EXAMPLES] if one["file_name"]]
+        logger.warning("%s (%d), e.g. %s", warning["title"], warning["count"], ", ".join(shown))
 
 
 def _deal(records: Sequence[Record], rule: SplitRule) -> dict[str, str]:

@@ -88,7 +88,7 @@ def read_records(case: Case, staging: Path, *, with_masks: bool = True) -> list[
     return records
 
 
-def remove_strangers(cases: Sequence[Case], staging: Path) -> None:
+def remove_stale_cases(cases: Sequence[Case], staging: Path) -> None:
     """Remove what interrupted calls with other cases or splits have left."""
     shutil.rmtree(staging / "annotations", ignore_errors=True)
     series = {case.series for case in cases}

@@ -16,7 +16,7 @@ from detectron2.data import DatasetFromList, build_detection_train_loader, get_d
 from detectron2.utils import comm
 from torch.utils.data import Dataset
 
-from lung_d2.data.augment.donors import DonorPool
+from lung_d2.data.augment.copy_paste import DonorPool
 from lung_d2.data.mapper import CTDatasetMapper
 from lung_d2.data.register import check_registered
 from lung_d2.data.sampler import PositionSampler, build_sampler

@@ -17,11 +17,9 @@ from detectron2.structures import BoxMode, Instances
 
 from lung_d2.config.keys import ignores_undecided
 from lung_d2.ct.grey import GreyLevels, image_from_planes
-from lung_d2.data.augment.copy_paste import CopyPaste
-from lung_d2.data.augment.donors import DonorPool
-from lung_d2.data.augment.geometry import GeometryRanges, RandomDeformation
+from lung_d2.data.augment.copy_paste import CopyPaste, DonorPool
+from lung_d2.data.augment.geometry import GeometryRanges, LesionCrop, RandomDeformation
 from lung_d2.data.augment.intensity import IntensityRanges, vary_planes
-from lung_d2.data.augment.lesion_crop import LesionCrop
 from lung_d2.data.planes import read_plane
 from lung_d2.errors import DatasetError, InputError
 

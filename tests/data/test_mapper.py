@@ -12,7 +12,7 @@ from detectron2.structures import BoxMode
 
 from lung_d2.ct import GreyLevels, slice_image
 from lung_d2.data import CTDatasetMapper, register_lung_datasets
-from lung_d2.data.augment.donors import DonorPool
+from lung_d2.data.augment.copy_paste import DonorPool
 from lung_d2.data.mapper import _warn_of_dropped_regions
 from lung_d2.data.planes import write_plane
 from lung_d2.errors import DatasetError, InputError

@@ -1,21 +1,70 @@
-"""Lesions of one training slice copied into the lung of another.
+"""Lesions of other training slices copied into the lung of a slice.
 
 After Ghiasi et al., Simple Copy-Paste is a Strong Data Augmentation Method for Instance Segmentation (CVPR 2021), with
-the lung as the place: a lesion outside of it would teach what cannot be.
+the lung as the place: a lesion outside of it would teach what cannot occur.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from detectron2.structures import BoxMode
 
-from lung_d2.data.augment.cutouts import Cutout, DonorSlice, Record, blend_px, box_of, sort_masks
-from lung_d2.data.augment.lung_air import estimate_lung
-from lung_d2.data.augment.lung_values import Mask, Plane, Window, lung_level, lung_noise
+from lung_d2.data.augment.cutouts import (
+    Cutout,
+    DonorSlice,
+    Mask,
+    Plane,
+    Record,
+    Window,
+    blend_px,
+    box_of,
+    estimate_lung,
+    lung_level,
+    lung_noise,
+    sort_masks,
+)
 from lung_d2.masks import encode_mask
+
+
+class DonorPool:
+    """Draws a slice with lesions for another of the same data set, size and kind of values.
+
+    The records stay where they are; the pool holds their indices.
+    """
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        """Sort the records.
+
+        Args:
+            records: Dataset dicts of the training, as :func:`lung_d2.data.register.load_lung_json` makes them; also a
+                ``DatasetFromList``, which unpacks a copy on each access.
+        """
+        self._records = records
+        self._indices: dict[Hashable, list[int]] = defaultdict(list)
+        for index in range(len(records)):
+            record = records[index]
+            if any(not annotation.get("iscrowd", 0) for annotation in record["annotations"]):
+                self._indices[_kind(record)].append(index)
+
+    def draw(self, record: Mapping[str, Any]) -> Record | None:
+        """Draw a donor from numpy's global generator; None where there is none but the slice itself."""
+        indices = self._indices.get(_kind(record), [])
+        if not indices:
+            return None
+        donor = self._records[indices[np.random.randint(len(indices))]]
+        return None if donor["file_name"] == record["file_name"] else donor
+
+
+def _kind(record: Mapping[str, Any]) -> Hashable:
+    folder = Path(record["file_name"]).parent.parent  # images/ of the data set, over the folders of the series
+    return folder, record["hu"], record["height"], record["width"], "neighbours" in record
+
 
 INSIDE_SHARE = 0.9
 """Least share of a lesion that has to lie in the lung; what lies outside is cut off."""

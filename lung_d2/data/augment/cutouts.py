@@ -1,4 +1,8 @@
-"""Lesions cut out of a slice, ready to be placed in another."""
+"""Lesions cut out of one slice and fitted into the lung of another.
+
+The lung is estimated quickly, on one slice alone, to place lesions in; it is not the lung field of a volume. The
+healthy lung of both slices must be alike, so that a lesion of one looks right in the other.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,91 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.data.augment.lung_air import estimate_lung
-from lung_d2.data.augment.lung_values import Mask, Plane, Window, lung_level, lung_noise
 from lung_d2.masks import decode_mask
+
+Mask = npt.NDArray[np.bool_]
+
+LUNG_HU = -500.0
+"""Halfway between fat (-100 HU) and aerated lung (-900 HU); denser disease comes from its annotation."""
+BLUR_SHARE = 0.006
+"""Standard deviation of the blur before the threshold, as a share of the width: noise parts nothing then."""
+LEAST_SHARE = 0.01
+"""Least area of a lung, as a share of the picture: trachea and gas in the bowel are mostly smaller."""
+CLOSED_SHARE = 0.012
+"""Radius of the vessels that are taken in, as a share of the width (4 mm of 350 mm)."""
+
+
+def estimate_lung(plane: npt.NDArray[np.generic], lesions: Mask) -> Mask:
+    """Find air inside of the body, with the annotated lesions and the vessels in it.
+
+    Prepared slices come without a lung field. This estimate errs towards too little: lung that the picture's edge cuts
+    open is left out, and dense disease that nobody annotated.
+
+    Args:
+        plane: ``(H, W)``: int16 in HU; or uint8 grey levels without HU, which Otsu's threshold parts.
+        lesions: bool ``(H, W)``, annotated lesions: they lie in the lung.
+
+    Returns:
+        bool ``(H, W)``; all False where there is no lung.
+    """
+    height, width = plane.shape
+    is_grey = plane.dtype == np.uint8
+    values: npt.NDArray[Any] = plane if is_grey else plane.astype(np.float32)
+    smooth = cv2.GaussianBlur(values, (0, 0), BLUR_SHARE * width)
+    limit = cv2.threshold(smooth, 0, 255, cv2.THRESH_OTSU)[0] if is_grey else LUNG_HU
+    _, labels, stats, _ = cv2.connectedComponentsWithStats((smooth <= limit).astype(np.uint8), connectivity=4)
+    left, top, right, bottom = stats[:, 0], stats[:, 1], stats[:, 0] + stats[:, 2], stats[:, 1] + stats[:, 3]
+    keep = (left > 0) & (top > 0) & (right < width) & (bottom < height)  # what reaches the edge is air around the body
+    keep &= stats[:, cv2.CC_STAT_AREA] >= LEAST_SHARE * height * width
+    keep[0] = False
+    if not keep.any():
+        return np.zeros((height, width), bool)
+    lung = keep[labels] | lesions
+    radius = max(1, round(CLOSED_SHARE * width))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    closed: Mask = cv2.morphologyEx(lung.astype(np.uint8), cv2.MORPH_CLOSE, kernel) > 0
+    return closed
+
+
+Plane = npt.NDArray[Any]
+Window = tuple[slice, slice]
+
+NEAR_PX = 8
+"""How far around a lesion its lung is measured."""
+LEAST_LUNG_PX = 20
+"""With fewer pixels of lung nothing is said of it."""
+# Difference of two Laplacians: edges and slopes give 0, noise of unit variance gives variance 36.
+_LAPLACIANS = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+_GAIN = 6.0
+_MEDIAN_OF_NORMAL = 0.6745  # median of the magnitude of a standard normal variable
+
+
+def lung_level(plane: Plane, healthy: Mask, window: Window) -> float:
+    """Return the median of the healthy lung around a window, in the plane's values; that of the window without lung.
+
+    Args:
+        plane: ``(H, W)``, int16 in HU or uint8 grey.
+        healthy: bool ``(H, W)``, lung without lesions.
+        window: Rows and columns of the lesion.
+    """
+    rows, columns = (slice(max(one.start - NEAR_PX, 0), one.stop + NEAR_PX) for one in window)
+    near = plane[rows, columns][healthy[rows, columns]]
+    if len(near) < LEAST_LUNG_PX:
+        near = plane[healthy] if healthy.any() else plane[window]
+    return float(np.median(near))
+
+
+def lung_noise(plane: Plane, healthy: Mask) -> float | None:
+    """Return the standard deviation of the noise in healthy lung, in the plane's values; None of too little lung.
+
+    After Immerkaer, Fast Noise Variance Estimation (CVIU 64, 1996), with a median, which vessels do not move. Of noise
+    with a texture it measures the fine part alone: good enough to compare two slices.
+    """
+    if np.count_nonzero(healthy) < LEAST_LUNG_PX:
+        return None
+    fine = cv2.filter2D(plane.astype(np.float32), cv2.CV_32F, _LAPLACIANS)[healthy]
+    return float(np.median(np.abs(fine)) / (_GAIN * _MEDIAN_OF_NORMAL))
+
 
 Record = dict[str, Any]
 

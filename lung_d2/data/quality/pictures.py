@@ -96,7 +96,7 @@ class DatasetPictures:
             yield from self._embed(*self._draw_lesion(*own[rank]))
 
     def slice_of(self, example: Mapping[str, Any]) -> Iterator[Picture]:
-        """Draw the slice of an example of a suspicion; nothing where the bytes are used up.
+        """Draw the slice of an example of a warning, or nothing once the bytes are used up.
 
         Args:
             example: ``file_name``, ``split`` and ``note``.

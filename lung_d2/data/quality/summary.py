@@ -11,7 +11,7 @@
     selection     split, seed, slices, kept, undecided_only; rules: name, option, meaning, default, value, removed,
                   unknown
     leaks         count, by kind; examples
-    suspicions    kind, title, unit, count, explanation, remedy; examples: file_name, split, note
+    suspicions    its warnings: kind, title, unit, count, explanation, remedy; examples: file_name, split, note
 
 A histogram holds ``edges`` (counts[k] is of edges[k] <= value < edges[k + 1]), ``counts`` by split, ``below`` and
 ``above`` the edges, ``unknown``, and ``quantiles`` 5, 25, 50, 75 and 95 % of all splits together.
@@ -27,9 +27,15 @@ from typing import Any
 import numpy as np
 
 from lung_d2.categories import CATEGORIES, Categories, Category
-from lung_d2.data.quality.checks import MAX_EXAMPLES, Series, group_series, slice_distances_mm
 from lung_d2.data.quality.leaks import Leak
-from lung_d2.data.quality.suspicions import find_suspicions
+from lung_d2.data.quality.warnings import (
+    MAX_EXAMPLES,
+    DatasetWarning,
+    Series,
+    find_warnings,
+    group_series,
+    slice_distances_mm,
+)
 from lung_d2.data.selection import TRAIN, Choice, Record, has_lesion, is_lesion_free
 
 SCHEMA_VERSION = 1
@@ -69,7 +75,7 @@ def build_summary(
 
     Returns:
         The report, ready for JSON; see the module. Counts and histograms of lesions are of what is in the data set,
-        geometry and suspicions of all that was imported.
+        geometry and warnings of all that was imported.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -90,8 +96,13 @@ def build_summary(
             "kinds": Counter(leak.kind for leak in leaks),
             "examples": [asdict(leak) for leak in leaks[:MAX_EXAMPLES]],
         },
-        "suspicions": [asdict(suspicion) for suspicion in find_suspicions(splits)],
+        "suspicions": [_describe_warning(warning) for warning in find_warnings(splits)],
     }
+
+
+def _describe_warning(warning: DatasetWarning) -> dict[str, Any]:
+    content = asdict(warning)
+    return content | {"explanation": content.pop("text")}
 
 
 def build_histogram(values: Mapping[str, Iterable[float | None]], edges: Sequence[float]) -> dict[str, Any]:

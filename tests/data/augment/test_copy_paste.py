@@ -4,14 +4,57 @@ import copy
 
 import numpy as np
 import pytest
+from detectron2.data import DatasetFromList
 from detectron2.structures import BoxMode
 
-from lung_d2.data.augment.copy_paste import INSIDE_SHARE, CopyPaste
-from lung_d2.data.augment.cutouts import box_of
-from lung_d2.data.augment.lung_air import estimate_lung
+from lung_d2.data.augment.copy_paste import INSIDE_SHARE, CopyPaste, DonorPool
+from lung_d2.data.augment.cutouts import box_of, estimate_lung
 from lung_d2.masks import decode_mask, encode_mask
 from records import LUNG_HU, draw_chest
 from tiny import ring, square
+
+
+def record(name, *, crowds=(0,), data_set="a", hu=True, size=64, neighbours=False):
+    """Return a dataset dict; ``crowds`` says of each annotation whether it is undecided."""
+    annotations = [{"iscrowd": crowd} for crowd in crowds]
+    given = {"file_name": f"/root/{data_set}/images/s/{name}.png", "hu": hu, "height": size, "width": size}
+    return given | {"annotations": annotations} | ({"neighbours": []} if neighbours else {})
+
+
+def drawn_names(records, asking, count=40):
+    pool = DonorPool(records)
+    np.random.seed(0)
+    drawn = [pool.draw(asking) for _ in range(count)]
+    return {None if one is None else one["file_name"].rsplit("/", 1)[1].removesuffix(".png") for one in drawn}
+
+
+def test_donors_have_lesions_that_are_decided():
+    records = [record("empty", crowds=()), record("crowd", crowds=(1,)), record("both", crowds=(1, 0)), record("x")]
+    assert drawn_names(records, record("asking")) == {"both", "x"}
+
+
+def test_donors_are_of_the_same_data_set_size_and_values():
+    others = [record("a", data_set="b"), record("b", hu=False), record("c", size=32), record("d", neighbours=True)]
+    assert drawn_names([*others, record("like")], record("asking")) == {"like"}
+    assert drawn_names(others, record("asking")) == {None}
+
+
+def test_slice_is_not_its_own_donor():
+    assert drawn_names([record("only")], record("only")) == {None}
+
+
+def test_slice_without_lesions_finds_donors():
+    assert drawn_names([record("full")], record("empty", crowds=())) == {"full"}
+
+
+def test_seed_decides_who_is_drawn():
+    pool = DonorPool(DatasetFromList([record(str(number)) for number in range(20)]))
+    drawn = []
+    for seed in (3, 3, 4):
+        np.random.seed(seed)
+        drawn.append([pool.draw(record("asking"))["file_name"] for _ in range(5)])
+    assert drawn[0] == drawn[1] != drawn[2]
+
 
 SIZE = 128
 NONE = np.zeros((SIZE, SIZE), bool)

@@ -1,20 +1,23 @@
-"""The single checks: what is odd about a slice, a series or among all series, in a few words.
+"""What looks wrong in a data set: each kind of warning, found from the facts of its slices.
 
-A ``note_...`` says what it found, or nothing; a ``find_...`` looks at all series and yields examples.
+A warning is not an error: healthy patients have no lesions, and patients who lie prone look upside down. All imported
+slices are searched, including those that selection leaves out. A ``note_...`` function says what it found in a slice or
+series, or returns an empty text; a ``find_...`` function searches all series and yields examples.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lung_d2.data.quality import flips
 from lung_d2.data.quality.facts import THUMBNAIL_SIDE, TINY_PX
+from lung_d2.data.quality.fingerprint import find_turned as find_turned_thumbnails
+from lung_d2.errors import Warning
 
 Record = Mapping[str, Any]
 
@@ -185,9 +188,9 @@ def find_duplicates(series: Sequence[Series]) -> Iterator[Example]:
 
 
 def find_turned(series: Sequence[Series]) -> Iterator[Example]:
-    """Find series that lie otherwise than most, see :mod:`lung_d2.data.quality.flips`."""
+    """Find series that lie otherwise than most, see :mod:`lung_d2.data.quality.fingerprint`."""
     thumbnails = {one.name: mean for one in series if (mean := _mean_thumbnail(one)) is not None}
-    turns = {found.series: found.turn for found in flips.find_turned(thumbnails)}
+    turns = {found.series: found.turn for found in find_turned_thumbnails(thumbnails)}
     for one in series:
         if one.name in turns:
             yield one.example(f"like the others when {turns[one.name]}")
@@ -208,3 +211,181 @@ def note_spine_aside(series: Series) -> str:
         return ""
     side = "top" if -row > abs(column) else "right" if column > 0 else "left"
     return f"the spine is at the {side}"
+
+
+@dataclass(frozen=True)
+class DatasetWarning(Warning):
+    """A kind of thing that looks wrong; its text says in one sentence what it may mean.
+
+    Attributes:
+        title: A few words.
+        unit: What is counted: slice or series.
+        count: How many.
+        remedy: What to do about it.
+        examples: Some of them.
+    """
+
+    title: str
+    unit: str
+    count: int
+    remedy: str
+    examples: tuple[Example, ...]
+
+
+Find = Callable[[Sequence[Series]], Iterator[Example]]
+
+
+def find_warnings(splits: Mapping[str, Sequence[Record]]) -> list[DatasetWarning]:
+    """Find what looks wrong.
+
+    Args:
+        splits: The records of each split.
+
+    Returns:
+        The kinds that were found, in a fixed order, with some examples each.
+    """
+    series = group_series(splits)
+    found = []
+    for kind in _KINDS:
+        examples = list(kind.find(series))
+        if examples:
+            some = tuple(examples[:: -(-len(examples) // MAX_EXAMPLES)])
+            words = (kind.name, kind.explanation, kind.title, kind.unit, len(examples), kind.remedy)
+            found.append(DatasetWarning(*words, examples=some))
+    return found
+
+
+def _of_each_slice(note_of: Callable[[Record], str]) -> Find:
+    """Return a search for the slices of which ``note_of`` says something."""
+
+    def find(series: Sequence[Series]) -> Iterator[Example]:
+        for one in series:
+            for record in one.records:
+                if note := note_of(record):
+                    yield one.example(note, record)
+
+    return find
+
+
+def _of_each_series(note_of: Callable[[Series], str]) -> Find:
+    """Return a search for the series of which ``note_of`` says something."""
+
+    def find(series: Sequence[Series]) -> Iterator[Example]:
+        for one in series:
+            if note := note_of(one):
+                yield one.example(note)
+
+    return find
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a warning says, and how it is found."""
+
+    name: str
+    title: str
+    unit: str
+    explanation: str
+    remedy: str
+    find: Find
+
+
+_KINDS = (
+    _Kind(
+        "turned",
+        "Turned against the others",
+        "series",
+        "These series look more like the others when they are flipped or turned: a conversion may have done it.",
+        "Look at the pictures; convert them again with their orientation, or leave them where patients lie prone "
+        "(turned by 180 degrees).",
+        find_turned,
+    ),
+    _Kind(
+        "spine",
+        "Spine not at the bottom",
+        "series",
+        "The spine is not at the bottom of these slices: they are flipped, or the patient lies prone.",
+        "Look at the pictures; where the patient does not lie prone, correct the orientation in the file.",
+        _of_each_series(note_spine_aside),
+    ),
+    _Kind(
+        "not_hu",
+        "Not Hounsfield units",
+        "series",
+        "The values of these series are not Hounsfield units, so that every window and density would be wrong.",
+        "Apply rescale slope and intercept once, or give the pictures to the importer of 8-bit slices.",
+        _of_each_series(note_not_hu),
+    ),
+    _Kind(
+        "outside_lung",
+        "Lesions outside the lung",
+        "slice",
+        "Lesions lie mostly outside the lung: the masks may be flipped, shifted or of another series.",
+        "Look at the pictures; where the masks do not fit, export them again on the grid of their series.",
+        find_outside_lung,
+    ),
+    _Kind(
+        "mask_everywhere",
+        "Mask nearly everywhere",
+        "slice",
+        "More than half of the slice is marked as lesion: the mask may be inverted, or be that of the body.",
+        "Look at the pictures; name the label of the lesions, not that of the background.",
+        _of_each_slice(note_mask_everywhere),
+    ),
+    _Kind(
+        "empty_mask",
+        "Empty masks",
+        "slice",
+        "Lesions are listed without a single pixel.",
+        "Remove them from the source, or draw them again; they get no annotation.",
+        _of_each_slice(note_empty_mask),
+    ),
+    _Kind(
+        "tiny_parts",
+        "Tiny components",
+        "slice",
+        f"Parts of masks have fewer than {TINY_PX} pixels: slips of the pen that would be taught as lesions.",
+        "Leave them out by the least area of an instance (--min-area-mm2), or clean the masks.",
+        _of_each_slice(note_tiny_parts),
+    ),
+    _Kind(
+        "no_lesion",
+        "No lesion",
+        "series",
+        "No lesion is marked in these series.",
+        "Nothing, where the patients are healthy; else look for a mask that is empty or was not found.",
+        _of_each_series(note_no_lesion),
+    ),
+    _Kind(
+        "no_lung_field",
+        "No lung found",
+        "series",
+        "No lung was found in these series, so that contrast and share of the lung are unknown there.",
+        "Look at the pictures: they may show another part of the body, or hold no Hounsfield units.",
+        _of_each_series(note_no_lung_field),
+    ),
+    _Kind(
+        "duplicate",
+        "Copies within a split",
+        "slice",
+        "Slices are equal to others of their split, pixel for pixel.",
+        "Remove the copies; they count twice in training and in every figure.",
+        find_duplicates,
+    ),
+    _Kind(
+        "blank",
+        "Blank slices",
+        "slice",
+        "Slices hold one value everywhere.",
+        "Remove them, or convert them again if they should show something.",
+        _of_each_slice(note_blank),
+    ),
+    _Kind(
+        "spacing",
+        "Unusual spacing",
+        "series",
+        "The distances of pixels or slices are unusual, so that areas in mm2 and volumes may be wrong.",
+        "Compare with the scanner's protocol; correct the header, or add the slices that are missing.",
+        _of_each_series(note_odd_spacing),
+    ),
+)
