@@ -294,7 +294,7 @@ def test_every_warning_says_what_it_means_and_what_to_do() -> None:
     items = [replace(big_chest_slice(0, index), instances=()) for index in range(2)]
     for found in find_warnings({"val": build_records(items, "s")}):
         assert found.title
-        assert found.explanation.endswith(".")
+        assert found.text.endswith(".")
         assert found.remedy.endswith(".")
         assert found.examples[0].split == "val"
 
