@@ -13,11 +13,11 @@ from pycocotools.coco import COCO
 from lung_d2.categories import GROUND_GLASS_OPACITY
 from lung_d2.data import dataset, importing
 from lung_d2.data.cases import AnnotatedSlice, Case
-from lung_d2.data.dataset import SplitRule, choose_key, datasets_root
+from lung_d2.data.dataset import SplitRule, datasets_root
 from lung_d2.data.planes import read_plane
 from lung_d2.data.selection import Selection
 from lung_d2.errors import DatasetError, OutputError
-from lung_d2.files import hash_file_stats, pseudonym, read_key, write_key
+from lung_d2.files import hash_file_stats
 from lung_d2.masks import decode_mask
 from tiny import SPACING_MM, square, tiny_cases, write_tiny_dataset
 
@@ -376,42 +376,3 @@ def test_tiny_dataset_is_as_other_tests_take_it(tmp_path):
     assert (len(content(folder)["images"]), len(val["images"])) == (12, 4)
     assert [annotation["area"] for annotation in val["annotations"]] == [256, 14 * 14 - 8 * 8] * 3
     assert decode_mask(val["annotations"][1]["segmentation"]).sum() == 132
-
-
-def test_patients_and_series_get_pseudonyms_that_the_key_decides(tmp_path):
-    names = []
-    for root, key in ((tmp_path / "a", b"a" * 32), (tmp_path / "b", b"a" * 32), (tmp_path / "c", b"c" * 32)):
-        folder = write_dataset(root, "made", tiny_cases(2), {"patient0": "train", "patient1": "val"}, key=key)
-        images = json.loads((folder / "annotations" / "train.json").read_text())["images"]
-        names.append({(image["patient"], image["series"], image["file_name"]) for image in images})
-        assert all((folder / "images" / image["file_name"]).is_file() for image in images)
-        assert all((folder / "images" / name).is_file() for image in images for name in image["neighbours"])
-        assert not any(
-            hidden in path.read_text() for path in folder.rglob("*.json") for hidden in ("patient0", "series0")
-        )
-        assert read_key(folder / "pseudonym.key") == key
-    assert names[0] == names[1]
-    assert not names[0] & names[2]
-
-
-def test_key_is_that_of_a_file_else_the_earlier_one_else_new(tmp_path):
-    write_key(b"f" * 32, tmp_path / "other.key")
-    assert choose_key(tmp_path, "made", tmp_path / "other.key") == b"f" * 32
-    folder = write_dataset(tmp_path, "made", tiny_cases(1), {"patient0": "train"}, key=b"e" * 32)
-    assert choose_key(tmp_path, "made") == b"e" * 32
-    assert (folder / "pseudonym.key").stat().st_mode & 0o777 == 0o600
-    assert choose_key(tmp_path, "new") != choose_key(tmp_path, "new")
-
-
-def test_interrupted_call_goes_on_with_its_pseudonyms(tmp_path):
-    def fail(folder):
-        raise DatasetError(folder, found="a full disk", remedy="make room")
-
-    split = {"patient0": "train", "patient1": "val"}
-    with pytest.raises(DatasetError, match="full disk"):
-        write_dataset(tmp_path, "made", tiny_cases(2), split, key=b"k" * 32, finish=fail)
-    assert choose_key(tmp_path, "made") == b"k" * 32
-    folder = write_dataset(tmp_path, "made", tiny_cases(2), split, key=b"k" * 32)
-    assert sorted(path.name for path in (folder / "images").iterdir()) == sorted(
-        pseudonym("series", f"series{number}", b"k" * 32) for number in range(2)
-    )
