@@ -150,7 +150,7 @@ class Categories(Sequence[Category]):
             return cls([_read_record(record) for record in records])
         except DatasetError as error:
             raise error.at(str(where)) from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise DatasetError(
                 str(where),
                 found=f"categories that cannot be read ({type(error).__name__}: {error})",
@@ -228,15 +228,3 @@ def _color(coco_id: int) -> tuple[int, int, int]:
 def _initials(name: str) -> str:
     words = [word for word in name.split("_") if word]
     return "".join(word[0] for word in words[:8]).upper() if len(words) > 1 else name[:3].upper()
-
-
-# What modules that have not yet taken on the categories of their data set use.
-COCO_NAMES = {category.coco_id: category.name for category in CATEGORIES}
-NUMBER_OF_COCO_ID = CATEGORIES.numbers
-category_by_name = CATEGORIES.by_name
-category_by_coco_id = CATEGORIES.by_coco_id
-
-
-def coco_categories() -> list[dict[str, Any]]:
-    """Return the ``categories`` of a COCO file."""
-    return CATEGORIES.to_coco()

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY, category_by_name
+from lung_d2.categories import BRONCHIECTASIS, CATEGORIES, GROUND_GLASS_OPACITY
 from lung_d2.data.cases import AnnotatedSlice
 from lung_d2.data.instances import VALUES, InstanceRule, Region, annotate_volume
 from lung_d2.data.quality import warnings
@@ -308,7 +308,7 @@ def test_clean_phantoms_raise_nothing() -> None:
 
         def regions_of(index: int, maps: dict[str, np.ndarray] = patient.instances) -> list[Region]:
             return [
-                Region(category_by_name(name), values[index] == value, f"{name} {value}")
+                Region(CATEGORIES.by_name(name), values[index] == value, f"{name} {value}")
                 for name, values in maps.items()
                 for value in np.unique(values[index])
                 if value
