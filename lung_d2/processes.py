@@ -21,7 +21,7 @@ def open_pool(
 ) -> Iterator[ProcessPoolExecutor]:
     """Open a pool of worker processes; where this process is killed, they end at once.
 
-    They would else write on, into the folders of the next run. Where an error leaves the pool, no further job is begun.
+    Otherwise they would go on writing into the folders of the next run. If an error leaves the pool, no job starts.
 
     Args:
         workers: Processes, 1 or more.
@@ -56,13 +56,13 @@ def _start_worker(parent: Connection, threads: int, set_up: Callable[[], object]
 
 
 def _end_with(parent: Connection) -> None:
-    """End this process with its parent, of whom nothing comes but the end of the connection."""
+    """End this process when its parent ends: the connection then closes, and nothing else is ever sent over it."""
     wait([parent])
     os._exit(1)
 
 
 def ignore_deprecations() -> None:
-    """Ignore, in this process, the deprecations of torch over which Detectron2 trips."""
+    """Ignore, in this process, the deprecation warnings of torch that Detectron2 causes."""
     warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated", category=FutureWarning)
     warnings.filterwarnings("ignore", message=r"torch\.meshgrid: in an upcoming release", category=UserWarning)
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)  # it warns of how Detectron2 calls it

@@ -223,7 +223,7 @@ def test_patient_is_named_by_the_dicom_objects_alone(model, tmp_path):
 
 
 @pytest.mark.slow
-def test_150_slices_take_a_quarter_of_what_fits_into_2_5_gib(model, tmp_path):
+def test_150_slices_leave_room_for_600_in_2_5_gib(model, tmp_path):
     planes = [cv2.resize(plane, (512, 512), interpolation=cv2.INTER_NEAREST) for plane in chest_hu()]
     for index in range(150):
         stored = (planes[index * 12 // 150] + 1024).astype(np.int16)
@@ -235,8 +235,8 @@ def test_150_slices_take_a_quarter_of_what_fits_into_2_5_gib(model, tmp_path):
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["slices"] == 150
     assert json.loads((folder / "findings.json").read_text())["lesions_found"]
-    start_mib = 450  # of interpreter, torch and model: less than they take, so that 600 slices take less than this says
-    assert start_mib < manifest["peak_memory_mib"] < start_mib + (2560 - start_mib) / 4
+    # Each of the other 450 slices keeps 0.5 MiB of HU, 0.25 of lungs, and as much again for what is written.
+    assert 500 < manifest["peak_memory_mib"] < 2560 - 450 * 1.5
 
 
 RESULT = {
