@@ -1,11 +1,12 @@
-"""A training loader that a resumed run takes up exactly where it stopped.
+"""A training loader that a resumed run continues exactly where it stopped.
 
-Which image comes at which place, and how it is augmented, depends on the seed and the place in the stream alone:
+Which image comes at which position, and how it is augmented, depends only on the seed and the position in the stream:
 neither on the number of workers nor on where the run began.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ from lung_d2.errors import DatasetError
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
+
+logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
@@ -87,6 +90,8 @@ def build_train_loader(cfg: CfgNode, seed: int, mapper: Callable[[Record], Recor
         ConfigError: The factors of the data sets are wrong.
     """
     check_registered(cfg.DATASETS.TRAIN)
+    if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
+        logger.warning("DATALOADER.ASPECT_RATIO_GROUPING is off: a batch would depend on the images before it")
     records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     if not records:
         raise DatasetError(", ".join(cfg.DATASETS.TRAIN), found="no image to train on", remedy="prepare it again")
@@ -100,7 +105,7 @@ def build_train_loader(cfg: CfgNode, seed: int, mapper: Callable[[Record], Recor
         mapper=None,
         sampler=sampler,
         total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
-        aspect_ratio_grouping=False,  # grouping holds images back, so that a batch would depend on the past
+        aspect_ratio_grouping=False,  # grouping holds images back, so that a resumed run would differ
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
     return TrainLoader(batches, sampler, cfg.SOLVER.IMS_PER_BATCH)

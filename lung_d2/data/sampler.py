@@ -1,7 +1,7 @@
-"""Which image of the training comes at which place, by Detectron2's own keys.
+"""Which training image comes at which position of the stream, by Detectron2's own keys.
 
-Detectron2's samplers draw from one generator that lives as long as the run, so that a resumed run cannot take them up;
-here every epoch has a generator of its own, seeded by the run and the epoch.
+Detectron2's samplers draw from one generator that lives as long as the run, so that a resumed run cannot continue them;
+here every epoch has its own generator, seeded by the run and the epoch.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class PositionSampler(Sampler[tuple[int, int, int]]):
     at random, as in Detectron2's ``RepeatFactorTrainingSampler``, so that epochs may differ in length.
 
     Attributes:
-        seed: Seed of the run. It stands here alone, so that a resumed run changes it by setting it here.
+        seed: Seed of the run. It is kept only here, so that a resumed run changes it by setting it here.
         start: Position at which the next iterator begins.
     """
 
     def __init__(self, size: int, seed: int, repeat_factors: Factors | None = None) -> None:
-        """Set the images and the seed; this process takes every world-size-th position.
+        """Set the images and the seed. This process takes every world-size-th position, from its rank on.
 
         Args:
             size: Number of images.
@@ -50,12 +50,14 @@ class PositionSampler(Sampler[tuple[int, int, int]]):
             repeat_factors: ``(size,)``, 0 or more, not all 0: how often each image comes in an epoch. None: once.
         """
         self.size, self.seed, self.start = size, seed, 0
+        # Taken here, in the process that trains: a loader's worker that was spawned knows of no other process.
+        self.rank, self.world_size = comm.get_rank(), comm.get_world_size()
         self.repeat_factors = np.ones(size) if repeat_factors is None else repeat_factors
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
         """Yield from ``start`` on, for this process's rank."""
         epoch, first, order = 0, 0, self._order(0)
-        for position in itertools.count(self.start + comm.get_rank(), comm.get_world_size()):
+        for position in itertools.count(self.start + self.rank, self.world_size):
             # The epochs before the start are gone through, since each has its length; that takes milliseconds.
             while position >= first + len(order):
                 epoch, first = epoch + 1, first + len(order)
@@ -86,7 +88,7 @@ def build_sampler(cfg: CfgNode, records: Sequence[Record], seed: int) -> Positio
         seed: Seed of the run.
 
     Raises:
-        ConfigError: A factor is no pair of a name of ``DATASETS.TRAIN`` and a number above 0.
+        ConfigError: A factor is not a pair of a name of ``DATASETS.TRAIN`` and a number above 0.
     """
     name = cfg.DATALOADER.SAMPLER_TRAIN
     if name == "TrainingSampler":

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,18 @@ def test_sampler_gives_each_process_its_places(monkeypatch: pytest.MonkeyPatch) 
     assert [position for _, position, _ in positions[0]] == list(range(0, 20, 2))
     together = [index for _, _, index in sorted(positions[0] + positions[1])]
     assert [sorted(together[start : start + 5]) for start in range(0, 20, 5)] == [[0, 1, 2, 3, 4]] * 4
+
+
+def test_spawned_worker_knows_the_rank_of_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lung_d2.data.sampler.comm.get_world_size", lambda: 2)
+    monkeypatch.setattr("lung_d2.data.sampler.comm.get_rank", lambda: 1)
+    sampler = PositionSampler(5, seed=0)
+    with get_context("spawn").Pool(1) as pool:
+        assert pool.apply(first_positions, (sampler,)) == [1, 3, 5]
+
+
+def first_positions(sampler: PositionSampler) -> list[int]:
+    return [position for _, position, _ in itertools.islice(sampler, 3)]
 
 
 def test_factors_of_one_change_nothing() -> None:
