@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,12 @@ def write_coco(
 
 
 def rename(content: Any, names: Mapping[str, str]) -> Any:
-    """Return JSON content with other names for patients and series, alone or as the first folder of a file name."""
+    """Return JSON content with other names for patients and series, alone, in file names and as words of a note."""
     if isinstance(content, str):
         first, slash, rest = content.partition("/")
-        return names.get(first, first) + slash + rest
+        if first in names:
+            return names[first] + slash + rest
+        return re.sub(r"[^\s/]+", lambda word: names.get(word[0], word[0]), content)
     if isinstance(content, Mapping):
         return {key: rename(value, names) for key, value in content.items()}
     return [rename(value, names) for value in content] if isinstance(content, list | tuple) else content

@@ -127,8 +127,8 @@ def write_dataset(
                 final, found="a data set of this name", remedy="choose another --name, or give --overwrite"
             )
         create_folder(staging / "cases")
+        _restore_names(cases, staging)
         names = {} if key is None else _find_pseudonyms(cases, key)
-        _rename_series(staging, {new: old for old, new in names.items()})  # as an interrupted call may have left them
         if key is not None:
             write_key(key, staging / KEY_NAME)
         try:
@@ -167,6 +167,14 @@ def _find_pseudonyms(cases: Sequence[Case], key: bytes) -> dict[str, str]:
     """Return the pseudonym of each patient and series."""
     names = {case.patient: pseudonym("patient", case.patient, key) for case in cases}
     return names | {case.series: pseudonym("series", case.series, key) for case in cases}
+
+
+def _restore_names(cases: Sequence[Case], staging: Path) -> None:
+    """Undo the renaming of a call that ended after it, perhaps under another key, and forget that key."""
+    if (staging / KEY_NAME).is_file():
+        names = _find_pseudonyms(cases, read_key(staging / KEY_NAME))
+        _rename_series(staging, {new: old for old, new in names.items()})
+        (staging / KEY_NAME).unlink()
 
 
 def _rename_series(staging: Path, names: Mapping[str, str]) -> None:

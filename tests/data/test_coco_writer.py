@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from lung_d2.data import dataset
+from lung_d2.data.cases import AnnotatedSlice
 from lung_d2.data.dataset import choose_key
 from lung_d2.errors import DatasetError
 from lung_d2.files import pseudonym, read_key, write_key
@@ -54,3 +56,30 @@ def test_interrupted_call_goes_on_with_its_pseudonyms(tmp_path):
     assert sorted(path.name for path in (folder / "images").iterdir()) == sorted(
         pseudonym("series", f"series{number}", b"k" * 32) for number in range(2)
     )
+
+
+def test_no_name_of_the_source_is_left_in_a_report_of_copies(tmp_path):
+    (case, *_) = tiny_cases(patients=1, size=48)
+    plane = next(iter(case.load())).plane
+    copies = [AnnotatedSlice(plane=plane, instances=(), slice_index=index) for index in range(2)]
+    folder = write_dataset(
+        tmp_path, "tiny", [replace(case, load=partial(tuple, copies))], {case.patient: "train"}, key=b"k" * 32
+    )
+    report = json.loads((folder / "report.json").read_text())
+    assert "duplicate" in [one["kind"] for one in report["suspicions"]], "it tests nothing"
+    names = (case.patient, case.series)
+    assert not [name for name in names if name in (folder / "report.json").read_text()]
+
+
+@pytest.mark.parametrize("key", [b"b" * 32, None])
+def test_call_that_ended_after_the_renaming_is_taken_up_under_another_key(tmp_path, key):
+    write = partial(write_dataset, name="made", cases=tiny_cases(2), split={"patient0": "train", "patient1": "val"})
+
+    def end(_folder):
+        raise DatasetError("page", found="torn", remedy="again")
+
+    with pytest.raises(DatasetError, match="torn"):
+        write(tmp_path, key=b"a" * 32, finish=end)
+    folder, whole = write(tmp_path, key=key), write(tmp_path / "whole", key=key)
+    files = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert files == {path.relative_to(whole): path.read_bytes() for path in whole.rglob("*") if path.is_file()}
