@@ -12,53 +12,32 @@ annotation with ``iscrowd`` is undecided; since CVAT sets that for every brush m
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
-from lung_d2.data.cases import AnnotatedSlice, Case
+from lung_d2.data.cases import Case
 from lung_d2.data.importers.pictures.coco_file import (
-    CocoAnnotation,
     CocoFile,
-    CocoImage,
-    Id,
-    decode_segmentation,
-    polygons_of,
+    contours_of,
+    fill_shape,
     read_coco,
     split_of_file,
 )
 from lung_d2.data.importers.pictures.cvat import FILE_NAME as CVAT_FILE
-from lung_d2.data.importers.pictures.picture_cases import (
-    Drawing,
-    Spacing,
-    annotate_picture,
-    build_picture_cases,
-    check_size,
-    find_inside,
-    read_slice_file,
-)
-from lung_d2.data.importers.pictures.shapes import (
-    AUTO,
-    Canvas,
-    add_drawing_arguments,
-    choose_origin,
-    parse_spacing,
-    warn_of_skipped,
-)
+from lung_d2.data.importers.pictures.drawn_cases import Tool, add_drawing_arguments, build_drawn_cases
+from lung_d2.data.importers.pictures.picture_cases import Drawing, Shape, find_inside, take
+from lung_d2.data.importers.pictures.shapes import AUTO
 from lung_d2.data.importers.registry import Importer, Request, check_folder
-from lung_d2.data.instances import VALUES, InstanceRule, Region
-from lung_d2.data.labels import Label, LabelTable
+from lung_d2.data.instances import VALUES
 from lung_d2.errors import DatasetError
-from lung_d2.files import hash_file_stats, hash_identity
+from lung_d2.files import hash_identity
 
 logger = logging.getLogger(__name__)
 
 UNDECIDED, LESION = "undecided", "lesion"
+TOOL = Tool(frozenset({"segmentation"}), fill_shape, contours_of, cuts_holes=False)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,38 +88,24 @@ def find_cases(
         DatasetError: A file is broken or holds no annotations; records do not fit together; a picture is missing,
             occurs twice, or has no patient; a category has no meaning; a patient is in two splits.
     """
-    spacing = parse_spacing(spacing_mm)
     base = request.source if request.source.is_dir() else request.source.parent
     if images:
         check_folder(base / images, "pictures")
     drawings: list[Drawing] = []
-    rings: list[list[Any]] = []
-    marked = boxes = 0
     given = request.labels
     for path in _json_files(request.source):
         content = read_coco(path)
         for category in content.definitions:
             if category.name not in given.categories.names and given.find(category.name, category.coco_id) is None:
                 request = replace(request, labels=request.labels.add(category, path))
-        _check_meanings(content, request.labels, path)
-        _check_crowds(content, crowd, path)
+        shapes = [shape for members in content.shapes.values() for shape in members]
+        _check_crowds(shapes, crowd, path)
+        request.labels.meanings({shape.names: shape.names for shape in shapes}, path)
         folder = base / images if images else _picture_folder(path, content)
-        split = split_of_file(path) if splits_from_names else ""
-        drawings += _find_drawings(path, content, folder, split)
-        rings += [ring for one in _every(content) for ring in polygons_of(one.segmentation)]
-        marked += len(content.annotations)
-        boxes += sum(_is_box(one, request.labels) for one in _every(content)) if skip_shapes else 0
-    warn_of_skipped(Counter(box=boxes), request.source)
-    if marked == boxes and not request.allow_unannotated:
-        raise DatasetError(
-            request.source,
-            found="boxes alone" if boxes else "no annotation",
-            expected="one or more",
-            remedy="give the file with the annotations, or --allow-unannotated if no slice has a lesion",
-        )
-    origin = choose_origin(pixel_origin, rings, request.source)
-    read = partial(_read_slice, request.labels, request.rule, spacing, origin, crowd or UNDECIDED, skip_shapes)
-    return build_picture_cases(drawings, read, request)
+        drawings += _find_drawings(path, content, folder, crowd, split_of_file(path) if splits_from_names else "")
+    return build_drawn_cases(
+        drawings, TOOL, request, spacing_mm=spacing_mm, pixel_origin=pixel_origin, skip_shapes=skip_shapes
+    )
 
 
 IMPORTER = Importer("coco", "COCO JSON with polygons or RLE, and pictures", find_cases, add_arguments, VALUES)
@@ -161,89 +126,42 @@ def _json_files(source: Path) -> list[Path]:
 def _picture_folder(path: Path, content: CocoFile) -> Path:
     """Return the folder that holds the first picture, among those where COCO, CVAT, Roboflow and scripts put them."""
     root = path.parent.parent if path.parent.name == "annotations" else path.parent
-    name = next(iter(content.images.values())).file_name
+    name = next(iter(content.images.values())).get("file_name")
     stem = path.stem.removeprefix("instances_")
     folders = [root / "images" / stem, root / stem, root / "images", path.parent, root]
     return next((folder for folder in folders if isinstance(name, str) and (folder / name).is_file()), root)
 
 
-def _find_drawings(path: Path, content: CocoFile, folder: Path, split: str) -> Iterator[Drawing]:
+def _find_drawings(path: Path, content: CocoFile, folder: Path, crowd: str | None, split: str) -> Iterator[Drawing]:
     for key, image in content.images.items():
+        where = f"{path}: image {key}"
+        height, width = (take(image, name, int, where) if image.get(name) else 0 for name in ("height", "width"))
+        patient = image.get("patient_id", image.get("patient"))
+        shapes = (
+            replace(shape, is_undecided=shape.is_undecided and crowd != LESION) for shape in content.shapes.get(key, ())
+        )
         yield Drawing(
-            picture=find_inside(folder, image.file_name, f"{path}: image {key}"),
+            picture=find_inside(folder, image.get("file_name"), where),
             folder=folder,
             annotations=(("coco", path),),
-            key=json.dumps(key),
-            patient=hash_identity("patient", image.patient) if image.patient else None,
+            shapes=tuple(shapes),
+            size=(height, width),
+            where=where,
+            patient=None if patient in (None, "") else hash_identity("patient", str(patient)),
             split=split,
         )
 
 
-def _check_meanings(content: CocoFile, labels: LabelTable, path: Path) -> None:
-    """Refuse categories without a meaning if annotations use them."""
-    used = {one.category_id: (one.category, one.category_id) for one in _every(content)}
-    labels.meanings(used, path)
-
-
-def _every(content: CocoFile) -> list[CocoAnnotation]:
-    return [one for members in content.annotations.values() for one in members]
-
-
-def _is_box(annotation: CocoAnnotation, labels: LabelTable) -> bool:
-    meaning = labels.find(annotation.category, annotation.category_id)
-    return not annotation.segmentation and meaning is not Label.BACKGROUND
-
-
-def _check_crowds(content: CocoFile, crowd: str | None, path: Path) -> None:
-    every = _every(content)
-    crowds = [one for one in every if one.is_crowd]
+def _check_crowds(shapes: Sequence[Shape], crowd: str | None, path: Path) -> None:
+    crowds = [shape for shape in shapes if shape.is_undecided]
     if not crowds or crowd:
         return
-    if len(crowds) == len(every) or any(one.is_from_cvat for one in crowds):
+    # CVAT gives every shape the attribute "occluded".
+    if len(crowds) == len(shapes) or any("occluded" in (one.record.get("attributes") or ()) for one in crowds):
         raise DatasetError(
             path,
-            found=f"{len(crowds)} of {len(every)} annotations with iscrowd, as CVAT marks every brush mask",
+            found=f"{len(crowds)} of {len(shapes)} annotations with iscrowd, as CVAT marks every brush mask",
             expected="to know whether each is a lesion, or where lesions are undecided",
             remedy=f"give --crowd {LESION} or --crowd {UNDECIDED}",
         )
     logger.warning("%s: %d annotations with iscrowd are taken as undecided", path, len(crowds))
-
-
-def _read_slice(
-    labels: LabelTable,
-    rule: InstanceRule,
-    spacing: Spacing | None,
-    origin: str,
-    crowd: str,
-    skip_shapes: bool,
-    drawing: Drawing,
-    index: int,
-) -> AnnotatedSlice:
-    path = dict(drawing.annotations)["coco"]
-    key = json.loads(drawing.key)
-    image, annotations = _read_record(path, key)
-    plane, own_spacing = read_slice_file(drawing.picture)
-    check_size(plane.shape, image.height, image.width, f"{path}: image {key}")
-    canvas = Canvas((plane.shape[0], plane.shape[1]), origin)
-    drawn = [one for one in annotations if one.segmentation or not skip_shapes]
-    regions = [region for one in drawn for region in _read_region(one, labels, canvas, crowd)]
-    return annotate_picture(plane, regions, rule, index, own_spacing or spacing)
-
-
-def _read_record(path: Path, key: Id) -> tuple[CocoImage, tuple[CocoAnnotation, ...]]:
-    content = _read_once(path, hash_file_stats([path]))
-    return content.images[key], content.annotations.get(key, ())
-
-
-@lru_cache(maxsize=1)
-def _read_once(path: Path, fingerprint: str) -> CocoFile:
-    """Read a file once for all its pictures, unless it changes."""
-    return read_coco(path)
-
-
-def _read_region(annotation: CocoAnnotation, labels: LabelTable, canvas: Canvas, crowd: str) -> Iterator[Region]:
-    meaning = labels.meaning(annotation.category, annotation.category_id, where=annotation.where)
-    if meaning is Label.BACKGROUND and not annotation.segmentation:
-        return
-    mask = decode_segmentation(annotation.segmentation, canvas, annotation.where)
-    yield Region(Label.IGNORE if annotation.is_crowd and crowd == UNDECIDED else meaning, mask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lung_d2.categories import Categories, Category
-from lung_d2.data.importers.pictures.picture_cases import Record, read_json, take, take_objects
+from lung_d2.data.importers.pictures.picture_cases import Record, Shape, read_json, take, take_objects
 from lung_d2.data.importers.pictures.shapes import Canvas
 from lung_d2.errors import DatasetError
 from lung_d2.masks import Mask, decode_runs, read_runs
@@ -20,45 +21,8 @@ from lung_d2.masks import Mask, decode_runs, read_runs
 Id = int | str
 _WHAT = "a COCO file with images, annotations and categories"
 _REMEDY = "export it again"
+_LISTS = {"image": "images", "annotation": "annotations", "category": "categories"}
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-
-
-@dataclass(frozen=True)
-class CocoImage:
-    """An image record.
-
-    Attributes:
-        file_name: As the file says; see :func:`lung_d2.data.importers.pictures.picture_cases.find_inside`.
-        height: Rows; 0 if not stated.
-        width: Columns; 0 if not stated.
-        patient: ``patient_id`` or ``patient`` of the record; may be empty.
-    """
-
-    file_name: object
-    height: int
-    width: int
-    patient: str = ""
-
-
-@dataclass(frozen=True)
-class CocoAnnotation:
-    """An annotation record.
-
-    Attributes:
-        where: File and annotation, for messages.
-        category: Name of its category.
-        category_id: Its id.
-        segmentation: Polygons, RLE, or nothing, as in the file.
-        is_crowd: Whether ``iscrowd`` is set.
-        is_from_cvat: Whether it has the attribute ``occluded``, which CVAT gives to every shape.
-    """
-
-    where: str
-    category: str
-    category_id: Id
-    segmentation: Any
-    is_crowd: bool
-    is_from_cvat: bool
 
 
 @dataclass(frozen=True)
@@ -67,12 +31,12 @@ class CocoFile:
 
     Attributes:
         images: Image records by id.
-        annotations: Annotations by the id of their image; images without one are missing.
+        shapes: Annotations by the id of their image; undecided where ``iscrowd`` is set.
         definitions: Categories whose records hold a DICOM code and a color, as :meth:`Category.to_coco` writes them.
     """
 
-    images: Mapping[Id, CocoImage]
-    annotations: Mapping[Id, tuple[CocoAnnotation, ...]]
+    images: Mapping[Id, Record]
+    shapes: Mapping[Id, list[Shape]]
     definitions: tuple[Category, ...] = ()
 
 
@@ -88,26 +52,17 @@ def read_coco(path: Path) -> CocoFile:
         raise DatasetError(path, found="a file of labelme", expected=_WHAT, remedy="give the subcommand labelme")
     if "images" not in content:
         raise DatasetError(path, found="no 'images'", expected=_WHAT, remedy="give another file")
-    images = {
-        key: _read_image(record, f"{path}: image {key}")
-        for key, record in _by_id(take_objects(content, "images", path), "image", path).items()
-    }
+    images = _by_id(content, "image", path)
     if not images:
-        raise DatasetError(path, found="no image", expected=_WHAT, remedy="export it again")
-    records = _by_id(take_objects(content, "annotations", path) if "annotations" in content else [], "annotation", path)
-    categories = _read_categories(content, path) if records else {}
-    annotations: dict[Id, list[CocoAnnotation]] = {}
+        raise DatasetError(path, found="no image", expected=_WHAT, remedy=_REMEDY)
+    records = _by_id(content, "annotation", path) if "annotations" in content else {}
+    categories = _by_id(content, "category", path) if records else {}
+    names = {key: take(record, "name", str, f"{path}: category {key}") for key, record in categories.items()}
+    shapes: dict[Id, list[Shape]] = defaultdict(list)
     for key, record in records.items():
         where = f"{path}: annotation {key}"
-        image = _known(record, "image_id", images, where)
-        annotations.setdefault(image, []).append(_read_annotation(record, categories, where))
-    members = {image: tuple(ones) for image, ones in annotations.items()}
-    return CocoFile(images, members, _read_definitions(content, path))
-
-
-def _read_categories(content: Record, path: Path) -> dict[Id, str]:
-    records = _by_id(take_objects(content, "categories", path), "category", path)
-    return {key: take(record, "name", str, f"{path}: category {key}") for key, record in records.items()}
+        shapes[_known(record, "image_id", images, where)].append(_read_annotation(record, names, where))
+    return CocoFile(images, shapes, _read_definitions(content, path))
 
 
 def _read_definitions(content: Record, path: Path) -> tuple[Category, ...]:
@@ -116,26 +71,18 @@ def _read_definitions(content: Record, path: Path) -> tuple[Category, ...]:
     return tuple(Categories.from_coco(own, path)) if own else ()
 
 
-def _read_image(record: Record, where: str) -> CocoImage:
-    height, width = (take(record, key, int, where) if record.get(key) else 0 for key in ("height", "width"))
-    patient = record.get("patient_id", record.get("patient"))
-    return CocoImage(record.get("file_name"), height, width, "" if patient is None else str(patient))
-
-
-def _read_annotation(record: Record, categories: Mapping[Id, str], where: str) -> CocoAnnotation:
-    category = _known(record, "category_id", categories, where)
+def _read_annotation(record: Record, names: Mapping[Id, str], where: str) -> Shape:
+    category = _known(record, "category_id", names, where)
     crowd = record.get("iscrowd") or 0
     if crowd not in (0, 1):
         raise DatasetError(where, found=f"iscrowd {crowd!r}", expected="0 or 1", remedy="correct it")
-    attributes = record.get("attributes")
-    is_from_cvat = isinstance(attributes, dict) and "occluded" in attributes
-    segmentation = record.get("segmentation")
-    return CocoAnnotation(where, categories[category], category, segmentation, bool(crowd), is_from_cvat)
+    kind = "segmentation" if record.get("segmentation") else "box"
+    return Shape(where, (names[category], category), kind, record, is_undecided=bool(crowd))
 
 
-def _by_id(records: list[dict[str, Any]], kind: str, path: Path) -> dict[Id, dict[str, Any]]:
-    found: dict[Id, dict[str, Any]] = {}
-    for number, record in enumerate(records):
+def _by_id(content: Record, kind: str, path: Path) -> dict[Id, Record]:
+    found: dict[Id, Record] = {}
+    for number, record in enumerate(take_objects(content, _LISTS[kind], path)):
         key = _take_id(record, "id", f"{path}: {kind} record {number}")
         if key in found:
             raise DatasetError(
@@ -182,13 +129,6 @@ def decode_segmentation(segmentation: Any, canvas: Canvas, where: str) -> Mask:
     """
     if isinstance(segmentation, dict):
         return decode_runs(read_runs(segmentation, canvas.shape, where), canvas.shape)
-    if not segmentation:
-        raise DatasetError(
-            where,
-            found="no segmentation, a box at most",
-            expected="polygons or RLE",
-            remedy="draw its outline: a lesion needs a mask; or leave it out: --skip-shapes, --label NAME=background",
-        )
     if not isinstance(segmentation, list) or not all(isinstance(ring, list) for ring in segmentation):
         raise DatasetError(
             where, found="a segmentation of another form", expected="a list of polygons, or RLE", remedy=_REMEDY
@@ -199,8 +139,14 @@ def decode_segmentation(segmentation: Any, canvas: Canvas, where: str) -> Mask:
     return mask
 
 
-def polygons_of(segmentation: Any) -> list[list[Any]]:
-    """Return the polygons of a segmentation as pairs of x and y, unchecked; RLE has none."""
+def fill_shape(shape: Shape, canvas: Canvas) -> Mask:
+    """Return the mask of an annotation; see :func:`decode_segmentation`."""
+    return decode_segmentation(shape.record["segmentation"], canvas, shape.where)
+
+
+def contours_of(shape: Shape) -> list[list[Any]]:
+    """Return the polygons of an annotation as pairs of x and y, unchecked; RLE has none."""
+    segmentation = shape.record["segmentation"]
     rings = segmentation if isinstance(segmentation, list) else []
     return [list(zip(ring[::2], ring[1::2], strict=False)) for ring in rings if isinstance(ring, list)]
 

@@ -14,46 +14,21 @@ from __future__ import annotations
 
 import argparse
 import zipfile
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError, TreeBuilder
-from xml.parsers import expat
+from xml.etree import ElementTree
 
 import numpy as np
 
-from lung_d2.data.cases import AnnotatedSlice, Case
-from lung_d2.data.importers.pictures.picture_cases import (
-    Drawing,
-    Spacing,
-    annotate_picture,
-    build_picture_cases,
-    check_size,
-    find_inside,
-    read_slice_file,
-)
-from lung_d2.data.importers.pictures.shapes import (
-    AUTO,
-    Canvas,
-    add_drawing_arguments,
-    choose_origin,
-    cut_background,
-    parse_spacing,
-    refuse_shape,
-    warn_of_skipped,
-)
+from lung_d2.data.cases import Case
+from lung_d2.data.importers.pictures.drawn_cases import Tool, add_drawing_arguments, build_drawn_cases
+from lung_d2.data.importers.pictures.picture_cases import Drawing, Record, Shape, find_inside
+from lung_d2.data.importers.pictures.shapes import AUTO, Canvas
 from lung_d2.data.importers.registry import Importer, Request, check_folder
-from lung_d2.data.instances import VALUES, InstanceRule, Region
-from lung_d2.data.labels import Label, LabelTable
+from lung_d2.data.instances import VALUES
 from lung_d2.errors import DatasetError
-from lung_d2.files import hash_file_stats
 from lung_d2.masks import Mask
 
 FILE_NAME = "annotations.xml"
-AREAS = frozenset({"polygon", "mask"})
-"""The kinds of shapes that are areas."""
 _NO_SHAPES = frozenset({"tag", "attribute"})
 _REMEDY = "export it again"
 
@@ -88,28 +63,15 @@ def find_cases(
         DatasetError: The file is broken, not such an export, or without shapes; a label has no meaning; a shape has no
             area; a picture is missing, occurs twice, or has no patient.
     """
-    spacing = parse_spacing(spacing_mm)
     path = _xml_file(request.source)
-    records = read_cvat(path)
     if images:
         check_folder(path.parent / images, "pictures")
-    folder = path.parent / images if images else _picture_folder(path.parent)
-    warn_of_skipped(Counter(_check_shapes(records, request.labels, skip_shapes, path)), path)
-    if not any(image.shapes for image in records) and not request.allow_unannotated:
-        raise DatasetError(
-            path,
-            found="no shape in any image",
-            expected="one or more",
-            remedy="give the file with the annotations, or --allow-unannotated if no slice has a lesion",
-        )
-    drawings = [
-        Drawing(_find_picture(image, folder), folder, (("cvat", path),), str(number))
-        for number, image in enumerate(records)
-    ]
-    polygons = (shape for image in records for shape in image.shapes if shape.kind == "polygon")
-    origin = choose_origin(pixel_origin, (points_of(shape) for shape in polygons), path)
-    read = partial(_read_slice, request.labels, request.rule, spacing, origin)
-    return build_picture_cases(drawings, read, request)
+    default = path.parent / "images"
+    folder = path.parent / images if images else default if default.is_dir() else path.parent
+    drawings = read_cvat(path, folder)
+    return build_drawn_cases(
+        drawings, TOOL, request, spacing_mm=spacing_mm, pixel_origin=pixel_origin, skip_shapes=skip_shapes
+    )
 
 
 IMPORTER = Importer("cvat", "export of CVAT: 'CVAT for images 1.1'", find_cases, add_arguments, VALUES)
@@ -129,103 +91,16 @@ def _xml_file(source: Path) -> Path:
     return path
 
 
-def _picture_folder(base: Path) -> Path:
-    return base / "images" if (base / "images").is_dir() else base
-
-
-def _find_picture(image: CvatImage, folder: Path) -> Path:
-    """Return the picture; a project's lie in a folder for each subset."""
-    subset = folder / image.subset
-    inner = bool(image.subset) and subset.parent == folder and subset.is_dir()
-    return find_inside(subset if inner else folder, image.name, image.where)
-
-
-def _check_shapes(images: Sequence[CvatImage], labels: LabelTable, skip: bool, path: Path) -> Iterator[str]:
-    """Check what the shapes are and mean; yield the kinds of those that are left out."""
-    shapes = [shape for image in images for shape in image.shapes]
-    meanings = labels.meanings({shape.label: (shape.label,) for shape in shapes}, path)
-    for shape in shapes:
-        if shape.kind not in AREAS and meanings[shape.label] is not Label.BACKGROUND:
-            if not skip:
-                raise refuse_shape(shape.kind, shape.where)
-            yield shape.kind
-
-
-def _read_slice(
-    labels: LabelTable, rule: InstanceRule, spacing: Spacing | None, origin: str, drawing: Drawing, index: int
-) -> AnnotatedSlice:
-    path = drawing.annotations[0][1]
-    image = _read_once(path, hash_file_stats([path]))[int(drawing.key)]
-    plane, own_spacing = read_slice_file(drawing.picture)
-    check_size(plane.shape, image.height, image.width, image.where)
-    canvas = Canvas((plane.shape[0], plane.shape[1]), origin)
-    regions = cut_background(
-        (shape.label, Region(labels.meaning(shape.label, where=shape.where), fill_shape(shape, canvas), shape.lesion))
-        for shape in image.shapes
-        if shape.kind in AREAS
-    )
-    return annotate_picture(plane, regions, rule, index, own_spacing or spacing)
-
-
-@lru_cache(maxsize=1)
-def _read_once(path: Path, fingerprint: str) -> list[CvatImage]:
-    """Read the file once for all its pictures, unless it changes."""
-    return read_cvat(path)
-
-
-@dataclass(frozen=True)
-class CvatShape:
-    """A shape.
-
-    Attributes:
-        where: File, image and shape, for messages.
-        kind: Its element, as ``"polygon"``.
-        attributes: Those of its element; ``label`` among them.
-    """
-
-    where: str
-    kind: str
-    attributes: Mapping[str, str]
-
-    @property
-    def label(self) -> str:
-        """Its label."""
-        return self.attributes["label"]
-
-    @property
-    def lesion(self) -> str | None:
-        """What the shapes of one group share; None for a shape without a group."""
-        group = self.attributes.get("group_id", "0")
-        return None if group in ("", "0") else f"{self.label} {group}"
-
-
-@dataclass(frozen=True)
-class CvatImage:
-    """An image element.
-
-    Attributes:
-        where: File and image, for messages.
-        name: Its file name, below a folder of pictures.
-        subset: Of a project; may be empty.
-        height: Rows.
-        width: Columns.
-        shapes: The lowest first.
-    """
-
-    where: str
-    name: str
-    subset: str
-    height: int
-    width: int
-    shapes: tuple[CvatShape, ...]
-
-
-def read_cvat(path: Path) -> list[CvatImage]:
+def read_cvat(path: Path, folder: Path) -> list[Drawing]:
     """Read an export of CVAT.
 
+    Args:
+        path: Its XML file.
+        folder: Of the pictures; those of a project lie in a folder for each subset.
+
     Raises:
-        DatasetError: It is broken, declares a document type or entities, is another of CVAT's formats, or holds no
-            image.
+        DatasetError: It is broken, declares a document type or entities, is another of CVAT's formats, holds no image,
+            or a picture is missing.
     """
     root = _parse(path)
     if root.tag != "annotations":
@@ -234,13 +109,64 @@ def read_cvat(path: Path) -> list[CvatImage]:
         raise DatasetError(
             path, found="tracks, as in CVAT's video format", expected="'CVAT for images 1.1'", remedy="export as that"
         )
-    images = [_read_image(element, f"{path}: image {number}") for number, element in enumerate(root.iter("image"))]
-    if not images:
+    drawings = [_read_image(element, path, number, folder) for number, element in enumerate(root.iter("image"))]
+    if not drawings:
         raise DatasetError(path, found="no image", expected="'CVAT for images 1.1'", remedy=_REMEDY)
-    return images
+    return drawings
 
 
-def fill_shape(shape: CvatShape, canvas: Canvas) -> Mask:
+def _parse(path: Path) -> ElementTree.Element:
+    """Parse XML without a document type, and so without entities, which could grow or read other files."""
+
+    class Builder(ElementTree.TreeBuilder):
+        def doctype(self, *_: object) -> None:
+            raise DatasetError(
+                path, found="XML with a document type", expected="XML as CVAT writes it", remedy="remove it"
+            )
+
+    try:
+        return ElementTree.parse(path, ElementTree.XMLParser(target=Builder())).getroot()
+    except OSError as error:
+        raise DatasetError(path, found="cannot be opened", remedy="check the path and its permissions") from error
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        raise DatasetError(path, found="broken XML", expected="annotations of CVAT", remedy=_REMEDY) from error
+
+
+def _read_image(element: ElementTree.Element, path: Path, number: int, folder: Path) -> Drawing:
+    name = element.get("name", "")
+    where = f"{path}: image {number} ({name[:80]!a})"
+    elements = [
+        (f"{where}, {child.tag} {place}", child)
+        for place, child in enumerate(element)
+        if child.tag not in _NO_SHAPES and child.get("outside") != "1"
+    ]
+    elements.sort(key=lambda one: _whole(one[1].attrib, "z_order", one[0], "0"))
+    shapes = tuple(_read_shape(child, there) for there, child in elements)
+    size = (_whole(element.attrib, "height", where), _whole(element.attrib, "width", where))
+    subset = folder / element.get("subset", "")
+    inner = subset.parent == folder and subset.is_dir()
+    picture = find_inside(subset if inner else folder, name, where)
+    return Drawing(picture, folder, (("cvat", path),), shapes, size, where)
+
+
+def _read_shape(element: ElementTree.Element, where: str) -> Shape:
+    label, group = element.get("label"), element.get("group_id", "0")
+    if label is None:
+        raise DatasetError(where, found="no label", expected="one for each shape", remedy=_REMEDY)
+    lesion = None if group in ("", "0") else f"{label} {group}"
+    return Shape(where, (label,), element.tag, element.attrib, lesion)
+
+
+def _whole(record: Record, name: str, where: str, default: str = "") -> int:
+    text = record.get(name, default)
+    try:
+        return int(text)
+    except ValueError as error:
+        found = f"{name} {text[:40]!a}" if text else f"no {name}"
+        raise DatasetError(where, found=found, expected="a whole number", remedy=_REMEDY) from error
+
+
+def fill_shape(shape: Shape, canvas: Canvas) -> Mask:
     """Return the mask of a polygon or a mask, bool ``(H, W)``.
 
     Raises:
@@ -248,7 +174,7 @@ def fill_shape(shape: CvatShape, canvas: Canvas) -> Mask:
     """
     if shape.kind == "polygon":
         return canvas.fill(points_of(shape), shape.where)
-    left, top, width, height = (_whole(shape, name) for name in ("left", "top", "width", "height"))
+    left, top, width, height = (_whole(shape.record, name, shape.where) for name in ("left", "top", "width", "height"))
     rows, columns = canvas.shape
     if left < 0 or top < 0 or width < 1 or height < 1 or left + width > columns or top + height > rows:
         raise DatasetError(
@@ -259,7 +185,7 @@ def fill_shape(shape: CvatShape, canvas: Canvas) -> Mask:
         )
     # Runs by rows inside the box, beginning with background; the last may be missing.
     try:
-        runs = np.array([int(run) for run in shape.attributes.get("rle", "").split(",")])
+        runs = np.array([int(run) for run in shape.record.get("rle", "").split(",")])
     except (ValueError, OverflowError):
         runs = np.array([-1])
     if (runs < 0).any() or (runs > width * height).any() or runs.sum() > width * height:
@@ -272,66 +198,21 @@ def fill_shape(shape: CvatShape, canvas: Canvas) -> Mask:
     return canvas.paste(inside.reshape(height, width), left, top, shape.where)
 
 
-def _parse(path: Path) -> Element:
-    """Parse XML without a document type, and so without entities, which could grow or read other files."""
-
-    def refuse(*_: object) -> None:
-        raise DatasetError(
-            path, found="XML with a document type", expected="XML as CVAT writes it, without one", remedy="remove it"
-        )
-
-    builder = TreeBuilder()
-    parser = expat.ParserCreate()
-    parser.buffer_text = True
-    parser.StartDoctypeDeclHandler = refuse
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    try:
-        with path.open("rb") as file:
-            parser.ParseFile(file)
-        return builder.close()
-    except OSError as error:
-        raise DatasetError(path, found="cannot be opened", remedy="check the path and its permissions") from error
-    except (expat.ExpatError, ParseError, LookupError, ValueError, AssertionError) as error:
-        raise DatasetError(path, found="broken XML", expected="annotations of CVAT", remedy=_REMEDY) from error
-
-
-def _read_image(element: Element, where: str) -> CvatImage:
-    name = element.get("name", "")
-    where = f"{where} ({name[:80]!a})"
-    shapes = [
-        CvatShape(f"{where}, {child.tag} {number}", child.tag, dict(child.attrib))
-        for number, child in enumerate(element)
-        if child.tag not in _NO_SHAPES and child.get("outside") != "1"
-    ]
-    for shape in shapes:
-        if "label" not in shape.attributes:
-            raise DatasetError(shape.where, found="no label", expected="one for each shape", remedy=_REMEDY)
-    own = CvatShape(where, "image", dict(element.attrib))
-    ordered = sorted(shapes, key=lambda shape: _whole(shape, "z_order", "0"))
-    return CvatImage(
-        where, name, element.get("subset", ""), _whole(own, "height"), _whole(own, "width"), tuple(ordered)
-    )
-
-
-def _whole(shape: CvatShape, name: str, default: str = "") -> int:
-    text = shape.attributes.get(name, default)
-    try:
-        return int(text)
-    except ValueError as error:
-        found = f"{name} {text[:40]!a}" if text else f"no {name}"
-        raise DatasetError(shape.where, found=found, expected="a whole number", remedy=_REMEDY) from error
-
-
-def points_of(shape: CvatShape) -> list[tuple[float, float]]:
+def points_of(shape: Shape) -> list[tuple[float, float]]:
     """Return the points of a polygon, x and y in pixels.
 
     Raises:
         DatasetError: They are malformed.
     """
     try:
-        pairs = [point.split(",") for point in shape.attributes.get("points", "").split(";")]
+        pairs = [point.split(",") for point in shape.record.get("points", "").split(";")]
         return [(float(x), float(y)) for x, y in pairs]
     except ValueError as error:
         raise DatasetError(shape.where, found="broken points", expected="x,y;x,y;...", remedy=_REMEDY) from error
+
+
+def _contours_of(shape: Shape) -> list[list[tuple[float, float]]]:
+    return [points_of(shape)] if shape.kind == "polygon" else []
+
+
+TOOL = Tool(frozenset({"polygon", "mask"}), fill_shape, _contours_of)

@@ -15,23 +15,19 @@ from __future__ import annotations
 import argparse
 import base64
 import binascii
-from collections import Counter
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.data.cases import AnnotatedSlice, Case
+from lung_d2.data.cases import Case
+from lung_d2.data.importers.pictures.drawn_cases import Tool, add_drawing_arguments, build_drawn_cases
 from lung_d2.data.importers.pictures.picture_cases import (
     Drawing,
     Record,
+    Shape,
     Spacing,
-    annotate_picture,
-    build_picture_cases,
-    check_size,
     files_below,
     find_inside,
     list_pictures_below,
@@ -41,27 +37,14 @@ from lung_d2.data.importers.pictures.picture_cases import (
     take,
     take_objects,
 )
-from lung_d2.data.importers.pictures.shapes import (
-    AUTO,
-    Canvas,
-    add_drawing_arguments,
-    choose_origin,
-    cut_background,
-    parse_spacing,
-    refuse_shape,
-    warn_of_skipped,
-)
+from lung_d2.data.importers.pictures.shapes import AUTO, Canvas
 from lung_d2.data.importers.registry import Importer, Request, check_folder
-from lung_d2.data.instances import VALUES, InstanceRule, Region
-from lung_d2.data.labels import Label, LabelTable
+from lung_d2.data.instances import VALUES
 from lung_d2.data.planes import decode_picture
 from lung_d2.errors import DatasetError
 from lung_d2.masks import Mask, check_coordinates
 
-_EMBEDDED = "embedded"
 _WHAT = "a JSON file of labelme, with shapes and imagePath"
-AREAS = frozenset({"polygon", "rectangle", "oriented_rectangle", "circle", "mask"})
-"""The kinds of shapes that are areas."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,29 +77,17 @@ def find_cases(
         DatasetError: A file is broken or not of labelme; a label has no meaning; a shape has no area; a picture is
             missing, occurs twice, has no patient, or lacks its JSON file.
     """
-    spacing = parse_spacing(spacing_mm)
     base = request.source if request.source.is_dir() else request.source.parent
     folder = base / images if images else None
     if folder:
         check_folder(folder, "pictures")
-    skipped: Counter[str] = Counter()
-    names: dict[str, tuple[str]] = {}
-    drawings = []
-    rings: list[object] = []
-    for path in _json_files(request.source):
-        record = _read_file(path)
-        shapes = _list_shapes(record, path)
-        names |= {label: (label,) for label, _, _ in shapes}
-        rings += [shape.get("points") for shape in record["shapes"] if kind_of(shape) == "polygon"]
-        skipped.update(_kinds_without_area(shapes, request.labels, skip_shapes))
-        drawings.append(_find_drawing(record, path, base, folder))
-    request.labels.meanings(names, request.source)
-    warn_of_skipped(skipped, request.source)
+    drawings = [_read_file(path, base, folder) for path in _json_files(request.source)]
     if request.source.is_dir():
         drawings += _unannotated(drawings, folder or base, request.allow_unannotated)
-    origin = choose_origin(pixel_origin, rings, request.source)
-    read = partial(_read_slice, request.labels, request.rule, spacing, origin)
-    return build_picture_cases(sorted(drawings, key=lambda one: one.picture), read, request)
+    drawings.sort(key=lambda one: one.picture)
+    return build_drawn_cases(
+        drawings, TOOL, request, spacing_mm=spacing_mm, pixel_origin=pixel_origin, skip_shapes=skip_shapes
+    )
 
 
 IMPORTER = Importer("labelme", "JSON files of labelme and their pictures", find_cases, add_arguments, VALUES)
@@ -132,38 +103,36 @@ def _json_files(source: Path) -> list[Path]:
     return found
 
 
-def _read_file(path: Path) -> Record:
+def _read_file(path: Path, base: Path, folder: Path | None) -> Drawing:
     record = read_json(path, _WHAT)
     if "shapes" not in record and {"images", "annotations"} <= record.keys():
         raise DatasetError(
             path, found="a COCO file", expected=_WHAT, remedy="give the subcommand coco, or move it out of SOURCE"
         )
-    return record
-
-
-def _list_shapes(record: Record, path: Path) -> list[tuple[str, str, str]]:
-    """Return label, kind and place of the shapes."""
-    places = ((shape, f"{path}: shape {number}") for number, shape in enumerate(take_objects(record, "shapes", path)))
-    return [(take(shape, "label", str, where), kind_of(shape), where) for shape, where in places]
-
-
-def _kinds_without_area(shapes: list[tuple[str, str, str]], labels: LabelTable, skip: bool) -> Iterator[str]:
-    for label, kind, where in shapes:
-        if kind not in AREAS and labels.find(label) is not Label.BACKGROUND:
-            if not skip:
-                raise refuse_shape(kind, where)
-            yield kind
-
-
-def _find_drawing(record: Record, path: Path, base: Path, folder: Path | None) -> Drawing:
-    annotations = (("labelme", path),)
+    shapes = [
+        _read_shape(shape, f"{path}: shape {number}")
+        for number, shape in enumerate(take_objects(record, "shapes", path))
+    ]
     name = record.get("imagePath")
     if isinstance(name, str):
         inner = PureWindowsPath(name)  # it understands both kinds of separators
         name = inner.name if folder else inner.as_posix()
-    if record.get("imageData") and (name is None or not path_inside(folder or path.parent, name, path).is_file()):
-        return Drawing(path, base, annotations, key=_EMBEDDED)
-    return Drawing(find_inside(folder or path.parent, name, path), folder or base, annotations)
+    place = folder or path.parent
+    embedded = record.get("imageData") and (name is None or not path_inside(place, name, path).is_file())
+    return Drawing(
+        picture=path if embedded else find_inside(place, name, path),
+        folder=base if embedded else folder or base,
+        annotations=(("labelme", path),),
+        shapes=tuple(shapes),
+        size=(record.get("imageHeight"), record.get("imageWidth")),
+        where=str(path),
+    )
+
+
+def _read_shape(record: Record, where: str) -> Shape:
+    label, group = take(record, "label", str, where), record.get("group_id")
+    kind = str(record.get("shape_type") or "polygon")  # labelme before 3.5 had polygons only, without a type
+    return Shape(where, (label,), kind, record, None if group is None else f"{label} {group}")
 
 
 def _unannotated(drawings: list[Drawing], folder: Path, allowed: bool) -> list[Drawing]:
@@ -179,31 +148,11 @@ def _unannotated(drawings: list[Drawing], folder: Path, allowed: bool) -> list[D
     return [Drawing(path, folder) for path in missing]
 
 
-def _read_slice(
-    labels: LabelTable, rule: InstanceRule, spacing: Spacing | None, origin: str, drawing: Drawing, index: int
-) -> AnnotatedSlice:
-    if not drawing.annotations:
-        plane, own_spacing = read_slice_file(drawing.picture)
-        return annotate_picture(plane, [], rule, index, own_spacing or spacing)
-    path = drawing.annotations[0][1]
-    record = read_json(path, _WHAT)
-    if drawing.key == _EMBEDDED:
-        plane, own_spacing = decode_base64(record.get("imageData"), f"{path}: imageData"), None
-    else:
-        plane, own_spacing = read_slice_file(drawing.picture)
-    check_size(plane.shape, record.get("imageHeight"), record.get("imageWidth"), path)
-    canvas = Canvas((plane.shape[0], plane.shape[1]), origin)
-    regions = cut_background(
-        (shape["label"], read_region(shape, f"{path}: shape {number}", labels, canvas))
-        for number, shape in enumerate(take_objects(record, "shapes", path))
-        if kind_of(shape) in AREAS
-    )
-    return annotate_picture(plane, regions, rule, index, own_spacing or spacing)
-
-
-def kind_of(shape: Record) -> str:
-    """Return the kind of a shape."""
-    return str(shape.get("shape_type") or "polygon")  # labelme before 3.5 had polygons only, without a type
+def _read_picture(path: Path) -> tuple[npt.NDArray[np.generic], Spacing | None]:
+    """Read a picture, or what a JSON file holds of one."""
+    if path.suffix.lower() != ".json":
+        return read_slice_file(path)
+    return decode_base64(read_json(path, _WHAT).get("imageData"), f"{path}: imageData"), None
 
 
 def decode_base64(text: object, where: str, expected: str = "8-bit grey levels of a CT slice") -> npt.NDArray[np.uint8]:
@@ -215,35 +164,10 @@ def decode_base64(text: object, where: str, expected: str = "8-bit grey levels o
     return decode_picture(data, where, expected)
 
 
-def read_region(shape: Record, where: str, labels: LabelTable, canvas: Canvas) -> Region:
-    """Read one shape.
-
-    Args:
-        shape: Its record; of a kind in ``AREAS``.
-        where: File and shape, for messages.
-        labels: What labels mean.
-        canvas: The picture.
-
-    Returns:
-        Its meaning and mask; shapes of one label and ``group_id`` are of one lesion.
-
-    Raises:
-        DatasetError: The shape is broken, has no area or lies outside the picture.
-        InputError: Its mask cannot be read as a picture.
-    """
-    label = take(shape, "label", str, where)
-    group = shape.get("group_id")
-    return Region(
-        meaning=labels.meaning(label, where=where),
-        mask=_read_mask(shape, where, canvas),
-        lesion=None if group is None else f"{label} {group}",
-    )
-
-
-def _read_mask(shape: Record, where: str, canvas: Canvas) -> Mask:
-    kind, points = kind_of(shape), _points(shape, where)
+def _fill_shape(shape: Shape, canvas: Canvas) -> Mask:
+    kind, where, points = shape.kind, shape.where, _points(shape)
     if kind == "mask":
-        part = decode_base64(shape.get("mask"), f"{where}: mask", "a mask as PNG") > 0
+        part = decode_base64(shape.record.get("mask"), f"{where}: mask", "a mask as PNG") > 0
         left, top = np.rint(points.min(axis=0)).astype(int)
         return canvas.paste(part, int(left), int(top), where)
     if kind == "circle":
@@ -256,15 +180,15 @@ def _read_mask(shape: Record, where: str, canvas: Canvas) -> Mask:
     return canvas.fill(points, where)
 
 
-def _points(shape: Record, where: str) -> npt.NDArray[np.float64]:
-    values: list[Any] = take(shape, "points", list, where)
+def _points(shape: Shape) -> npt.NDArray[np.float64]:
+    values: list[Any] = take(shape.record, "points", list, shape.where)
     try:
         points = np.array(values, np.float64)
     except (TypeError, ValueError, OverflowError):
         points = np.empty(0)
     if points.ndim != 2 or points.shape[1] != 2:
-        raise DatasetError(where, found="broken points", expected="[[x, y], ...]", remedy="draw it again")
-    check_coordinates(points, where)
+        raise DatasetError(shape.where, found="broken points", expected="[[x, y], ...]", remedy="draw it again")
+    check_coordinates(points, shape.where)
     return points
 
 
@@ -273,3 +197,16 @@ def _expect(points: npt.NDArray[np.float64], count: int, kind: str, where: str) 
         raise DatasetError(
             where, found=f"a {kind} of {len(points)} point(s)", expected=str(count), remedy="draw it again"
         )
+
+
+def _contours_of(shape: Shape) -> list[Any]:
+    return [shape.record.get("points")] if shape.kind == "polygon" else []
+
+
+TOOL = Tool(
+    areas=frozenset({"polygon", "rectangle", "oriented_rectangle", "circle", "mask"}),
+    fill=_fill_shape,
+    contours_of=_contours_of,
+    read=_read_picture,
+    needs_shapes=False,
+)

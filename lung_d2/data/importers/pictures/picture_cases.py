@@ -33,14 +33,37 @@ _NAMES = {dict: "an object", list: "a list", str: "a text", int: "a whole number
 
 
 @dataclass(frozen=True)
+class Shape:
+    """What a tool drew.
+
+    Attributes:
+        where: File and record, for messages.
+        names: What :class:`LabelTable` knows it by; its label first.
+        kind: As the tool calls it.
+        record: Its points or pixels, as in the file.
+        lesion: What the shapes of one lesion share; None: it is alone.
+        is_undecided: Whether it marks where lesions are undecided, whatever its label.
+    """
+
+    where: str
+    names: tuple[str | int, ...]
+    kind: str
+    record: Record
+    lesion: str | None = None
+    is_undecided: bool = False
+
+
+@dataclass(frozen=True)
 class Drawing:
-    """A picture and where its annotations are.
+    """A picture and its annotations.
 
     Attributes:
         picture: 8-bit picture, DICOM file of one slice, or what the importer's own reader takes.
         folder: Where it lies, at any depth; the path below it can name the patient.
         annotations: The files that hold its annotations, each with its role for the importer.
-        key: The picture's record in these files; empty where there is only one.
+        shapes: What a tool drew on it, the lowest first.
+        size: Rows and columns of the picture that was annotated; None or 0: not stated.
+        where: Its record, for messages; empty if it has none.
         patient: Hash of the patient that the source names, or None.
         split: The split that the source puts it in; empty if that is not used.
     """
@@ -48,7 +71,9 @@ class Drawing:
     picture: Path
     folder: Path
     annotations: tuple[tuple[str, Path], ...] = ()
-    key: str = ""
+    shapes: tuple[Shape, ...] = ()
+    size: tuple[object, object] = (None, None)
+    where: str = ""
     patient: str | None = None
     split: str = ""
 

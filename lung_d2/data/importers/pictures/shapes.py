@@ -1,11 +1,10 @@
-"""Shapes that annotation tools draw on pictures: their options, and their masks."""
+"""Shapes that annotation tools draw on pictures: their place and their masks."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import math
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,29 +25,6 @@ logger = logging.getLogger(__name__)
 CORNER, CENTRE, AUTO = "corner", "centre", "auto"
 FIRST_CENTRE = {CORNER: 0.5, CENTRE: 0.0}
 """Where the centre of the first pixel is, in x and in y."""
-
-
-def add_drawing_arguments(parser: argparse.ArgumentParser, images: str) -> None:
-    """Add the options that all drawing tools share.
-
-    Args:
-        parser: The importer's parser.
-        images: Where the pictures are looked for by default, for the help.
-    """
-    parser.add_argument("--images", metavar="FOLDER", help=f"folder of the pictures, in SOURCE (default: {images})")
-    add_spacing_argument(parser)
-    parser.add_argument(
-        "--pixel-origin",
-        choices=(AUTO, CORNER, CENTRE),
-        default=AUTO,
-        help="what (0, 0) is: the picture's corner, as COCO, CVAT and labelme draw, or the centre of its first pixel, "
-        "as in contours that a script took from cv2.findContours (default: what the contours look like)",
-    )
-    parser.add_argument(
-        "--skip-shapes",
-        action="store_true",
-        help="leave out shapes that give no mask (points, lines, boxes), with a count, instead of refusing them",
-    )
 
 
 def add_spacing_argument(parser: argparse.ArgumentParser) -> None:
@@ -107,23 +83,6 @@ def choose_origin(origin: str, rings: Iterable[Any], where: Path) -> str:
     if slanted:
         logger.info("%s: contours through the centres of pixels, as cv2.findContours gives them", where)
     return CENTRE if slanted else CORNER
-
-
-def refuse_shape(kind: str, where: str | Path) -> DatasetError:
-    """Return the error for a shape without an area."""
-    return DatasetError(
-        where,
-        found=f"a shape of kind {kind!r}",
-        expected="an outline or a mask of the lesion",
-        remedy="draw it as a polygon or a mask, or give --skip-shapes to leave such shapes out",
-    )
-
-
-def warn_of_skipped(kinds: Counter[str], source: Path) -> None:
-    """Warn how many shapes of each kind were left out, if any."""
-    if kinds.total():
-        shown = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        logger.warning("%s: left out shapes that give no mask: %s", source, shown)
 
 
 @dataclass(frozen=True)

@@ -291,7 +291,7 @@ HOSTILE = {
     "no images": (content(images=[], annotations=[]), "no image; expected a COCO file"),
     "images of another type": (content(images={"1": {}}), "dict as 'images'; expected a list"),
     "image that is none": (content(images=[3]), "int as item 0 of 'images'"),
-    "no annotations": (content(annotations=[]), "no annotation; .*--allow-unannotated"),
+    "no annotations": (content(annotations=[]), "no shape that gives a mask; .*--allow-unannotated"),
     "two images of an id": (twice(content(), "images"), "two image records of id 1"),
     "two annotations of an id": (twice(content(), "annotations"), "two annotation records of id 5"),
     "two categories of an id": (twice(content(), "categories"), "two category records of id 2"),
@@ -320,9 +320,9 @@ HOSTILE = {
     "size of another type": (content(image={"height": "16"}), "image 1: str as 'height'; expected a whole number"),
     "box only": (
         content(annotation={"segmentation": [], "bbox": [1, 2, 3, 4]}),
-        "annotation 5: no segmentation, a box",
+        "annotation 5: a shape of kind 'box'",
     ),
-    "no segmentation": (content(annotation={"segmentation": None}), "annotation 5: no segmentation, a box"),
+    "no segmentation": (content(annotation={"segmentation": None}), "annotation 5: a shape of kind 'box'"),
     "no area": (content(annotation={"segmentation": [[1, 1, 5, 5, 9, 9]]}), "annotation 5: no area"),
     "broken RLE": (content(annotation={"segmentation": {"size": list(SIZE)}}), "annotation 5: broken RLE"),
 }

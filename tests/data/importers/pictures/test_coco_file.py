@@ -63,8 +63,6 @@ def test_polygon_is_nearly_that_of_pycocotools():
 
 NAN, INFINITE = float("nan"), float("inf")
 HOSTILE = {
-    "nothing": (None, "no segmentation, a box at most; expected polygons or RLE; .*--label NAME=background"),
-    "empty": ([], "no segmentation"),
     "flat polygon": (SQUARE, "a segmentation of another form"),
     "text": ("abc", "a segmentation of another form"),
     "number": (5, "a segmentation of another form"),

@@ -14,7 +14,8 @@ from ct.dicom_files import make_slice, write
 from data.importers.drawn import NAMES, compare, contours_of, grey_slices, lesions_of, make_request, write_pictures
 from lung_d2.categories import BRONCHIECTASIS, CATEGORIES, GROUND_GLASS_OPACITY
 from lung_d2.ct import read_volume
-from lung_d2.data.importers.pictures.cvat import CvatShape, fill_shape, find_cases
+from lung_d2.data.importers.pictures.cvat import fill_shape, find_cases
+from lung_d2.data.importers.pictures.picture_cases import Shape
 from lung_d2.data.importers.pictures.shapes import Canvas
 from lung_d2.data.importers.registry import PatientRule
 from lung_d2.data.labels import Label
@@ -165,7 +166,7 @@ def test_example_of_cvats_manual_is_read():
     """The mask of its page on the XML format: 13 x 15 pixels at (707, 888)."""
     rle = "3, 5, 7, 7, 5, 9, 3, 11, 2, 11, 2, 12, 1, 12, 1, 26, 1, 12, 1, 12, 2, 11, 3, 9, 5, 7, 7, 5, 3"
     box = {"rle": rle, "left": "707", "top": "888", "width": "13", "height": "15"}
-    found = fill_shape(CvatShape("manual", "mask", box), Canvas((1000, 1000)))
+    found = fill_shape(Shape("manual", ("ggo",), "mask", box), Canvas((1000, 1000)))
     assert found[888:903, 707:720].sum() == found.sum() == sum(int(run) for run in rle.split(", ")[1::2])
     assert np.flatnonzero(found[888]).tolist() == [710, 711, 712, 713, 714]
 
@@ -264,7 +265,7 @@ HOSTILE = {
     "another XML": ("<annotation><object/></annotation>", "XML of 'annotation'; expected annotations of CVAT"),
     "video": (VIDEO, "tracks, as in CVAT's video format; expected 'CVAT for images 1.1'"),
     "no image": (document(), "no image"),
-    "no shape": (one(), "no shape in any image; .*--allow-unannotated"),
+    "no shape": (one(), "no shape that gives a mask; .*--allow-unannotated"),
     "no label": (one(polygon(label=None)), "polygon 0: no label"),
     "label without a meaning": (one(polygon(label="nodule")), "1 label.* 'nodule'"),
     "no name": (one(polygon(), name=""), r"image 0 \(''\): no file name"),
