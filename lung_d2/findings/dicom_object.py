@@ -116,8 +116,3 @@ def _refused(where: str | Path, error: Exception) -> OutputError:
 def category_code(category: Category) -> Code:
     """Return the code of a category."""
     return Code(*category.code)
-
-
-def category_title(category: Category) -> str:
-    """Return what people call a category, as ``Ground glass opacity``."""
-    return category.title

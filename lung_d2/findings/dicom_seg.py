@@ -23,7 +23,6 @@ from lung_d2.findings.dicom_object import (
     NOTE,
     build_object,
     category_code,
-    category_title,
     new_uid,
     save_object,
 )
@@ -97,19 +96,19 @@ def write_segmentations(
 
 def tracking_id(lesion: Lesion, volume: CTVolume) -> str:
     """Return the name of a lesion in SEG and SR; the hash distinguishes it from those of other series."""
-    return f"{category_title(lesion.category)} {lesion.number} ({MAKER} {volume.series_hash[:8]})"
+    return f"{lesion.category.title} {lesion.number} ({MAKER} {volume.series_hash[:8]})"
 
 
 def _layers(lesions: Sequence[Lesion]) -> list[list[Lesion]]:
     """Distribute lesions over layers in which none overlaps another."""
     layers: list[list[Lesion]] = []
     for lesion in lesions:
-        free = (layer for layer in layers if not any(shared_voxels(lesion, other) for other in layer))
-        layer = next(free, None)
-        if layer is None:
-            layers.append([lesion])
+        for layer in layers:
+            if not any(shared_voxels(lesion, other) for other in layer):
+                layer.append(lesion)
+                break
         else:
-            layer.append(lesion)
+            layers.append([lesion])
     return layers
 
 
@@ -133,7 +132,7 @@ class _Builder:
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=self._describe(category, lesions),
             series_number=SERIES_NUMBER + category.coco_id,
-            series_description=f"{category_title(category)} ({MAKER})",
+            series_description=f"{category.title} ({MAKER})",
             content_label="LUNG_LESIONS",
             content_description=NOTE,
             **first_alone,
@@ -156,7 +155,7 @@ class _Builder:
         segments = []
         for number, lesion in enumerate(lesions, start=1):
             segment = _segment(category, number, self.parameters)
-            segment.SegmentLabel = f"{category_title(category)} {lesion.number}"
+            segment.SegmentLabel = f"{category.title} {lesion.number}"
             segment.SegmentDescription = f"Score {lesion.score:.3f}. {NOTE}"
             segment.TrackingID, segment.TrackingUID = tracking_id(lesion, self.volume), new_uid()
             segments.append(segment)
@@ -173,7 +172,7 @@ def _segment(category: Category, number: int, parameters: Mapping[str, str] | No
     )
     segment = hd.seg.SegmentDescription(
         segment_number=number,
-        segment_label=category_title(category),
+        segment_label=category.title,
         segmented_property_category=ABNORMAL_STRUCTURE,
         segmented_property_type=category_code(category),
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,

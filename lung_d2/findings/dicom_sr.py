@@ -26,8 +26,9 @@ from lung_d2.findings import dicom_object as codes
 from lung_d2.findings.dicom_object import MAKER, NOTE, build_object, device_uid, new_uid, quiet_highdicom, save_object
 from lung_d2.findings.dicom_seg import tracking_id
 from lung_d2.findings.source_images import SourceImages, build_source_images
+from lung_d2.lesions import measure as measures
 from lung_d2.lesions.lesion import Lesion
-from lung_d2.lesions.measure import MEASURES, Measurement
+from lung_d2.lesions.measure import Measurement
 
 FILE_NAME = "structured_report.dcm"
 SERIES_NUMBER = 9100
@@ -82,7 +83,9 @@ def write_structured_report(
     """
     images = build_source_images(volume)
     headers = [_read_segmentation(Path(path), volume) for path in segmentations]
-    segments = {item.TrackingID: _refer(header, item) for header in headers for item in _tracked(header)}
+    segments = {
+        item.TrackingID: (header, item) for header in headers for item in header.SegmentSequence if "TrackingID" in item
+    }
     measured = {one.lesion_number: one for one in measurements}
     builder = GroupBuilder(images, parameters or {}, categories)
     with quiet_highdicom():
@@ -107,14 +110,6 @@ def _read_segmentation(path: Path, volume: CTVolume) -> Dataset:
     if series != {volume.series_instance_uid} or header.StudyInstanceUID != volume.study_instance_uid:
         raise OutputError(path, found="a segmentation of another series", remedy="give those of this series")
     return header
-
-
-def _tracked(segmentation: Dataset) -> list[Dataset]:
-    return [item for item in segmentation.SegmentSequence if "TrackingID" in item]
-
-
-def _refer(segmentation: Dataset, item: Dataset) -> SegmentReference:
-    return SegmentReference(segmentation, int(item.SegmentNumber), str(item.TrackingUID))
 
 
 def _build(groups: Sequence[Group], images: SourceImages, segmentations: Sequence[Dataset]) -> hd.sr.Comprehensive3DSR:
@@ -147,21 +142,6 @@ def _build(groups: Sequence[Group], images: SourceImages, segmentations: Sequenc
 
 
 @dataclass(frozen=True, eq=False)
-class SegmentReference:
-    """The segment of a lesion.
-
-    Attributes:
-        segmentation: Header of the DICOM SEG.
-        number: Of the segment.
-        tracking_uid: Tracking UID of the segment.
-    """
-
-    segmentation: Dataset
-    number: int
-    tracking_uid: str
-
-
-@dataclass(frozen=True, eq=False)
 class GroupBuilder:
     """What all groups of one report share.
 
@@ -176,7 +156,7 @@ class GroupBuilder:
     categories: Categories
 
     def lesion_groups(
-        self, lesion: Lesion, measurement: Measurement, name: str, segment: SegmentReference | None
+        self, lesion: Lesion, measurement: Measurement, name: str, segment: tuple[Dataset, Dataset] | None
     ) -> list[Group]:
         """Return the two groups of a lesion, which share its tracking UID.
 
@@ -184,14 +164,15 @@ class GroupBuilder:
             lesion: The lesion.
             measurement: Its measures.
             name: Its tracking identifier.
-            segment: Its segment; None: the group holds its outlines on all slices.
+            segment: Header of the DICOM SEG, and its item there; None: the group holds its outlines on all slices.
 
         Returns:
             The volumetric group (TID 1411) with the measures, and the planar group (TID 1410) with the outline of its
             largest part on its key slice, for viewers that draw outlines but no segments.
         """
+        uid = str(segment[1].TrackingUID) if segment else new_uid()
         shared: dict[str, Any] = {
-            "tracking_identifier": hd.sr.TrackingIdentifier(segment.tracking_uid if segment else new_uid(), name),
+            "tracking_identifier": hd.sr.TrackingIdentifier(uid, name),
             "finding_category": codes.ABNORMAL_STRUCTURE,
             "finding_type": codes.category_code(lesion.category),
             "finding_sites": [_site(measurement.side)],
@@ -199,9 +180,10 @@ class GroupBuilder:
         }
         drawn: dict[str, Any]
         if segment is None:
-            drawn = {"referenced_regions": self._all_regions(lesion)}
+            regions = [region for index, plane in lesion.planes() for region in self._regions(lesion, index, plane)]
+            drawn = {"referenced_regions": regions}
         else:
-            drawn = {"referenced_segment": self._segment(segment)}
+            drawn = {"referenced_segment": self._segment(*segment)}
         key = next(plane for index, plane in lesion.planes() if index == lesion.key_slice_index)
         return [
             hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
@@ -242,16 +224,13 @@ class GroupBuilder:
             manufacturer=MAKER,
         )
 
-    def _segment(self, segment: SegmentReference) -> hd.sr.ReferencedSegment:
+    def _segment(self, segmentation: Dataset, item: Dataset) -> hd.sr.ReferencedSegment:
         return hd.sr.ReferencedSegment(
-            sop_class_uid=segment.segmentation.SOPClassUID,
-            sop_instance_uid=segment.segmentation.SOPInstanceUID,
-            segment_number=segment.number,
+            sop_class_uid=segmentation.SOPClassUID,
+            sop_instance_uid=segmentation.SOPInstanceUID,
+            segment_number=int(item.SegmentNumber),
             source_series=hd.sr.SourceSeriesForSegmentation(self.images.datasets[0].SeriesInstanceUID),
         )
-
-    def _all_regions(self, lesion: Lesion) -> list[hd.sr.ImageRegion]:
-        return [region for index, plane in lesion.planes() for region in self._regions(lesion, index, plane)]
 
     def _regions(self, lesion: Lesion, slice_index: int, plane: npt.NDArray[np.bool_]) -> list[hd.sr.ImageRegion]:
         image, frame = self.images.image_of(slice_index), self.images.frame_numbers[slice_index]
@@ -269,7 +248,7 @@ def _site(side: str | None) -> hd.sr.FindingSite:
 
 def _measures(measured: Measurement) -> Iterable[hd.sr.Measurement]:
     """Yield the measures that have a code (TID 300), in the order of their table."""
-    for measure in MEASURES:
+    for measure in measures.MEASURES:
         value = measured.values[measure.name]
         numbers = value if isinstance(value, tuple) else (value,) * len(measure.coded)
         for coded, number in zip(measure.coded, numbers, strict=False):

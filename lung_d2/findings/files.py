@@ -19,10 +19,10 @@ from lung_d2.findings.document import FINDINGS_NAME, Findings, build_findings
 from lung_d2.findings.manifest import ModelIdentity
 from lung_d2.findings.page import PAGE_NAME, render_findings_page
 from lung_d2.findings.schema import FindingsContent, LesionEntry
+from lung_d2.lesions import measure as measures
 from lung_d2.lesions.detections import SliceDetections
 from lung_d2.lesions.lesion import Lesion
 from lung_d2.lesions.lobes import LOBES
-from lung_d2.lesions.measure import MEASURES
 
 TABLE_NAME = "lesions.csv"
 
@@ -56,7 +56,7 @@ def write_findings(found: Findings, model: ModelIdentity, folder: Path) -> Findi
 
 def list_columns() -> list[str]:
     """Return the columns of ``lesions.csv``: always all of them, in this order; unknown values are empty."""
-    measured = [column for measure in MEASURES for column in measure.columns or (measure.name,)]
+    measured = [column for measure in measures.MEASURES for column in measure.columns or (measure.name,)]
     first = ["series_hash", "lesion_number", "category"]
     return [*first, *measured, *_SLICES, "key_slice_sop_instance_uid", *_RANGE, *_LOBES]
 
@@ -86,7 +86,7 @@ def _row(lesion: LesionEntry) -> dict[str, Any]:
         "key_slice_position_mm": key["position_mm"],
         "key_slice_sop_instance_uid": key["sop_instance_uid"],
     }
-    for measure in MEASURES:
+    for measure in measures.MEASURES:
         row.update(measure.row(lesion[measure.name]))
     if (around := lesion["volume_range"]) is not None:
         values = (around["lower_score"], around["lower_score_ml"], around["upper_score"], around["upper_score_ml"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from lung_d2.drawing.pages import UNKNOWN, describe_category, embed_jpeg, render_page, show_ml, show_number
@@ -12,9 +11,10 @@ from lung_d2.findings.document import Findings
 from lung_d2.findings.manifest import ModelIdentity, list_versions
 from lung_d2.findings.pictures import KeySlicePainter
 from lung_d2.findings.schema import FindingsContent, LesionEntry, Settings
+from lung_d2.lesions import measure as measures
 from lung_d2.lesions.link import LinkSettings
 from lung_d2.lesions.lobes import SIDE_SHARE
-from lung_d2.lesions.measure import MEASURES, Measure
+from lung_d2.lesions.measure import Measure
 
 PAGE_NAME = "report.html"
 MOST_PICTURED = 20
@@ -24,14 +24,6 @@ _JPEG_QUALITY = 85
 _PICTURE_BYTES = 8_000_000
 _RULES = {"max": "highest of its slices", "mean": "mean over its slices, by area"}
 _SHOWN_PACKAGES = ("lung_d2", "python", "torch", "detectron2", "highdicom")
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """A picture to embed: its data URI, and what it shows."""
-
-    source: str
-    alt: str
 
 
 def render_findings_page(found: Findings, content: FindingsContent, model: ModelIdentity) -> str:
@@ -58,7 +50,7 @@ def render_findings_page(found: Findings, content: FindingsContent, model: Model
             "categories": {category.name: describe_category(category) for category in found.categories},
             "lesions": by_volume,
             "pictures": pictures,
-            "columns": [measure for measure in MEASURES if measure.page == "table"],
+            "columns": [measure for measure in measures.MEASURES if measure.page == "table"],
             "details": {lesion["number"]: _say_details(lesion) for lesion in by_volume[:MOST_PICTURED]},
             "places": {lesion["number"]: _say_place(lesion) for lesion in by_volume},
             "coronal": embed_jpeg(draw_coronal(found.volume, found.lesions, found.lungs), _JPEG_QUALITY),
@@ -72,29 +64,20 @@ def render_findings_page(found: Findings, content: FindingsContent, model: Model
 
 def _paint(
     found: Findings, painter: KeySlicePainter, chosen: Sequence[LesionEntry]
-) -> Iterator[tuple[int, list[_Picture]]]:
-    """Yield the pictures of lesions by number, until the page is full."""
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the number of each lesion with its pictures, data URIs by what they show, until the page is full."""
     left = _PICTURE_BYTES
     lesions = {lesion.number: lesion for lesion in found.lesions}
     for entry in chosen:
-        drawn = painter.paint(lesions[entry["number"]])
-        titles = {
-            "key slice": drawn.plain,
-            "key slice, outlined": drawn.outlined,
-            "close-up": drawn.close_up,
-            "close-up, outlined": drawn.close_up_outlined,
+        number = entry["number"]
+        sources = {
+            f"Lesion {number}: {title} {entry['key_slice_index']}": embed_jpeg(tile, _JPEG_QUALITY)
+            for title, tile in painter.paint(lesions[number]).items()
         }
-        sources = {title: embed_jpeg(tile, _JPEG_QUALITY) for title, tile in titles.items() if tile is not None}
         left -= sum(map(len, sources.values()))
         if left < 0:
             return
-        yield (
-            entry["number"],
-            [
-                _Picture(source, f"Lesion {entry['number']}: {title} {entry['key_slice_index']}")
-                for title, source in sources.items()
-            ],
-        )
+        yield number, sources
 
 
 def _show(measure: Measure, value: Any) -> str:
@@ -108,7 +91,7 @@ def _show(measure: Measure, value: Any) -> str:
 
 def _say_details(lesion: LesionEntry) -> str:
     """Return the measures that stand beside the pictures of a lesion."""
-    shown = [measure for measure in MEASURES if measure.page]
+    shown = [measure for measure in measures.MEASURES if measure.page]
     return " · ".join(f"{one.title} {_show(one, lesion[one.name])} {one.unit}".rstrip() for one in shown)
 
 

@@ -47,23 +47,6 @@ _FILL = 0.10  # opacity of a lesion's colour; more would change how dense the lu
 _LINE = 20  # pixels, height of a line of text
 
 
-@dataclass(frozen=True, eq=False)
-class KeySlice:
-    """Pictures of a lesion on the slice that shows most of it.
-
-    Attributes:
-        plain: uint8 RGB ``(480, 480, 3)``: the slice as it is.
-        outlined: The same with all lesions of the slice outlined, this one thicker, and numbered.
-        close_up: Around the lesion; None if ``plain`` shows it as large.
-        close_up_outlined: The same with outlines.
-    """
-
-    plain: Picture
-    outlined: Picture
-    close_up: Picture | None
-    close_up_outlined: Picture | None
-
-
 @dataclass(frozen=True)
 class _Frame:
     """The part of a slice that fills a square tile.
@@ -100,20 +83,26 @@ class KeySlicePainter:
         """The window of the pictures, as ``C -600 W 1500``."""
         return f"C {self._grey.window_center:g} W {self._grey.window_width:g}"
 
-    def paint(self, lesion: Lesion) -> KeySlice:
-        """Draw a lesion."""
+    def paint(self, lesion: Lesion) -> dict[str, Picture]:
+        """Draw a lesion on the slice that shows most of it.
+
+        Returns:
+            By title uint8 RGB ``(480, 480, 3)``: ``key slice`` as it is, ``key slice, outlined`` with all its lesions
+            numbered and outlined, this one thicker, and the same two as ``close-up`` around the lesion, unless the
+            key slice shows it as large.
+        """
         index = lesion.key_slice_index
         box = _box_of(lesion.slice_mask(index, self._volume.hu.shape[1:]))
         longest_mm = max((part.stop - part.start) * mm for part, mm in zip(box, self._pixel_mm, strict=True))
         margin_mm = (_CLOSE_UP - 1) / 2 * longest_mm
         near = _frame(box, margin_mm, _LEAST_CLOSE_UP_MM, self._pixel_mm, self._volume.hu.shape[1:])
         closer = near.side_mm <= _WORTH_IT * self._view.side_mm or not _holds(self._view, box)
-        return KeySlice(
-            plain=self._tile(index, self._view, None),
-            outlined=self._tile(index, self._view, lesion),
-            close_up=self._tile(index, near, None) if closer else None,
-            close_up_outlined=self._tile(index, near, lesion) if closer else None,
-        )
+        frames = {"key slice": self._view} | ({"close-up": near} if closer else {})
+        return {
+            title + mark: self._tile(index, frame, outlined)
+            for title, frame in frames.items()
+            for mark, outlined in (("", None), (", outlined", lesion))
+        }
 
     def _tile(self, index: int, frame: _Frame, outlined: Lesion | None) -> Picture:
         canvas = self._cut(self._grey.apply(self._volume.hu[index]), frame)

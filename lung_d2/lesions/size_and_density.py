@@ -15,8 +15,6 @@ from lung_d2.lesions.lesion import Lesion, Mask, slice_bounds_mm, slice_origins_
 
 Vector = tuple[float, float, float]
 
-_LOWEST_HU = int(np.iinfo(np.int16).min)
-_LEVELS = 2**16
 # The middles of a pixel's edges: an outline through them is one pixel wider than one through the centres of pixels, and
 # does not overestimate oblique diameters as one through the corners does. Columns x, y.
 _EDGES = np.array([(-0.5, 0.0), (0.5, 0.0), (0.0, -0.5), (0.0, 0.5)])
@@ -42,23 +40,10 @@ class Density:
 
 
 def measure_density(lesion: Lesion, volume: CTVolume) -> Density:
-    """Measure the HU of a lesion by their histogram, which takes the same memory for the largest lesion."""
-    counts = np.zeros(_LEVELS, np.int64)
-    for index, window, mask in lesion.patches():
-        counts += np.bincount(volume.hu[index][window][mask].astype(np.int64) - _LOWEST_HU, minlength=_LEVELS)
-    levels = np.flatnonzero(counts)
-    counts, hu = counts[levels], levels.astype(float) + _LOWEST_HU
-    voxels = int(counts.sum())
-    mean = float(counts @ hu) / voxels
-    low, middle, high = (_percentile(hu, counts, percent) for percent in (5, 50, 95))
-    return Density(mean, float(np.sqrt(counts @ (hu - mean) ** 2 / voxels)), low, middle, high)
-
-
-def _percentile(hu: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], percent: float) -> float:
-    ends = np.cumsum(counts)
-    rank = percent / 100 * (int(ends[-1]) - 1)
-    below, above = np.searchsorted(ends, [np.floor(rank), np.ceil(rank)], side="right")
-    return float(hu[below] + (rank % 1) * (hu[above] - hu[below]))
+    """Measure the HU of a lesion."""
+    hu = volume.hu[lesion.box][lesion.mask].astype(np.float64)
+    low, middle, high = np.percentile(hu, (5, 50, 95)).tolist()
+    return Density(float(hu.mean()), float(hu.std()), low, middle, high)
 
 
 @dataclass(frozen=True)
@@ -131,7 +116,7 @@ def measure_extent(lesion: Lesion, volume: CTVolume) -> Vector:
     _, top, left = lesion.offset_zyx
     low, high = np.full(3, np.inf), np.full(3, -np.inf)
     for index, plane in lesion.planes():
-        y, x = _row_ends(plane)
+        y, x = np.nonzero(plane)
         points = origins[index] + (x + left)[:, None] * columns + (y + top)[:, None] * rows
         faces = (bounds[index : index + 2] - positions[index])[:, None] * normal
         low = np.minimum(low, points.min(axis=0) + faces.min(axis=0) - half_pixel)
@@ -140,26 +125,15 @@ def measure_extent(lesion: Lesion, volume: CTVolume) -> Vector:
     return x_mm, y_mm, z_mm
 
 
-def _row_ends(plane: Mask) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return rows and columns of the first and last pixel of each row: only these can be extreme along an axis."""
-    rows = np.flatnonzero(plane.any(axis=1))
-    first = plane[rows].argmax(axis=1)
-    last = plane.shape[1] - 1 - plane[rows, ::-1].argmax(axis=1)
-    return np.tile(rows, 2), np.concatenate([first, last])
-
-
 def measure_centroid(lesion: Lesion, volume: CTVolume) -> Vector:
     """Return the centre of volume, LPS, mm."""
     affine, origins, voxel_ml = volume.affine_lps, slice_origins_lps(volume), voxel_volumes_ml(volume)
     _, top, left = lesion.offset_zyx
     total, weight = np.zeros(3), 0.0
     for index, plane in lesion.planes():
-        per_row, per_column = plane.sum(axis=1), plane.sum(axis=0)
-        pixels = int(per_row.sum())
-        y = float(per_row @ np.arange(len(per_row))) / pixels + top
-        x = float(per_column @ np.arange(len(per_column))) / pixels + left
-        ml = pixels * float(voxel_ml[index])
-        total += ml * (origins[index] + x * affine[:3, 0] + y * affine[:3, 1])
+        y, x = np.nonzero(plane)
+        ml = len(y) * float(voxel_ml[index])
+        total += ml * (origins[index] + (x.mean() + left) * affine[:3, 0] + (y.mean() + top) * affine[:3, 1])
         weight += ml
     x_mm, y_mm, z_mm = (total / weight).tolist()
     return x_mm, y_mm, z_mm

@@ -218,8 +218,7 @@ def test_a_measure_is_defined_in_one_place(monkeypatch: pytest.MonkeyPatch, tmp_
     """A new row of the table is in findings.json, lesions.csv, the page and the SR, and nothing else is changed."""
     coded = CodedNumber(("flatness", "99LUNGD2", "Width over height"), ("1", "UCUM", "no units"))
     flatness = Measure("flatness", "", "flatness", lambda of: 0.123, coded=(coded,), digits=3, page="table")
-    for module in (measure, files, page, dicom_sr):
-        monkeypatch.setattr(module, "MEASURES", (*MEASURES, flatness))
+    monkeypatch.setattr(measure, "MEASURES", (*MEASURES, flatness))
     found = find_all()
     content = build_findings(found)
     assert [lesion["flatness"] for lesion in content["lesions"]] == [0.123] * 4

@@ -15,7 +15,7 @@ from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
 from lung_d2.drawing import marks
 from lung_d2.findings import pictures
 from lung_d2.findings.document import Findings
-from lung_d2.findings.pictures import TILE_PX, KeySlice, KeySlicePainter, draw_overlay
+from lung_d2.findings.pictures import TILE_PX, KeySlicePainter, draw_overlay
 from lung_d2.lesions import LinkSettings, SliceDetections
 from lung_d2.masks import encode_mask
 from tiny import ring, square
@@ -28,7 +28,7 @@ SIDE = 100  # the picture is 8 times as large
 FLAT = np.full((SIDE, SIDE), -600, np.int16)  # 128 in the lung window
 
 
-def picture_of(*found: Any, spacing_mm: Any = (5.0, 1.0, 1.0), lungs: Any = None) -> tuple[KeySlice, Findings]:
+def picture_of(*found: Any, spacing_mm: Any = (5.0, 1.0, 1.0), lungs: Any = None) -> tuple[dict[str, Any], Findings]:
     """Return the key slice of the first lesion."""
     hu = np.full(SHAPE, -850, np.int16)  # 85 in the lung window
     for mask, *_ in found:
@@ -54,18 +54,17 @@ def blue(tile: npt.NDArray[np.uint8]) -> int:
 
 def test_small_lesion_is_shown_twice_and_closer_with_outlines_and_without() -> None:
     shown, _ = picture_of((SPOT, 0.9))
-    assert shown.close_up is not None
-    assert shown.close_up_outlined is not None
-    for tile in (shown.plain, shown.outlined, shown.close_up, shown.close_up_outlined):
+    assert list(shown) == ["key slice", "key slice, outlined", "close-up", "close-up, outlined"]
+    for tile in shown.values():
         assert (tile.shape, tile.dtype) == ((TILE_PX, TILE_PX, 3), np.uint8)
-    assert orange(shown.plain) == orange(shown.close_up) == 0
-    assert 100 < orange(shown.outlined) < orange(shown.close_up_outlined)
+    assert orange(shown["key slice"]) == orange(shown["close-up"]) == 0
+    assert 100 < orange(shown["key slice, outlined"]) < orange(shown["close-up, outlined"])
 
 
 def test_large_lesion_needs_no_close_up() -> None:
     shown, _ = picture_of((BIG, 0.9))
-    assert shown.close_up is shown.close_up_outlined is None
-    assert orange(shown.outlined) > 1000
+    assert list(shown) == ["key slice", "key slice, outlined"]
+    assert orange(shown["key slice, outlined"]) > 1000
 
 
 @pytest.mark.parametrize("spacing_mm", [(5.0, 1.0, 1.0), (5.0, 0.5, 1.0), (5.0, 1.0, 0.4)])
@@ -73,9 +72,8 @@ def test_pictures_are_true_in_mm(spacing_mm: tuple[float, float, float]) -> None
     shown, _ = picture_of((SPOT, 0.9), spacing_mm=spacing_mm)
     _, y, x = spacing_mm
     per_mm = TILE_PX / (300 * max(y, x))
-    assert bright(shown.plain) == pytest.approx((20 * x * per_mm, 20 * y * per_mm), abs=3)
-    assert shown.close_up is not None
-    width, height = bright(shown.close_up)
+    assert bright(shown["key slice"]) == pytest.approx((20 * x * per_mm, 20 * y * per_mm), abs=3)
+    width, height = bright(shown["close-up"])
     assert width / height == pytest.approx(x / y, rel=0.05)
     assert max(width, height) == pytest.approx(20 * max(x, y) * TILE_PX / 60, rel=0.05)  # of 60 mm, the least
 
@@ -83,9 +81,8 @@ def test_pictures_are_true_in_mm(spacing_mm: tuple[float, float, float]) -> None
 def test_slice_is_shown_from_its_edge_where_the_lesion_lies_there() -> None:
     corner = block(SHAPE, slice(2, 3), slice(0, 10), slice(290, 300))
     shown, _ = picture_of((corner, 0.9))
-    assert shown.close_up is not None
-    assert shown.close_up[200, 300].tolist() == [GREY_OF_LUNG] * 3
-    assert shown.close_up[60, TILE_PX - 30].tolist() == [GREY_OF_SPOT] * 3
+    assert shown["close-up"][200, 300].tolist() == [GREY_OF_LUNG] * 3
+    assert shown["close-up"][60, TILE_PX - 30].tolist() == [GREY_OF_SPOT] * 3
 
 
 def test_view_is_that_of_the_lungs_where_known() -> None:
@@ -93,22 +90,21 @@ def test_view_is_that_of_the_lungs_where_known() -> None:
     labels[:, 100:200, 50:150] = 1
     shown, _ = picture_of((SPOT, 0.9), lungs=Lungs(labels))
     per_mm = TILE_PX / 150  # 100 mm and 25 on both sides
-    assert bright(shown.plain) == pytest.approx((20 * per_mm,) * 2, abs=3)
+    assert bright(shown["key slice"]) == pytest.approx((20 * per_mm,) * 2, abs=3)
 
 
 def test_lesion_outside_the_view_of_the_lungs_has_a_close_up() -> None:
     labels = np.zeros(SHAPE, np.uint8)
     labels[:, 220:240, 220:240] = 1
     shown, _ = picture_of((SPOT, 0.9), lungs=Lungs(labels))
-    assert orange(shown.outlined) == 0
-    assert shown.close_up_outlined is not None
-    assert orange(shown.close_up_outlined) > 100
+    assert orange(shown["key slice, outlined"]) == 0
+    assert orange(shown["close-up, outlined"]) > 100
 
 
 def test_lungs_that_are_empty_hide_nothing() -> None:
     with_none, _ = picture_of((SPOT, 0.9))
     with_empty, _ = picture_of((SPOT, 0.9), lungs=Lungs(np.zeros(SHAPE, np.uint8)))
-    assert np.array_equal(with_none.plain, with_empty.plain)
+    assert np.array_equal(with_none["key slice"], with_empty["key slice"])
 
 
 def test_other_lesions_of_the_slice_are_outlined_too() -> None:
@@ -116,10 +112,10 @@ def test_other_lesions_of_the_slice_are_outlined_too() -> None:
     alone, _ = picture_of((SPOT, 0.9))
     both, findings = picture_of((SPOT, 0.9), (tube, 0.8, BRONCHIECTASIS))
     assert findings.lesions[0].key_slice_index == 2  # the tube is on 3 alone
-    assert np.array_equal(alone.outlined, both.outlined)
+    assert np.array_equal(alone["key slice, outlined"], both["key slice, outlined"])
     beside, _ = picture_of((SPOT, 0.9), (np.roll(tube, -1, axis=0), 0.8, BRONCHIECTASIS))
-    assert blue(beside.outlined) > 50
-    assert blue(alone.outlined) == 0
+    assert blue(beside["key slice, outlined"]) > 50
+    assert blue(alone["key slice, outlined"]) == 0
 
 
 def test_marks_say_slice_window_sides_and_length(monkeypatch: pytest.MonkeyPatch) -> None:
