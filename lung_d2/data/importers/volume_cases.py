@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.ct import find_series
+from lung_d2.ct import find_series, load_series
 from lung_d2.ct.headers import is_dicom, list_files, volume_suffix
 from lung_d2.ct.series import CTSeries
 from lung_d2.ct.volume import CTVolume
@@ -18,13 +18,14 @@ from lung_d2.data.cases import AnnotatedSlice, Case
 from lung_d2.data.importers.registry import Request
 from lung_d2.data.instances import InstanceRule, Region, annotate_volume
 from lung_d2.data.labels import LabelTable, Meaning
-from lung_d2.errors import SeriesChoiceError
+from lung_d2.errors import DatasetError, SeriesChoiceError
 from lung_d2.files import hash_file_stats
 
 _DICOMDIR = "DICOMDIR"  # the index of a medium (PS3.10), which holds no image
 
-ReadRegions = Callable[[CTVolume], Callable[[int], Sequence[Region]]]
-"""Reads the annotations of a volume; the result gives the regions of a slice by its index."""
+RegionsOf = Callable[[int], Sequence[Region]]
+"""Gives the regions of a slice by its index."""
+Annotation = TypeVar("Annotation")
 
 
 def build_volume_case(
@@ -33,7 +34,8 @@ def build_volume_case(
     patient: str,
     series: str,
     read_ct: Callable[[], CTVolume],
-    read_regions: ReadRegions,
+    annotations: Sequence[Annotation],
+    read: Callable[[Annotation, LabelTable, CTVolume], RegionsOf],
     request: Request,
     files: Sequence[Path],
 ) -> Case:
@@ -44,7 +46,8 @@ def build_volume_case(
         patient: Hashed patient.
         series: Hashed series.
         read_ct: Reads the CT; picklable (a ``functools.partial`` of a module's function).
-        read_regions: Reads the annotations; picklable.
+        annotations: What annotates it; may be empty.
+        read: Reads one annotation onto the grid of the CT; picklable.
         request: What one instance is, and the categories.
         files: All files that it reads.
     """
@@ -52,16 +55,79 @@ def build_volume_case(
         name=name,
         patient=patient,
         series=series,
-        load=partial(_load, read_ct, read_regions, request.rule),
+        load=partial(_load, read_ct, tuple(annotations), read, request.labels, request.rule),
         contiguous=True,
         fingerprint=hash_file_stats(files),
         categories=request.labels.categories,
     )
 
 
-def _load(read_ct: Callable[[], CTVolume], read_regions: ReadRegions, rule: InstanceRule) -> Iterator[AnnotatedSlice]:
+def build_series_case(
+    series: CTSeries,
+    annotations: Sequence[Path],
+    read: Callable[[Path, LabelTable, CTVolume], RegionsOf],
+    request: Request,
+    *,
+    folder: Path,
+    name: str = "",
+) -> Case:
+    """Build the case of a DICOM series; see :func:`build_volume_case`.
+
+    Args:
+        series: The CT.
+        annotations: The files that annotate it.
+        read: Reads one of them.
+        request: What is asked of any importer.
+        folder: The case's folder, whose path can name the patient.
+        name: Its name in messages; empty: that of the folder.
+    """
+    inner = folder.relative_to(request.source).as_posix()
+    return build_volume_case(
+        name or (folder.resolve().name if inner == "." else inner),
+        patient=request.patients.patient_of(folder, request.source, series.patient_hash),
+        series=series.series_hash,
+        read_ct=partial(load_series, series),
+        annotations=annotations,
+        read=read,
+        request=request,
+        files=[*series.files, *annotations],
+    )
+
+
+def _load(
+    read_ct: Callable[[], CTVolume],
+    annotations: Sequence[Annotation],
+    read: Callable[[Annotation, LabelTable, CTVolume], RegionsOf],
+    labels: LabelTable,
+    rule: InstanceRule,
+) -> Iterator[AnnotatedSlice]:
     volume = read_ct()
-    yield from annotate_volume(volume, read_regions(volume), rule)
+    yield from annotate_volume(volume, join_regions([read(one, labels, volume) for one in annotations]), rule)
+
+
+def check_annotated(where: Path, annotations: Sequence[Path], what: str, request: Request) -> None:
+    """Raise :class:`DatasetError` if a CT has no annotation, unless the user allows it."""
+    if not annotations and not request.allow_unannotated:
+        raise DatasetError(
+            where,
+            found=f"no {what}",
+            expected="one or more over each CT",
+            remedy="add it, or give --allow-unannotated to take it as a case without lesions",
+        )
+
+
+def case_folders(root: Path, is_ct: Callable[[Path], bool], is_annotation: Callable[[Path], bool]) -> list[Path]:
+    """Return the folders in ``root`` that hold CT or annotations; or ``root`` itself if it is a case.
+
+    It is a case if such files lie directly in it, or if its folders hold either CT or annotations, but no folder both.
+    """
+    entries = sorted(path for path in root.iterdir() if not path.name.startswith("."))
+    folders = [path for path in entries if path.is_dir()]
+    ct = {path for path in folders if any(map(is_ct, path.rglob("*")))}
+    marked = {path for path in folders if any(map(is_annotation, path.rglob("*")))}
+    if any(is_ct(path) or is_annotation(path) for path in entries) or not ct or (marked and not ct & marked):
+        return [root]
+    return sorted(ct | marked)
 
 
 def may_be_image(path: Path) -> bool:

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,13 +20,14 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, UID_dictionary
 
-from lung_d2.ct import load_series
 from lung_d2.ct.headers import READ_ERRORS, list_files, quiet_pydicom, show_uid, text_of
 from lung_d2.ct.scan import DicomObject, scan_files
 from lung_d2.ct.series import CTSeries
+from lung_d2.ct.volume import CTVolume
 from lung_d2.data.cases import Case
 from lung_d2.data.importers.registry import Request, check_folder
-from lung_d2.data.importers.volume_cases import ReadRegions, build_volume_case
+from lung_d2.data.importers.volume_cases import RegionsOf, build_series_case
+from lung_d2.data.labels import LabelTable
 from lung_d2.errors import DatasetError, InputError
 
 REMEDY = "copy or export the file again, or remove it"
@@ -193,26 +193,30 @@ def find_annotated_series(
     return found
 
 
-def build_cases(
-    found: Iterable[AnnotatedSeries], request: Request, read_regions: Callable[[tuple[Path, ...]], ReadRegions]
+def find_annotated_cases(
+    request: Request,
+    kind: AnnotationKind,
+    names_of: Callable[[Path, LabelTable], Mapping[int, tuple[str, ...]]],
+    read: Callable[[Path, LabelTable, CTVolume], RegionsOf],
 ) -> list[Case]:
-    """Build the case of each annotated series.
+    """Find the annotated series, check that all labels have a meaning, and build the cases.
 
     Args:
-        found: The series.
         request: What is asked of any importer.
-        read_regions: Returns the reader of some annotation files; it must be picklable.
+        kind: What counts as annotation.
+        names_of: Returns what each label of an annotation file is called.
+        read: Reads an annotation file onto the grid of its CT; picklable.
+
+    Raises:
+        DatasetError: Labels have no meaning; or see :func:`find_annotated_series`.
+        InputError: A file is damaged.
     """
+    found = find_annotated_series(request.source, kind, allow_unannotated=request.allow_unannotated)
+    files = [path for one in found for path in one.annotations]
+    named = {(path, key): names for path in files for key, names in names_of(path, request.labels).items()}
+    request.labels.meanings(named, files[0] if len(files) == 1 else request.source)
     return [
-        build_volume_case(
-            one.name,
-            patient=request.patients.patient_of(one.series.folder, request.source, one.series.patient_hash),
-            series=one.series.series_hash,
-            read_ct=partial(load_series, one.series),
-            read_regions=read_regions(one.annotations),
-            request=request,
-            files=[*one.series.files, *one.annotations],
-        )
+        build_series_case(one.series, one.annotations, read, request, folder=one.series.folder, name=one.name)
         for one in found
     ]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from pycocotools import mask as coco_mask
 
 from lung_d2.ct.volume import CTVolume
 from lung_d2.data.cases import Case
-from lung_d2.data.importers.dicom.annotation_objects import build_cases, find_annotated_series
+from lung_d2.data.importers.dicom.annotation_objects import find_annotated_cases
 from lung_d2.data.importers.dicom.seg_file import (
     FRACTIONAL,
     SEGMENTATION,
@@ -33,7 +33,7 @@ from lung_d2.data.importers.dicom.seg_file import (
 )
 from lung_d2.data.importers.dicom.slice_grid import Placement, SliceGrid
 from lung_d2.data.importers.registry import Importer, Request
-from lung_d2.data.importers.volume_cases import join_regions
+from lung_d2.data.importers.volume_cases import RegionsOf
 from lung_d2.data.instances import Region
 from lung_d2.data.labels import Label, LabelTable, Meaning
 from lung_d2.errors import ConfigError, GeometryError, InputError
@@ -66,34 +66,19 @@ def find_cases(request: Request, *, fraction: float = 0.5) -> list[Case]:
 
     Raises:
         ConfigError: The fraction is out of range.
-        DatasetError: Segments have no meaning; or see
-            :func:`lung_d2.data.importers.dicom.annotation_objects.find_annotated_series`.
-        InputError: A file is damaged.
+        DatasetError, InputError: See
+            :func:`lung_d2.data.importers.dicom.annotation_objects.find_annotated_cases`.
     """
     if not 0 < fraction <= 1:
         raise ConfigError("--fraction", found=str(fraction), expected="above 0, up to 1", remedy="correct it")
-    found = find_annotated_series(request.source, SEGMENTATION, allow_unannotated=request.allow_unannotated)
-    files = [path for one in found for path in one.annotations]
-    named = {(path, number): names for path in files for number, names in read_segments(path, request.labels).items()}
-    request.labels.meanings(named, files[0] if len(files) == 1 else request.source)
-    return build_cases(found, request, partial(_reader, request.labels, fraction))
+    return find_annotated_cases(request, SEGMENTATION, read_segments, partial(_read_file, fraction))
 
 
 IMPORTER = Importer("dicom-seg", "CT series with DICOM SEG over them", find_cases, add_arguments)
 
 
-def _reader(labels: LabelTable, fraction: float, paths: tuple[Path, ...]) -> partial[Callable[[int], list[Region]]]:
-    return partial(_read_regions, paths, labels, fraction)
-
-
-def _read_regions(
-    paths: Sequence[Path], labels: LabelTable, fraction: float, volume: CTVolume
-) -> Callable[[int], list[Region]]:
+def _read_file(fraction: float, path: Path, labels: LabelTable, volume: CTVolume) -> RegionsOf:
     grid = SliceGrid.of(volume)
-    return join_regions([_read_file(path, labels, fraction, grid) for path in paths])
-
-
-def _read_file(path: Path, labels: LabelTable, fraction: float, grid: SliceGrid) -> Callable[[int], list[Region]]:
     segmentation = read_segmentation(path, labels)
     meanings = labels.meanings(segmentation.segments, path)
     undecided = Label.IGNORE in meanings.values()

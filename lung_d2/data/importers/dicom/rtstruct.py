@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,8 +27,7 @@ from lung_d2.data.importers.dicom.annotation_objects import (
     REMEDY,
     AnnotationKind,
     ImageReference,
-    build_cases,
-    find_annotated_series,
+    find_annotated_cases,
     follow,
     read_references,
     read_tags,
@@ -36,7 +35,7 @@ from lung_d2.data.importers.dicom.annotation_objects import (
 )
 from lung_d2.data.importers.dicom.slice_grid import SliceGrid
 from lung_d2.data.importers.registry import Importer, Request
-from lung_d2.data.importers.volume_cases import join_regions
+from lung_d2.data.importers.volume_cases import RegionsOf
 from lung_d2.data.instances import Region
 from lung_d2.data.labels import Label, LabelTable, Meaning
 from lung_d2.errors import DatasetError, GeometryError, InputError
@@ -100,15 +99,10 @@ def find_cases(request: Request) -> list[Case]:
         The cases, sorted by folder and series.
 
     Raises:
-        DatasetError: ROIs have no meaning; or see
-            :func:`lung_d2.data.importers.dicom.annotation_objects.find_annotated_series`.
-        InputError: A file is damaged.
+        DatasetError, InputError: See
+            :func:`lung_d2.data.importers.dicom.annotation_objects.find_annotated_cases`.
     """
-    found = find_annotated_series(request.source, STRUCTURE_SET, allow_unannotated=request.allow_unannotated)
-    files = [path for one in found for path in one.annotations]
-    named = {(path, roi.number): roi.names for path in files for roi in read_rois(path) if roi.contours}
-    request.labels.meanings(named, files[0] if len(files) == 1 else request.source)
-    return build_cases(found, request, partial(_reader, request.labels))
+    return find_annotated_cases(request, STRUCTURE_SET, _names_of, _read_file)
 
 
 IMPORTER = Importer("rtstruct", "CT series with RTSTRUCT over them", find_cases)
@@ -158,16 +152,12 @@ def _contour(item: Dataset, number: int) -> Contour:
     )
 
 
-def _reader(labels: LabelTable, paths: tuple[Path, ...]) -> partial[Callable[[int], list[Region]]]:
-    return partial(_read_regions, paths, labels)
+def _names_of(path: Path, _: LabelTable) -> dict[int, tuple[str, ...]]:
+    return {roi.number: roi.names for roi in read_rois(path) if roi.contours}
 
 
-def _read_regions(paths: Sequence[Path], labels: LabelTable, volume: CTVolume) -> Callable[[int], list[Region]]:
+def _read_file(path: Path, labels: LabelTable, volume: CTVolume) -> RegionsOf:
     grid = SliceGrid.of(volume)
-    return join_regions([_read_file(path, labels, grid) for path in paths])
-
-
-def _read_file(path: Path, labels: LabelTable, grid: SliceGrid) -> Callable[[int], list[Region]]:
     found = read_rois(path)
     rois = {roi.number: roi for roi in found if roi.contours}
     if len(rois) < len(found):

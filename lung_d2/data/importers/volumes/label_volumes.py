@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from lung_d2.ct.volume import CTVolume, build_volume, read_raw_volume
 from lung_d2.data.cases import AnnotatedSlice, Case
 from lung_d2.data.importers.registry import Importer, PatientRule, Request, check_folder, name_below
 from lung_d2.data.importers.volume_cases import (
+    RegionsOf,
     build_volume_case,
     join_regions,
     meanings_of_values,
@@ -45,7 +46,7 @@ from lung_d2.data.importers.volumes.pairs import (
     read_pairs,
     stem_of,
 )
-from lung_d2.data.instances import InstanceRule, Region, annotate_slice
+from lung_d2.data.instances import InstanceRule, annotate_slice
 from lung_d2.data.labels import MEANINGS_HELP, LabelTable, Meaning, split_assignment
 from lung_d2.errors import ConfigError, DatasetError
 from lung_d2.files import hash_file_stats, hash_identity
@@ -235,7 +236,8 @@ def _build_cases(pair: Pair, place: _Place, request: Request, hu_range: HuRange 
             patient=place.patient(pair, pair.image, inner),
             series=hash_identity("series", inner),
             read_ct=partial(read_pair_image, pair.image, hu_range),
-            read_regions=partial(read_pair_regions, pair.labels, request.labels),
+            annotations=pair.labels,
+            read=read_label_file,
             request=request,
             files=_files_of(pair),
         )
@@ -289,19 +291,17 @@ def read_pair_image(path: Path, hu_range: HuRange | None) -> CTVolume:
     return build_volume(replace(raw, slope=raw.slope * step, intercept=raw.intercept * step + hu_range[0]))
 
 
-def read_pair_regions(
-    labels: Sequence[LabelFile], table: LabelTable, volume: CTVolume
-) -> Callable[[int], Sequence[Region]]:
-    """Read the labels of an image onto its grid.
+def read_label_file(label: LabelFile, table: LabelTable, volume: CTVolume) -> RegionsOf:
+    """Read a label file of an image onto its grid.
 
     Raises:
         DatasetError: A label has no meaning.
         InputError: A file cannot be read, or lies on another grid.
     """
-    return join_regions([_regions_of(label, read_labels_on(label.path, volume), table) for label in labels])
+    return _regions_of(label, read_labels_on(label.path, volume), table)
 
 
-def _regions_of(label: LabelFile, values: Labels, table: LabelTable) -> Callable[[int], Sequence[Region]]:
+def _regions_of(label: LabelFile, values: Labels, table: LabelTable) -> RegionsOf:
     if label.meaning is not None:
         return regions_of_instances(values, label.meaning)
     return regions_of_labels(values, meanings_of_values(values, table, label.path))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,16 +24,19 @@ from typing import Any
 import numpy as np
 import slicerio
 
-from lung_d2.ct import CTVolume, load_series, read_volume
+from lung_d2.ct import CTVolume, read_volume
 from lung_d2.ct.headers import volume_suffix
 from lung_d2.ct.itk_headers import HEADER_END, read_text
 from lung_d2.ct.labels import Labels, LabelVolume, labels_on_grid, read_label_layers
 from lung_d2.data.cases import Case
 from lung_d2.data.importers.registry import Importer, Request, check_folder
 from lung_d2.data.importers.volume_cases import (
+    RegionsOf,
+    build_series_case,
     build_volume_case,
+    case_folders,
+    check_annotated,
     find_case_series,
-    join_regions,
     may_be_image,
 )
 from lung_d2.data.importers.volumes.pairs import stem_of
@@ -59,49 +62,30 @@ def find_cases(request: Request) -> list[Case]:
         SeriesChoiceError: A case has several DICOM series.
     """
     check_folder(request.source, "cases")
-    return [case for folder in _case_folders(request.source) for case in _cases_in(folder, request)]
+    return [
+        case for folder in case_folders(request.source, _is_ct, is_segmentation) for case in _cases_in(folder, request)
+    ]
 
 
 IMPORTER = Importer("slicer", "3D Slicer's .seg.nrrd over CT as volume files or DICOM", find_cases)
 
 
-def _case_folders(root: Path) -> list[Path]:
-    """Return the folders in ``root``; or ``root`` if files lie in it, or if no folder has both CT and segmentations."""
-    entries = sorted(path for path in root.iterdir() if not path.name.startswith("."))
-    if any((volume_suffix(path) and path.is_file()) or may_be_image(path) for path in entries):
-        return [root]
-    folders = [
-        path for path in entries if path.is_dir() and (_volumes(path) or _segmentations(path) or _has_dicom(path))
-    ]
-    marked = [path for path in folders if _segmentations(path)]
-    if not folders or (marked and not any(_volumes(path) or _has_dicom(path) for path in marked)):
-        return [root]
-    return folders
+def _is_ct(path: Path) -> bool:
+    return may_be_image(path) or (_is_volume(path) and not is_segmentation(path))
 
 
-def _segmentations(folder: Path) -> list[Path]:
-    return [path for path in _volume_files(folder) if is_segmentation(path)]
-
-
-def _volumes(folder: Path) -> list[Path]:
-    return [path for path in _volume_files(folder) if not is_segmentation(path)]
-
-
-def _volume_files(folder: Path) -> list[Path]:
-    files = (path for path in folder.rglob("*") if volume_suffix(path) and path.is_file())
-    return sorted(path for path in files if not path.name.startswith("."))
-
-
-def _has_dicom(folder: Path) -> bool:
-    return any(map(may_be_image, folder.rglob("*")))
+def _is_volume(path: Path) -> bool:
+    return bool(volume_suffix(path)) and not path.name.startswith(".") and path.is_file()
 
 
 def _cases_in(folder: Path, request: Request) -> list[Case]:
-    volumes, segmentations = _volumes(folder), _segmentations(folder)
+    files = sorted(filter(_is_volume, folder.rglob("*")))
+    segmentations = [path for path in files if is_segmentation(path)]
+    volumes = [path for path in files if not is_segmentation(path)]
     if volumes:
-        pairs = _pair(volumes, segmentations)
-        return [_volume_case(volume, _annotated(volume, found, request), request) for volume, found in pairs.items()]
-    return [_dicom_case(folder, _annotated(folder, segmentations, request), request)]
+        return [_volume_case(volume, found, request) for volume, found in _pair(volumes, segmentations).items()]
+    check_annotated(folder, segmentations, SEGMENTATION_SUFFIX, request)
+    return [build_series_case(find_case_series(folder), segmentations, read_segments_on, request, folder=folder)]
 
 
 def _pair(volumes: Sequence[Path], segmentations: Sequence[Path]) -> dict[Path, list[Path]]:
@@ -125,46 +109,19 @@ def _pair(volumes: Sequence[Path], segmentations: Sequence[Path]) -> dict[Path, 
     return found
 
 
-def _annotated(where: Path, segmentations: list[Path], request: Request) -> list[Path]:
-    if not segmentations and not request.allow_unannotated:
-        raise DatasetError(
-            where,
-            found=f"no {SEGMENTATION_SUFFIX}",
-            expected="one or more over each CT",
-            remedy="add it, or give --allow-unannotated to take it as a case without lesions",
-        )
-    return segmentations
-
-
 def _volume_case(path: Path, segmentations: Sequence[Path], request: Request) -> Case:
+    check_annotated(path, segmentations, SEGMENTATION_SUFFIX, request)
     inner = path.relative_to(request.source).with_name(stem_of(path)).as_posix()
     return build_volume_case(
         inner,
         patient=request.patients.patient_of(path, request.source, hash_identity("patient", inner)),
         series=hash_identity("series", inner),
         read_ct=partial(read_volume, path),
-        read_regions=partial(_read_regions, list(segmentations), request.labels),
+        annotations=segmentations,
+        read=read_segments_on,
         request=request,
         files=[path, *segmentations],
     )
-
-
-def _dicom_case(folder: Path, segmentations: Sequence[Path], request: Request) -> Case:
-    series = find_case_series(folder)
-    inner = folder.relative_to(request.source)
-    return build_volume_case(
-        inner.as_posix() if inner.parts else folder.resolve().name,
-        patient=request.patients.patient_of(folder, request.source, series.patient_hash),
-        series=series.series_hash,
-        read_ct=partial(load_series, series),
-        read_regions=partial(_read_regions, list(segmentations), request.labels),
-        request=request,
-        files=[*series.files, *segmentations],
-    )
-
-
-def _read_regions(paths: Sequence[Path], labels: LabelTable, volume: CTVolume) -> Callable[[int], Sequence[Region]]:
-    return join_regions([read_segments_on(path, labels, volume) for path in paths])
 
 
 @dataclass(frozen=True)
@@ -189,7 +146,7 @@ def is_segmentation(path: Path) -> bool:
     return path.name.casefold().endswith(SEGMENTATION_SUFFIX)
 
 
-def read_segments_on(path: Path, labels: LabelTable, volume: CTVolume) -> Callable[[int], list[Region]]:
+def read_segments_on(path: Path, labels: LabelTable, volume: CTVolume) -> RegionsOf:
     """Read a segmentation onto the grid of its CT.
 
     Args:
