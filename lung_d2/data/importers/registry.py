@@ -41,6 +41,14 @@ _BUILT_IN = (
 )
 
 
+def compile_pattern(pattern: str, option: str) -> re.Pattern[str]:
+    """Compile the expression of an option; raise :class:`DatasetError` if it is malformed."""
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise DatasetError(f"{option} {pattern!r}", found=str(error), remedy="correct the expression") from error
+
+
 @dataclass(frozen=True)
 class PatientRule:
     """How the user tells patients apart.
@@ -59,12 +67,7 @@ class PatientRule:
 
     def __post_init__(self) -> None:
         """Refuse a malformed expression."""
-        try:
-            re.compile(self.pattern)
-        except re.error as error:
-            raise DatasetError(
-                f"--patients {self.pattern!r}", found=str(error), remedy="correct the expression"
-            ) from error
+        compile_pattern(self.pattern, "--patients")
 
     def check_in_folder(self, path: Path, folder: Path) -> None:
         """Raise :class:`DatasetError` if folders tell patients apart, and a file lies directly in ``folder``."""

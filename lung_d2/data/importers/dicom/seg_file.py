@@ -158,13 +158,18 @@ def _read(dataset: Dataset, path: Path, labels: LabelTable) -> Segmentation:
     syntax = str(dataset.file_meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian)
     if syntax == ExplicitVRBigEndian:
         raise InputError(path, found="big-endian pixels", expected="little endian", remedy=REMEDY)
+    maximum = whole_number(dataset, "MaximumFractionalValue", path) if kind == FRACTIONAL else 1
+    if not 1 <= maximum <= 255:
+        raise InputError(path, found=f"MaximumFractionalValue {maximum}", expected="1 to 255", remedy=REMEDY)
     segments = _segments(dataset, path, labels)
+    # Without PixelPaddingValue, 0 is background, unless it is declared as a segment, which is often named background.
+    padding = whole_number(dataset, "PixelPaddingValue", path, default=-1 if 0 in segments else 0)
     offsets = [dataset.get(name) for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")]
     return Segmentation(
         path=path,
         kind=kind,
-        maximum=_maximum(dataset, path) if kind == FRACTIONAL else 1,
-        background=_background(dataset, segments, path) if kind == LABELMAP else -1,
+        maximum=maximum,
+        background=padding if kind == LABELMAP else -1,
         shape=(rows, columns),
         bits=bits,
         transfer_syntax=syntax,
@@ -172,18 +177,6 @@ def _read(dataset: Dataset, path: Path, labels: LabelTable) -> Segmentation:
         frames=_frames(dataset, kind, (rows, columns), segments, path),
         offsets=(offsets[0], offsets[1]) if all(offsets) else None,
     )
-
-
-def _maximum(dataset: Dataset, path: Path) -> int:
-    maximum = whole_number(dataset, "MaximumFractionalValue", path)
-    if not 1 <= maximum <= 255:
-        raise InputError(path, found=f"MaximumFractionalValue {maximum}", expected="1 to 255", remedy=REMEDY)
-    return maximum
-
-
-def _background(dataset: Dataset, segments: Collection[int], path: Path) -> int:
-    # Without PixelPaddingValue, 0 is background, unless it is declared as a segment, which is often named background.
-    return whole_number(dataset, "PixelPaddingValue", path, default=-1 if 0 in segments else 0)
 
 
 def _segments(dataset: Dataset, path: Path, labels: LabelTable) -> dict[int, tuple[str, ...]]:

@@ -200,12 +200,10 @@ def read_labels(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.integer[An
     try:
         with Image.open(path) as picture:
             values = _values(picture, path)
-    except FileNotFoundError as error:
-        raise InputError(path, found="no such file", expected=_WHAT, remedy="check the path") from error
-    except PermissionError as error:
-        raise InputError(path, found="cannot be opened", expected=_WHAT, remedy="check its permissions") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, on damaged bytes
-        raise InputError(path, found="not a readable picture", expected=_WHAT, remedy="write it again") from error
+        raise InputError(
+            path, found="not a readable picture", expected=_WHAT, remedy="check its permissions, or write it again"
+        ) from error
     _check_shape(path, values.shape, shape)
     return values
 
@@ -237,10 +235,7 @@ def read_mask(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.integer[Any]
 def _values(picture: Image.Image, path: Path) -> npt.NDArray[np.integer[Any]]:
     if picture.mode == "P":
         colors = np.array(picture.getpalette("RGB")).reshape(-1, 3)
-        indices = np.asarray(picture)
-        if (colors == colors[:, :1]).all():
-            return np.asarray(picture.convert("L"))
-        return indices
+        return np.asarray(picture.convert("L") if (colors == colors[:, :1]).all() else picture)
     if picture.mode in _GREYS:
         return np.asarray(picture).astype(np.uint8 if picture.mode in ("1", "L") else np.int32)
     if picture.mode in _COLOURS:
@@ -363,7 +358,9 @@ def _affixes(pictures: Mapping[str, Path], mask: str) -> Iterator[_Affix]:
         if inner != folder:
             continue
         for at_end in (False, True):
-            shared = _shared_start(own, stem) if at_end else _shared_start(own[::-1], stem[::-1])
+            ends = (own, stem) if at_end else (own[::-1], stem[::-1])
+            differing = (place for place, (one, other) in enumerate(zip(*ends, strict=False)) if one != other)
+            shared = next(differing, min(len(own), len(stem)))
             if not shared:
                 continue
             affix = (
@@ -372,12 +369,3 @@ def _affixes(pictures: Mapping[str, Path], mask: str) -> Iterator[_Affix]:
             common = all(one.endswith(affix.picture) if at_end else one.startswith(affix.picture) for one in stems)
             if common and not re.search(r"\d", affix.picture + affix.mask):
                 yield affix
-
-
-def _shared_start(first: str, second: str) -> int:
-    count = 0
-    for one, other in zip(first, second, strict=False):
-        if one != other:
-            break
-        count += 1
-    return count

@@ -6,11 +6,12 @@ import csv
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from lung_d2.ct.headers import volume_suffix
+from lung_d2.data.importers.registry import compile_pattern
 from lung_d2.data.labels import LabelTable, Meaning
 from lung_d2.errors import DatasetError
 
@@ -126,7 +127,9 @@ def list_volumes(source: Path, pattern: str) -> list[Path]:
         files = {path for match in found for path in _volumes_in(match)}
     except (OSError, ValueError, NotImplementedError) as error:
         raise DatasetError(here, found="no folder or pattern", remedy="correct it") from error
-    shown = sorted(path for path in files if not _is_hidden(path.relative_to(source)))
+    # Without hidden files, such as the ._name that macOS leaves beside a file.
+    parts = {path: path.relative_to(source).parts for path in files}
+    shown = sorted(path for path in files if not any(part.startswith(".") for part in parts[path]))
     if not shown:
         raise DatasetError(
             here, found="no volume", expected=".nii, .nii.gz, .nrrd, .nhdr, .mha or .mhd files", remedy="correct it"
@@ -172,10 +175,7 @@ def keys_by_pattern(files: Sequence[Path], source: Path, pattern: str, option: s
     Raises:
         DatasetError: The expression is malformed, has no group, or does not match a file.
     """
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise DatasetError(f"{option} {pattern!r}", found=str(error), remedy="correct the expression") from error
+    expression = compile_pattern(pattern, option)
     keys = {}
     for path in files:
         inner = path.relative_to(source).with_name(stem_of(path)).as_posix()
@@ -227,16 +227,9 @@ def inner_path(text: str, where: Path | str) -> str:
     return place.as_posix()
 
 
-def _volumes_in(path: Path) -> Iterator[Path]:
-    if path.is_dir():
-        yield from (each for each in path.rglob("*") if volume_suffix(each) and each.is_file())
-    elif volume_suffix(path) and path.is_file():
-        yield path
-
-
-def _is_hidden(path: Path) -> bool:
-    """Tell hidden files, such as the ``._name`` that macOS leaves beside a file."""
-    return any(part.startswith(".") for part in path.parts)
+def _volumes_in(path: Path) -> list[Path]:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return [each for each in files if volume_suffix(each) and each.is_file()]
 
 
 def _shared(words: Sequence[Sequence[str]], also: str = "") -> int:
