@@ -20,7 +20,7 @@ from pathlib import Path
 from lung_d2.ct.volume import CTVolume, read_volume
 from lung_d2.errors import DatasetError
 from lung_d2.files import hash_identity
-from lung_d2.phantom.dicom import RECORD_NAME, SeriesHeader, write_case, write_patient
+from lung_d2.phantom.dicom import RECORD_NAME, write_case, write_patient
 from lung_d2.phantom.insertion import INSERTED, insert_lesions
 from lung_d2.phantom.patient import build_patient
 from lung_d2.phantom.real_lung import RealLung, prepare_lung
@@ -121,16 +121,16 @@ def _write_copy(source: str, series_uid: str | None, spec: PhantomSpec, digest: 
     def uid(purpose: str) -> str:
         return derived_uid(f"{digest} {number} {purpose}")
 
-    header = SeriesHeader(
-        patient_name="PHANTOM^INSERTED",
-        patient_id=patient_id(lung.volume),
-        study_id=str(number),
-        study_description="Chest CT with synthetic lesions",
-        series_description="Phantom lesions in a real CT",
-        frame_of_reference_uid=uid("frame of reference"),
-        image_type=("DERIVED", "PRIMARY", "AXIAL"),
-        derivation="Synthetic lesions inserted; no finding of a patient",
-    )
+    header = {
+        "PatientName": "PHANTOM^INSERTED",
+        "PatientID": patient_id(lung.volume),
+        "StudyID": str(number),
+        "StudyDescription": "Chest CT with synthetic lesions",
+        "SeriesDescription": "Phantom lesions in a real CT",
+        "FrameOfReferenceUID": uid("frame of reference"),
+        "ImageType": ["DERIVED", "PRIMARY", "AXIAL"],
+        "DerivationDescription": "Synthetic lesions inserted; no finding of a patient",
+    }
     volume = replace(
         lung.volume,
         hu=copy.hu,
@@ -138,7 +138,7 @@ def _write_copy(source: str, series_uid: str | None, spec: PhantomSpec, digest: 
         study_instance_uid=uid("study"),
         sop_instance_uids=tuple(uid(f"slice {index}") for index in range(len(copy.hu))),
         frame_numbers=(None,) * len(copy.hu),
-        patient_hash=hash_identity("patient", header.patient_id),
+        patient_hash=hash_identity("patient", header["PatientID"]),
         series_hash=hash_identity("series", uid("series")),
         source_files=(),
         dicom=None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +18,30 @@ from lung_d2.phantom.spec import PhantomSpec, phantom_uid, spec_hash
 
 CT_FOLDER, MASK_FOLDER, RECORD_NAME = "ct", "masks", "phantom.json"
 _INTERCEPT = -1024
-_DATE, _TIME = "20000101", "120000"
-
-
-@dataclass(frozen=True)
-class SeriesHeader:
-    """Header values of a synthetic series, apart from its pixels and geometry.
-
-    Attributes:
-        patient_name: An invented name.
-        patient_id: The same for series that a split must keep together.
-        study_id: At most 16 characters.
-        study_description: In words.
-        series_description: In words.
-        frame_of_reference_uid: Of the patient's space.
-        image_type: Value 1 to 3 of ImageType.
-        patient_position: Empty where it is unknown.
-        slice_thickness_mm: What a slice averages over, mm; None where it is unknown.
-        kvp: Of the tube; empty where it is unknown.
-        kernel: Reconstruction kernel; empty where it is unknown.
-        derivation: How the images were derived from others; empty where they were not.
-    """
-
-    patient_name: str
-    patient_id: str
-    study_id: str
-    study_description: str
-    series_description: str
-    frame_of_reference_uid: str
-    image_type: tuple[str, str, str] = ("ORIGINAL", "PRIMARY", "AXIAL")
-    patient_position: str = ""
-    slice_thickness_mm: float | None = None
-    kvp: str = ""
-    kernel: str = ""
-    derivation: str = ""
+Header = Mapping[str, Any]
+_DEFAULTS = {
+    "PatientBirthDate": "",
+    "PatientSex": "O",
+    "StudyDate": "20000101",
+    "StudyTime": "120000",
+    "ReferringPhysicianName": "",
+    "AccessionNumber": "",
+    "Modality": "CT",
+    "SeriesNumber": 1,
+    "BodyPartExamined": "CHEST",
+    "PatientPosition": "",
+    "PositionReferenceIndicator": "",
+    "Manufacturer": "lung_d2 phantom",
+    "ManufacturerModelName": "phantom",
+    "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+    "AcquisitionNumber": 1,
+    "AcquisitionDate": "20000101",
+    "AcquisitionTime": "120000",
+    "ContentDate": "20000101",
+    "ContentTime": "120000",
+    "SliceThickness": "",
+    "KVP": "",
+}
 
 
 def write_patient(patient: PhantomPatient, folder: str | Path, spec: PhantomSpec) -> None:
@@ -64,18 +54,18 @@ def write_patient(patient: PhantomPatient, folder: str | Path, spec: PhantomSpec
         folder: Where to write; made where it is missing.
         spec: The cohort it was built from.
     """
-    header = SeriesHeader(
-        patient_name=f"PHANTOM^{patient.number:03d}",
-        patient_id=f"PHANTOM-{patient.number:03d}",
-        study_id=str(patient.number),
-        study_description="Synthetic chest CT",
-        series_description="Phantom, no patient",
-        frame_of_reference_uid=phantom_uid(spec, patient.number, "frame of reference"),
-        patient_position="HFP" if patient.prone else "HFS",
-        slice_thickness_mm=patient.slice_thickness_mm,
-        kvp="120",
-        kernel=patient.kernel.name,
-    )
+    header = {
+        "PatientName": f"PHANTOM^{patient.number:03d}",
+        "PatientID": f"PHANTOM-{patient.number:03d}",
+        "StudyID": str(patient.number),
+        "StudyDescription": "Synthetic chest CT",
+        "SeriesDescription": "Phantom, no patient",
+        "FrameOfReferenceUID": phantom_uid(spec, patient.number, "frame of reference"),
+        "PatientPosition": "HFP" if patient.prone else "HFS",
+        "SliceThickness": _decimal(patient.slice_thickness_mm),
+        "KVP": "120",
+        "ConvolutionKernel": patient.kernel.name,
+    }
     record = {
         "spec_hash": spec_hash(spec),
         "number": patient.number,
@@ -86,13 +76,13 @@ def write_patient(patient: PhantomPatient, folder: str | Path, spec: PhantomSpec
 
 
 def write_case(
-    volume: CTVolume, header: SeriesHeader, instances: Mapping[str, np.ndarray], record: dict[str, Any], folder: Path
+    volume: CTVolume, header: Header, instances: Mapping[str, np.ndarray], record: dict[str, Any], folder: Path
 ) -> None:
     """Write a series with its masks and its record, as :func:`write_patient` says.
 
     Args:
         volume: The CT with the UIDs that it gets.
-        header: Header values of its files.
+        header: Header values of its files by DICOM keyword, in place of the defaults of :func:`ct_dataset`.
         instances: For each category's name, uint16 ``[Z, Y, X]``.
         record: Content of ``phantom.json``.
         folder: Where to write; made where it is missing.
@@ -110,13 +100,14 @@ def write_case(
     (folder / RECORD_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def ct_dataset(volume: CTVolume, slice_index: int, header: SeriesHeader) -> Dataset:
+def ct_dataset(volume: CTVolume, slice_index: int, header: Header) -> Dataset:
     """Return one slice as CT Image Storage with all attributes of type 1 and 2 (DICOM PS3.3 A.3).
 
     Args:
         volume: The CT, with UIDs.
         slice_index: 0-based from the lowest slice.
-        header: Header values of the series.
+        header: Header values of the series by DICOM keyword; at least PatientName, PatientID, StudyID and
+            FrameOfReferenceUID.
 
     Returns:
         The dataset with its file meta information, explicit VR little endian.
@@ -129,53 +120,23 @@ def ct_dataset(volume: CTVolume, slice_index: int, header: SeriesHeader) -> Data
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.file_meta = meta
-    _set_identity(dataset, volume, header)
-    _set_plane(dataset, volume, slice_index, header)
+    for keyword, value in {**_DEFAULTS, **header}.items():
+        setattr(dataset, keyword, value)
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = volume.study_instance_uid, volume.series_instance_uid
+    _set_plane(dataset, volume, slice_index)
     _set_pixels(dataset, volume, slice_index)
     return dataset
 
 
-def _set_identity(dataset: Dataset, volume: CTVolume, header: SeriesHeader) -> None:
-    dataset.PatientName = header.patient_name
-    dataset.PatientID = header.patient_id
-    dataset.PatientBirthDate, dataset.PatientSex = "", "O"
-    dataset.StudyInstanceUID = volume.study_instance_uid
-    dataset.StudyDate, dataset.StudyTime = _DATE, _TIME
-    dataset.ReferringPhysicianName = ""
-    dataset.StudyID, dataset.AccessionNumber = header.study_id, ""
-    dataset.StudyDescription = header.study_description
-    dataset.Modality = "CT"
-    dataset.SeriesInstanceUID = volume.series_instance_uid
-    dataset.SeriesNumber = 1
-    dataset.SeriesDescription = header.series_description
-    dataset.BodyPartExamined = "CHEST"
-    dataset.PatientPosition = header.patient_position
-    dataset.FrameOfReferenceUID = header.frame_of_reference_uid
-    dataset.PositionReferenceIndicator = ""
-    dataset.Manufacturer = "lung_d2 phantom"
-    dataset.ManufacturerModelName = "phantom"
-
-
-def _set_plane(dataset: Dataset, volume: CTVolume, slice_index: int, header: SeriesHeader) -> None:
+def _set_plane(dataset: Dataset, volume: CTVolume, slice_index: int) -> None:
     affine = volume.affine_lps
     position = affine @ np.array([0.0, 0.0, slice_index, 1.0])
     directions = affine[:3, :2] / np.linalg.norm(affine[:3, :2], axis=0)
-    dataset.ImageType = list(header.image_type)
     dataset.InstanceNumber = slice_index + 1
-    dataset.AcquisitionNumber = 1
-    dataset.AcquisitionDate = dataset.ContentDate = _DATE
-    dataset.AcquisitionTime = dataset.ContentTime = _TIME
     dataset.ImagePositionPatient = [_decimal(value) for value in position[:3]]
     dataset.ImageOrientationPatient = [round(float(value), 10) for value in directions.T.ravel()]
     dataset.PixelSpacing = [_decimal(volume.spacing_mm[1]), _decimal(volume.spacing_mm[2])]
-    thickness = header.slice_thickness_mm
-    dataset.SliceThickness = "" if thickness is None else _decimal(thickness)
     dataset.SliceLocation = _decimal(position[2])
-    dataset.KVP = header.kvp
-    if header.kernel:
-        dataset.ConvolutionKernel = header.kernel
-    if header.derivation:
-        dataset.DerivationDescription = header.derivation
 
 
 def _decimal(value: float) -> str:

@@ -18,7 +18,7 @@ from lung_d2.phantom.lesions import (
 )
 from lung_d2.phantom.lungs import Distractors, LungMap, draw_distractors
 from lung_d2.phantom.real_lung import RealLung
-from lung_d2.phantom.shapes import NoiseField
+from lung_d2.phantom.shapes import NoiseField, draw_perpendicular, unit
 from lung_d2.phantom.spec import LesionSpec, PhantomSpec
 from lung_d2.phantom.tubes import Tubes, join_tubes
 from lung_d2.phantom.vessels import VesselPath
@@ -134,16 +134,11 @@ def _draw_cluster(
     if _dense_share(lung, np.concatenate([path for path, _ in paths])) > _MOST_DENSE:
         return None
     outer = join_tubes([build_tube(path, radius, kind) for path, radius in paths])
-    points = np.concatenate([outer.start, outer.end])
-    center = points.mean(axis=0)
-    x, y, z = center.tolist()
     return DilatedBronchi(
         kind=kind,
         outer=outer,
         lumen=join_tubes([_lumen(path, radius, kind, evidence, rng) for path, radius in paths]),
         artery=join_tubes([]),
-        center=(x, y, z),
-        reach_mm=float(np.linalg.norm(points - center, axis=1).max() + outer.radius_start.max()),
         wall_hu=float(-260 + 240 * evidence + rng.uniform(-40, 40)),
     )
 
@@ -160,11 +155,8 @@ def _lumen(path: np.ndarray, radius: np.ndarray, kind: str, evidence: float, rng
 def _draw_paths(
     vessel: VesselPath, size: float, kind: str, rng: np.random.Generator
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    along = vessel.points[-1] - vessel.points[0]
-    along /= np.linalg.norm(along)
-    beside = rng.normal(0, 1, 3)
-    beside -= (beside @ along) * along
-    beside /= np.linalg.norm(beside)
+    along = unit(vessel.points[-1] - vessel.points[0])
+    beside = draw_perpendicular(along, rng)
     other = np.cross(along, beside)
     first = vessel.points + beside * (vessel.radius_mm + 0.97 * size)
     paths = [(first, _radii(first, size, kind, rng))]

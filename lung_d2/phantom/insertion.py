@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
 from lung_d2.phantom.inserted_lesions import Drawing, draw_insertion
 from lung_d2.phantom.lesions import DilatedBronchi, Opacity, haze, radius_on_plane
 from lung_d2.phantom.mediastinum import BLOOD_HU
@@ -21,7 +20,7 @@ from lung_d2.phantom.real_lung import RealLung
 from lung_d2.phantom.render import LUMEN_HU, Layer
 from lung_d2.phantom.shapes import Plane, smooth_step
 from lung_d2.phantom.spec import LesionSpec, PhantomSpec, Range
-from lung_d2.phantom.truth import SPECK_MM2, PhantomLesion, drop_specks, list_lesions, stack_instances
+from lung_d2.phantom.truth import SPECK_MM2, PhantomLesion, drop_specks, list_all_lesions, stack_instances
 from lung_d2.phantom.tubes import Tubes, tube_coverage, tube_distance
 
 INSERTED = PhantomSpec(
@@ -34,8 +33,6 @@ INSERTED = PhantomSpec(
 )
 """Lesions of a copy; ``patients`` is the number of copies. The real CT decides everything else in a spec."""
 
-
-_CATEGORIES = (GROUND_GLASS_OPACITY, BRONCHIECTASIS)
 BACKGROUND_MM = 7.0
 """Standard deviation over which the surrounding parenchyma is averaged."""
 PLAIN_HU = (-90.0, 130.0)
@@ -97,11 +94,8 @@ def insert_lesions(lung: RealLung, number: int = 0, spec: PhantomSpec = INSERTED
         drawing = replace(drawing, opacities=opacities, bronchi=bronchi)
         hu, maps = _paint(lung, drawing)
     voxel_mm3 = float(np.prod(lung.volume.spacing_mm))
-    instances: dict[str, np.ndarray] = {}
-    lesions: tuple[PhantomLesion, ...] = ()
-    for category, shapes, stacked in zip(_CATEGORIES, (drawing.opacities, drawing.bronchi), maps, strict=True):
-        instances[category.name], found = list_lesions(category.name, shapes, stacked, voxel_mm3)
-        lesions += tuple(replace(one, center_mm=lung.to_lps(one.center_mm)) for one in found)
+    instances, found = list_all_lesions((drawing.opacities, drawing.bronchi), maps, voxel_mm3)
+    lesions = tuple(replace(one, center_mm=lung.to_lps(one.center_mm)) for one in found)
     return InsertedCopy(number, hu, instances, lesions, drawing)
 
 
@@ -109,7 +103,7 @@ def _paint(lung: RealLung, drawing: Drawing) -> tuple[np.ndarray, list[np.ndarra
     """Return HU int16 ``[Z, Y, X]``, and for each category a map of instances, value index + 1."""
     hu = lung.volume.hu.copy()
     masks: tuple[list, list] = ([], [])
-    for plane, index in zip(hu, range(len(hu)), strict=True):
+    for index, plane in enumerate(hu):
         painted = paint_slice(lung, drawing, index)
         changed = painted.hu != plane
         plane[changed] = np.clip(np.rint(painted.hu[changed]), LOWEST_HU, HIGHEST_HU)
@@ -141,8 +135,7 @@ def paint_slice(lung: RealLung, drawing: Drawing, slice_index: int) -> Layer:
         opacities = _paint_haze(image, lung, drawing, plane, slice_index)
         extra = drawing.distractors
         # Without their walls: a walled bulla on a slice looks like a dilated bronchus that is not marked.
-        plain = [(extra.bullae, -972.0), (extra.bands, -120.0), (extra.nodules, 35.0)]
-        for tubes, hu in plain:
+        for tubes, hu in ((extra.bullae, -972.0), (extra.bands, -120.0), (extra.nodules, 35.0)):
             _paint_solid(image, lung, [(tubes, hu)], plane, inside)
         for index, cluster in enumerate(drawing.bronchi):
             if _meets(cluster, plane, lung):
@@ -300,13 +293,11 @@ def _window(layers: list[tuple[Tubes, float]], plane: Plane) -> tuple[slice, sli
     """Return the rows and columns around the pieces that are near the plane; empty where there are none."""
     spans = []
     for tubes, _ in layers:
-        reach = np.maximum(tubes.radius_start, tubes.radius_end) + _MARGIN_MM
-        near = (np.minimum(tubes.start[:, 2], tubes.end[:, 2]) - reach <= plane.z) & (
-            np.maximum(tubes.start[:, 2], tubes.end[:, 2]) + reach >= plane.z
-        )
-        for ends in (tubes.start[near], tubes.end[near]):
-            spans += [ends[:, :2] - reach[near, None], ends[:, :2] + reach[near, None]]
-    points = np.concatenate(spans) if spans else np.zeros((0, 2))
+        near = tubes.near(plane.z, _MARGIN_MM)
+        reach = near.reach(_MARGIN_MM)[:, None]
+        for ends in (near.start, near.end):
+            spans += [ends[:, :2] - reach, ends[:, :2] + reach]
+    points = np.concatenate(spans)
     if not len(points):
         return slice(0, 0), slice(0, 0)
     middle, half = (points.max(axis=0) + points.min(axis=0)) / 2, np.ptp(points, axis=0) / 2

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from lung_d2.phantom.lungs import LungMap
-from lung_d2.phantom.shapes import NoiseField, Plane, Vector, ellipsoid, ellipsoid_matrix, smooth_step
+from lung_d2.phantom.shapes import (
+    NoiseField,
+    Plane,
+    Vector,
+    draw_perpendicular,
+    ellipsoid,
+    ellipsoid_matrix,
+    smooth_step,
+    unit,
+)
 from lung_d2.phantom.spec import LesionSpec, PhantomSpec
 from lung_d2.phantom.tubes import Tubes, join_tubes
 
@@ -54,8 +64,6 @@ class DilatedBronchi:
         outer: Outer radii.
         lumen: Radii of the lumen.
         artery: The artery beside the first bronchus.
-        center: ``(x, y, z)``, mm.
-        reach_mm: No point of it lies farther from the centre, mm.
         wall_hu: Attenuation of the wall.
     """
 
@@ -63,9 +71,18 @@ class DilatedBronchi:
     outer: Tubes
     lumen: Tubes
     artery: Tubes
-    center: Vector
-    reach_mm: float
     wall_hu: float
+
+    @cached_property
+    def center(self) -> Vector:
+        """The mean of its points, ``(x, y, z)``, mm."""
+        return _vector(np.concatenate([self.outer.start, self.outer.end]).mean(axis=0))
+
+    @cached_property
+    def reach_mm(self) -> float:
+        """No point of it lies farther from the centre, mm."""
+        points = np.concatenate([self.outer.start, self.outer.end])
+        return float(np.linalg.norm(points - points.mean(axis=0), axis=1).max() + self.outer.radius_start.max())
 
 
 def radius_on_plane(opacity: Opacity, grain: NoiseField, plane: Plane, pleura: np.ndarray) -> np.ndarray:
@@ -216,8 +233,7 @@ def _draw_axis(
     if not fits.any():
         return None
     start, end = bronchi[rng.choice(np.flatnonzero(fits))]
-    direction = (end - start) / max(float(np.linalg.norm(end - start)), 1e-6) + rng.normal(0, 0.25, 3)
-    return start, direction / np.linalg.norm(direction)
+    return start, unit(unit(end - start) + rng.normal(0, 0.25, 3))
 
 
 def _draw_cluster(
@@ -234,34 +250,23 @@ def _draw_cluster(
     wall = 0.75 + 0.85 * evidence + 0.08 * size
     outer = join_tubes([build_tube(path, radius, kind) for path, radius in paths])
     first, _ = paths[0]
-    beside = _perpendicular(direction, rng)
+    beside = draw_perpendicular(direction, rng)
     artery_radius = np.full(len(first), 0.42 * size) * np.linspace(1.05, 0.7, len(first))
     away = size * (1.15 if kind == "cystic" else 1.0) + 0.42 * size - 0.3
-    points = np.concatenate([outer.start, outer.end])
-    center = points.mean(axis=0)
-    reach = float(np.linalg.norm(points - center, axis=1).max() + outer.radius_start.max())
     return DilatedBronchi(
         kind=kind,
         outer=outer,
         lumen=outer.resized(add_mm=-wall, least_mm=0.3),
         artery=build_tube(first + beside * away, artery_radius, "cylindric"),
-        center=_vector(center),
-        reach_mm=reach,
         wall_hu=float(-160 + 190 * evidence + rng.uniform(-20, 20)),
     )
-
-
-def _perpendicular(direction: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    vector = rng.normal(0, 1, 3)
-    vector -= (vector @ direction) * direction
-    return vector / np.linalg.norm(vector)
 
 
 def _draw_paths(
     start: np.ndarray, direction: np.ndarray, size: float, kind: str, rng: np.random.Generator
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Lay a first bronchus along the axis and one to three more against it."""
-    first_side = _perpendicular(direction, rng)
+    first_side = draw_perpendicular(direction, rng)
     other_side = np.cross(direction, first_side)
     count = int(rng.integers(2, 5))
     turn = rng.uniform(0, 2 * np.pi)
@@ -300,6 +305,5 @@ def build_tube(path: np.ndarray, radius: np.ndarray, kind: str) -> Tubes:
             gap = float(np.linalg.norm(path[index] - path[keep[-1]]))
             if gap > 0.88 * (radius[index] + radius[keep[-1]]):
                 keep.append(index)
-        path, radius = path[keep], radius[keep]
-        return Tubes(*(a.astype(np.float32) for a in (path, path, radius, radius)))
-    return Tubes(*(a.astype(np.float32) for a in (path[:-1], path[1:], radius[:-1], radius[1:])))
+        return Tubes.balls(path[keep], radius[keep])
+    return Tubes.along(path, radius)

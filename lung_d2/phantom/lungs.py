@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from lung_d2.phantom.anatomy import Anatomy
 from lung_d2.phantom.mediastinum import hilum, vein_gate
-from lung_d2.phantom.shapes import Plane
+from lung_d2.phantom.shapes import Plane, unit
 from lung_d2.phantom.thorax import build_frame
 from lung_d2.phantom.tubes import Tree, Tubes, grow_tree, join_tubes, tree_tubes
 
@@ -104,8 +104,7 @@ def fill_lungs(anatomy: Anatomy, lungs: LungMap, rng: np.random.Generator) -> Lu
 def _airways(artery: Tubes, ends: np.ndarray, side: int) -> tuple[Tubes, Tubes]:
     """Lay airways beside the arteries, until they are too small to be seen."""
     seen = artery.take(ends >= 20)
-    beside = np.array([side * 0.25, 0.80, 0.55], np.float32)
-    beside /= np.linalg.norm(beside)
+    beside = unit(np.array([side * 0.25, 0.80, 0.55], np.float32))
     lumen0, lumen1 = 0.70 * seen.radius_start, 0.70 * seen.radius_end
     wall0, wall1 = 0.30 + 0.10 * lumen0, 0.30 + 0.10 * lumen1
     start = seen.start + beside * (0.95 * (seen.radius_start + lumen0 + wall0))[:, None]
@@ -185,10 +184,9 @@ def _balls(
 ) -> Tubes:
     if not count:
         return join_tubes([])
-    center = _places(lungs, count, depth, rng).astype(np.float32)
+    center = _places(lungs, count, depth, rng)
     # Small bullae are far more common than large ones.
-    size = (radius[0] + (radius[1] - radius[0]) * rng.random(count) ** 2).astype(np.float32)
-    return Tubes(center, center, size, size)
+    return Tubes.balls(center, radius[0] + (radius[1] - radius[0]) * rng.random(count) ** 2)
 
 
 def _rows(lungs: LungMap, count: int, rng: np.random.Generator) -> Tubes:
@@ -201,20 +199,17 @@ def _rows(lungs: LungMap, count: int, rng: np.random.Generator) -> Tubes:
         center = (center + rng.uniform(-2, 2, center.shape)).astype(np.float32)
         apart = np.linalg.norm(center[:, None] - center[None], axis=2) + 99.0 * np.eye(len(center))
         # A thin wall stays between neighbours.
-        size = np.clip(0.5 * apart.min(axis=1) - 0.45, 1.5, 6.5).astype(np.float32)
-        rows.append(Tubes(center, center, size, size))
+        rows.append(Tubes.balls(center, np.clip(0.5 * apart.min(axis=1) - 0.45, 1.5, 6.5)))
     return join_tubes(rows)
 
 
 def _bands(lungs: LungMap, count: int, rng: np.random.Generator) -> Tubes:
     bands = []
     for start in _places(lungs, count, (0.0, 12.0), rng):
-        direction = rng.normal(0, 1, 3) * (1.0, 1.0, 0.35)
-        direction /= np.linalg.norm(direction)
+        direction = unit(rng.normal(0, 1, 3) * (1.0, 1.0, 0.35))
         length, bow = rng.uniform(15, 50), rng.normal(0, 4.0)
         t = np.linspace(0, 1, 9)
         side = np.cross(direction, (0.0, 0.0, 1.0))
         path = start + t[:, None] * length * direction + (bow * np.sin(np.pi * t))[:, None] * side
-        radius = rng.uniform(0.4, 1.1) * (1.0 - 0.5 * t)
-        bands.append(Tubes(*(a.astype(np.float32) for a in (path[:-1], path[1:], radius[:-1], radius[1:]))))
+        bands.append(Tubes.along(path, rng.uniform(0.4, 1.1) * (1.0 - 0.5 * t)))
     return join_tubes(bands)

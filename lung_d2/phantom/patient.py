@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
 from lung_d2.ct.scanner import KERNELS, Kernel
 from lung_d2.ct.volume import CTVolume
 from lung_d2.files import hash_identity
@@ -16,7 +15,7 @@ from lung_d2.phantom.lungs import draw_distractors, fill_lungs, map_lungs
 from lung_d2.phantom.render import Layer, Scene, render_slice
 from lung_d2.phantom.shapes import Plane
 from lung_d2.phantom.spec import PhantomSpec, phantom_uid
-from lung_d2.phantom.truth import PhantomLesion, list_lesions, stack_instances
+from lung_d2.phantom.truth import PhantomLesion, list_all_lesions, stack_instances
 
 LOWEST_HU, HIGHEST_HU = -1024, 3071
 
@@ -146,15 +145,9 @@ def _finish(
 ) -> PhantomPatient:
     hu = np.clip(np.rint(np.stack([layer.hu for layer in layers])), LOWEST_HU, HIGHEST_HU).astype(np.int16)
     voxel_mm3 = sampling.pixel_mm**2 * sampling.spacing_mm
-    instances: dict[str, np.ndarray] = {}
-    lesions: tuple[PhantomLesion, ...] = ()
-    for category, shapes, masks in (
-        (GROUND_GLASS_OPACITY, scene.opacities, [layer.opacities for layer in layers]),
-        (BRONCHIECTASIS, scene.bronchi, [layer.bronchi for layer in layers]),
-    ):
-        stacked = stack_instances(masks, spec.matrix, sampling.pixel_mm)
-        instances[category.name], found = list_lesions(category.name, shapes, stacked, voxel_mm3)
-        lesions += found
+    masks = [layer.opacities for layer in layers], [layer.bronchi for layer in layers]
+    maps = [stack_instances(found, spec.matrix, sampling.pixel_mm) for found in masks]
+    instances, lesions = list_all_lesions((scene.opacities, scene.bronchi), maps, voxel_mm3)
     study, series = phantom_uid(spec, number, "study"), phantom_uid(spec, number, "series")
     volume = CTVolume(
         hu=hu,

@@ -46,6 +46,17 @@ def _span(axis: np.ndarray, center: float, reach: float) -> slice:
     return slice(int(inside[0]), int(inside[-1]) + 1) if inside.size else slice(0, 0)
 
 
+def unit(vector: np.ndarray) -> np.ndarray:
+    """Return a vector of length 1 in the same direction."""
+    return vector / max(float(np.linalg.norm(vector)), 1e-9)
+
+
+def draw_perpendicular(direction: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw a unit vector ``(3,)`` perpendicular to a unit vector."""
+    vector = rng.normal(0, 1, 3)
+    return unit(vector - (vector @ direction) * direction)
+
+
 def smooth_step(low: float, high: float, value: np.ndarray) -> np.ndarray:
     """Rise from 0 at ``low`` to 1 at ``high`` along a cubic; ``low > high`` makes it fall."""
     t = np.clip((value - low) / (high - low), 0.0, 1.0)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from lung_d2.categories import BRONCHIECTASIS, GROUND_GLASS_OPACITY
+
 SPECK_MM2 = 16.0
 EVIDENT_MM2 = 40.0
 
@@ -67,6 +69,27 @@ def drop_specks(mask: np.ndarray, least_pixels: float) -> np.ndarray:
     keep = np.zeros(count, bool)
     keep[1:] = stats[1:, cv2.CC_STAT_AREA] >= least_pixels
     return keep[labels]
+
+
+def list_all_lesions(
+    shapes: tuple[tuple, tuple], maps: list[np.ndarray], voxel_mm3: float
+) -> tuple[dict[str, np.ndarray], tuple[PhantomLesion, ...]]:
+    """Number and describe the lesions of both categories, as :func:`list_lesions` does for one.
+
+    Args:
+        shapes: The opacities and the dilated bronchi as drawn.
+        maps: For each of the two, uint16 ``(Z, H, W)``, value index + 1.
+        voxel_mm3: Volume of a voxel, mm3.
+
+    Returns:
+        The map of each category's name, with values 1..n, and all lesions in the order of those values.
+    """
+    instances: dict[str, np.ndarray] = {}
+    lesions: tuple[PhantomLesion, ...] = ()
+    for category, drawn, stacked in zip((GROUND_GLASS_OPACITY, BRONCHIECTASIS), shapes, maps, strict=True):
+        instances[category.name], found = list_lesions(category.name, drawn, stacked, voxel_mm3)
+        lesions += found
+    return instances, lesions
 
 
 def list_lesions(

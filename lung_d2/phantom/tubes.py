@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lung_d2.phantom.shapes import Plane
+from lung_d2.phantom.shapes import Plane, unit
 
 _BLOCKS = (3, 6, 12, 24, 48, 96)
 _BATCH = 2_000_000
@@ -32,6 +32,26 @@ class Tubes:
 
     def __len__(self) -> int:
         return len(self.start)
+
+    @classmethod
+    def balls(cls, center: np.ndarray, radius: np.ndarray) -> Tubes:
+        """Return balls with centres ``(N, 3)`` and radii ``(N,)``, mm."""
+        return cls(*(values.astype(np.float32) for values in (center, center, radius, radius)))
+
+    @classmethod
+    def along(cls, path: np.ndarray, radius: np.ndarray) -> Tubes:
+        """Return the pieces between the points ``(N, 3)`` of a path with radii ``(N,)``, mm."""
+        return cls(*(values.astype(np.float32) for values in (path[:-1], path[1:], radius[:-1], radius[1:])))
+
+    def reach(self, margin_mm: float) -> np.ndarray:
+        """Return how far each piece reaches from its axis with a margin, ``(N,)``, mm."""
+        return np.maximum(self.radius_start, self.radius_end) + margin_mm
+
+    def near(self, z: float, margin_mm: float) -> Tubes:
+        """Return the pieces that with a margin meet the height ``z``, mm."""
+        low, high = np.minimum(self.start[:, 2], self.end[:, 2]), np.maximum(self.start[:, 2], self.end[:, 2])
+        reach = self.reach(margin_mm)
+        return self.take((low - reach <= z) & (high + reach >= z))
 
     def take(self, chosen: np.ndarray) -> Tubes:
         """Return the pieces that an index or boolean array chooses."""
@@ -78,16 +98,8 @@ def tube_coverage(tubes: Tubes, plane: Plane) -> np.ndarray:
 
 def _pieces(tubes: Tubes, plane: Plane, reach: float) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield flat pixel indices, distances and local radii, in batches of pieces of like size."""
-    if not len(tubes):
-        return
-    largest = np.maximum(tubes.radius_start, tubes.radius_end) + reach
-    low = np.minimum(tubes.start[:, 2], tubes.end[:, 2]) - largest
-    high = np.maximum(tubes.start[:, 2], tubes.end[:, 2]) + largest
-    near = np.flatnonzero((low <= plane.z) & (high >= plane.z))
-    if not near.size:
-        return
-    tubes, largest = tubes.take(near), largest[near]
-    half = np.abs(tubes.end - tubes.start)[:, :2].max(axis=1) / 2 + largest
+    tubes = tubes.near(plane.z, reach)
+    half = np.abs(tubes.end - tubes.start)[:, :2].max(axis=1) / 2 + tubes.reach(reach)
     half_pixels = np.ceil(half / plane.pixel_mm).astype(int) + 1
     previous = 0
     for block in _BLOCKS:
@@ -173,22 +185,16 @@ def grow_tree(points: np.ndarray, root: np.ndarray, heading: np.ndarray, rng: np
         if len(cloud) < 2 * least or len(branches) > 20_000:
             continue
         index = len(branches) - 1
-        leaving = _unit(_unit(end - start) + rng.normal(0, 0.12, 3))
-        for half in _split(cloud, leaving, rng):
-            if len(half) >= least:
-                todo.append((half, end, leaving, index))
+        leaving = unit(unit(end - start) + rng.normal(0, 0.12, 3))
+        todo += [(half, end, leaving, index) for half in _split(cloud, leaving, rng) if len(half) >= least]
     return _finish(branches)
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-    return vector / max(float(np.linalg.norm(vector)), 1e-9)
 
 
 def _limit_turn(aim: np.ndarray, direction: np.ndarray, least_cosine: float) -> np.ndarray:
     cosine = float(aim @ direction)
     if cosine >= least_cosine:
         return aim
-    side = _unit(aim - cosine * direction)
+    side = unit(aim - cosine * direction)
     return least_cosine * direction + np.sqrt(1 - least_cosine**2) * side
 
 
@@ -200,7 +206,7 @@ def _split(cloud: np.ndarray, direction: np.ndarray, rng: np.random.Generator) -
     _, vectors = np.linalg.eigh(sample.T @ sample)
     # Eigenvectors have no sign of their own; another LAPACK must not turn the tree round.
     longest = vectors[:, 2] * (1.0 if vectors[np.argmax(np.abs(vectors[:, 2])), 2] > 0 else -1.0)
-    normal = _unit(longest + rng.normal(0, 0.25, 3))
+    normal = unit(longest + rng.normal(0, 0.25, 3))
     projection = centered @ normal
     ranked = np.sort(projection[:: max(1, len(projection) // 400)])
     cut = ranked[int(rng.uniform(0.35, 0.65) * len(ranked))]

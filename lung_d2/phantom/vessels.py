@@ -8,6 +8,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
 
+from lung_d2.phantom.shapes import unit
+
 VESSEL_HU = -550.0
 """Voxels above this are vessel: halfway between parenchyma and blood that fills most of a voxel."""
 STEP_MM = 2.0
@@ -47,7 +49,7 @@ class Vessels:
         self.points = np.asarray(points, np.float64).reshape(-1, 3)
         self._depth = np.asarray(depth_mm, np.float64)
         self._middle = np.asarray(middle, np.float64)
-        self._tree = KDTree(self.points) if len(self.points) else None
+        self._tree = KDTree(self.points)
 
     def trace(self, start: np.ndarray, length_mm: float) -> VesselPath | None:
         """Follow the vessel at a point to both sides.
@@ -59,8 +61,6 @@ class Vessels:
         Returns:
             Its smoothed path, or None where it is shorter than half that length.
         """
-        if self._tree is None:
-            return None
         near = self.points[self._tree.query_ball_point(start, SEED_MM)]
         if len(near) < 4 * FEW:
             return None
@@ -78,24 +78,20 @@ class Vessels:
         return VesselPath(smooth, self._radius(smooth))
 
     def _follow(self, point: np.ndarray, direction: np.ndarray, length_mm: float) -> list[np.ndarray]:
-        assert self._tree is not None
         path: list[np.ndarray] = []
         for _ in range(int(length_mm / STEP_MM)):
             near = self._tree.query_ball_point(point + STEP_MM * direction, LOOK_MM)
             if len(near) < FEW:
                 break
-            way = self.points[near].mean(axis=0) - point
-            way /= max(float(np.linalg.norm(way)), 1e-6)
+            way = unit(self.points[near].mean(axis=0) - point)
             if way @ direction < LEAST_COSINE:
                 break
-            direction = direction + way
-            direction /= np.linalg.norm(direction)
+            direction = unit(direction + way)
             point = point + STEP_MM * way
             path.append(point)
         return path
 
     def _radius(self, path: np.ndarray) -> float:
         """Return the median over the path of the largest depth near each point."""
-        assert self._tree is not None
         found = [self._depth[near].max() for near in self._tree.query_ball_point(path, LOOK_MM) if near]
         return float(np.median(found)) if found else 0.0

@@ -25,7 +25,7 @@ from lung_d2.phantom import (
     write_inserted_cohort,
 )
 from lung_d2.phantom import cohort as cohort_module
-from lung_d2.phantom.dicom import SeriesHeader, write_case
+from lung_d2.phantom.dicom import write_case
 from phantom.plain_chest import build_chest
 
 SMALL = replace(preset_by_name("mini"), matrix=(64, 64), slice_count=2, patients=2)
@@ -95,7 +95,8 @@ TWO = replace(INSERTED, patients=2)
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A series of a man with a name."""
     folder = tmp_path_factory.mktemp("source")
-    header = SeriesHeader("DOE^JOHN", "ID-4711", "77", "His study", "His series", "1.2.3.9")
+    header = {"PatientName": "DOE^JOHN", "PatientID": "ID-4711", "StudyID": "77", "FrameOfReferenceUID": "1.2.3.9"}
+    header |= {"StudyDescription": "His study", "SeriesDescription": "His series"}
     write_case(build_chest(), header, {}, {}, folder)
     return folder / "ct"
 
