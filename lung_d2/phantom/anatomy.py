@@ -66,6 +66,11 @@ class Anatomy:
     warp: NoiseField
     grain: NoiseField
 
+    @property
+    def down(self) -> float:
+        """Sign of ``y`` towards the table: -1 for a patient who lies on the chest."""
+        return -1.0 if self.prone else 1.0
+
     def _profile(self, z: float, values: tuple[float, ...]) -> float:
         # Averaging over a short stretch rounds the corners of the linear interpolation.
         t = z / self.lung_height + np.linspace(-0.06, 0.06, 7)

@@ -20,7 +20,7 @@ from lung_d2.phantom.real_lung import RealLung
 from lung_d2.phantom.render import LUMEN_HU, Layer
 from lung_d2.phantom.shapes import Plane, smooth_step
 from lung_d2.phantom.spec import LesionSpec, PhantomSpec, Range
-from lung_d2.phantom.truth import SPECK_MM2, PhantomLesion, drop_specks, list_all_lesions, stack_instances
+from lung_d2.phantom.truth import SPECK_MM2, PhantomLesion, drop_specks, list_lesions, stack_instances
 from lung_d2.phantom.tubes import Tubes, tube_coverage, tube_distance
 
 INSERTED = PhantomSpec(
@@ -94,7 +94,7 @@ def insert_lesions(lung: RealLung, number: int = 0, spec: PhantomSpec = INSERTED
         drawing = replace(drawing, opacities=opacities, bronchi=bronchi)
         hu, maps = _paint(lung, drawing)
     voxel_mm3 = float(np.prod(lung.volume.spacing_mm))
-    instances, found = list_all_lesions((drawing.opacities, drawing.bronchi), maps, voxel_mm3)
+    instances, found = list_lesions((drawing.opacities, drawing.bronchi), maps, voxel_mm3)
     lesions = tuple(replace(one, center_mm=lung.to_lps(one.center_mm)) for one in found)
     return InsertedCopy(number, hu, instances, lesions, drawing)
 

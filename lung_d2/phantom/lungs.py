@@ -11,7 +11,7 @@ from lung_d2.phantom.anatomy import Anatomy
 from lung_d2.phantom.mediastinum import hilum, vein_gate
 from lung_d2.phantom.shapes import Plane, unit
 from lung_d2.phantom.thorax import build_frame
-from lung_d2.phantom.tubes import Tree, Tubes, grow_tree, join_tubes, tree_tubes
+from lung_d2.phantom.tubes import Tubes, grow_tree, join_tubes, tree_tubes
 
 _STEP_MM = 4.0
 _ARTERY_ENDS = 1900
@@ -84,20 +84,17 @@ def fill_lungs(anatomy: Anatomy, lungs: LungMap, rng: np.random.Generator) -> Lu
     for side in (-1, 1):
         points = lungs.points[(lungs.points[:, 0] * side > 0) & (lungs.depth > 3.0)]
         points = points + rng.uniform(-2.5, 2.5, points.shape)
-        if len(points) < 50:
-            continue
-        gate = np.array(hilum(anatomy, side))
-        artery = grow_tree(points, gate, np.array([side * 0.8, 0.15, -0.5]), rng, max(2, len(points) // _ARTERY_ENDS))
-        gate_vein = np.array(vein_gate(anatomy, side))
+        artery = grow_tree(points, hilum(anatomy, side), (side * 0.8, 0.15, -0.5), rng, _ARTERY_ENDS)
         some = points[rng.random(len(points)) < 0.8]
-        vein = grow_tree(some, gate_vein, np.array([side, -0.1, 0.0]), rng, max(2, len(some) // _VEIN_ENDS))
+        vein = grow_tree(some, vein_gate(anatomy, side), (side, -0.1, 0.0), rng, _VEIN_ENDS)
         radius = artery.radius(rng.uniform(6.4, 7.4))
         pieces, branch = tree_tubes(artery, radius)
         vessels += [pieces, tree_tubes(vein, vein.radius(rng.uniform(5.4, 6.4)))[0]]
         lumen, outer = _airways(pieces, artery.ends[branch], side)
         lumens.append(lumen)
         outers.append(outer)
-        bronchi.append(_middle_bronchi(artery, radius))
+        middle = (radius > 0.8) & (radius < 2.6)
+        bronchi.append(np.stack([artery.start[middle], artery.end[middle]], axis=1).astype(np.float32))
     return LungContents(join_tubes(vessels), join_tubes(lumens), join_tubes(outers), np.concatenate(bronchi))
 
 
@@ -110,11 +107,6 @@ def _airways(artery: Tubes, ends: np.ndarray, side: int) -> tuple[Tubes, Tubes]:
     start = seen.start + beside * (0.95 * (seen.radius_start + lumen0 + wall0))[:, None]
     end = seen.end + beside * (0.95 * (seen.radius_end + lumen1 + wall1))[:, None]
     return Tubes(start, end, lumen0, lumen1), Tubes(start, end, lumen0 + wall0, lumen1 + wall1)
-
-
-def _middle_bronchi(artery: Tree, radius: np.ndarray) -> np.ndarray:
-    middle = (radius > 0.8) & (radius < 2.6)
-    return np.stack([artery.start[middle], artery.end[middle]], axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -182,8 +174,6 @@ def _places(lungs: LungMap, count: int, depth: tuple[float, float], rng: np.rand
 def _balls(
     lungs: LungMap, count: int, radius: tuple[float, float], depth: tuple[float, float], rng: np.random.Generator
 ) -> Tubes:
-    if not count:
-        return join_tubes([])
     center = _places(lungs, count, depth, rng)
     # Small bullae are far more common than large ones.
     return Tubes.balls(center, radius[0] + (radius[1] - radius[0]) * rng.random(count) ** 2)

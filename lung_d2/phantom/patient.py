@@ -12,10 +12,10 @@ from lung_d2.files import hash_identity
 from lung_d2.phantom.anatomy import draw_anatomy
 from lung_d2.phantom.lesions import draw_bronchi, draw_opacities
 from lung_d2.phantom.lungs import draw_distractors, fill_lungs, map_lungs
-from lung_d2.phantom.render import Layer, Scene, render_slice
+from lung_d2.phantom.render import Scene, render_slice
 from lung_d2.phantom.shapes import Plane
 from lung_d2.phantom.spec import PhantomSpec, phantom_uid
-from lung_d2.phantom.truth import PhantomLesion, list_all_lesions, stack_instances
+from lung_d2.phantom.truth import PhantomLesion, list_lesions, stack_instances
 
 LOWEST_HU, HIGHEST_HU = -1024, 3071
 
@@ -43,33 +43,6 @@ class PhantomPatient:
     kernel: Kernel
     slice_thickness_mm: float
     prone: bool
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Where a patient is sampled.
-
-    Attributes:
-        x: float32 ``(W,)``, mm; descending where the patient lies prone, as scanners show it.
-        y: float32 ``(H,)``, mm.
-        z: float ``(Z,)``, mm.
-        pixel_mm: Pixel size, mm.
-        spacing_mm: Distance of the slices, mm.
-        thickness_mm: What a slice averages over, mm.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    z: np.ndarray
-    pixel_mm: float
-    spacing_mm: float
-    thickness_mm: float
-
-    def affine_lps(self) -> np.ndarray:
-        """Return the map from ``(column, row, slice, 1)`` to LPS mm, float64 ``(4, 4)``."""
-        affine = np.diag([np.sign(self.x[1] - self.x[0]) * self.pixel_mm] * 2 + [self.spacing_mm, 1.0])
-        affine[:3, 3] = float(self.x[0]), float(self.y[0]), float(self.z[0])
-        return affine
 
 
 def _stream(spec: PhantomSpec, number: int, purpose: int) -> np.random.Generator:
@@ -102,18 +75,17 @@ def draw_scene(spec: PhantomSpec, number: int) -> tuple[Scene, tuple[float, floa
     return Scene(anatomy, contents, tuple(opacities), tuple(bronchi), distractors), (low, high)
 
 
-def _sample(spec: PhantomSpec, scene: Scene, heights: tuple[float, float]) -> Sampling:
+def _sample(spec: PhantomSpec, scene: Scene, heights: tuple[float, float]) -> tuple[Plane, np.ndarray, float]:
+    """Return the lowest plane, the heights of all and their distance, mm; scanners show a prone patient turned."""
     rows, columns = spec.matrix
-    pixel = spec.pixel_mm
-    if pixel is None:
-        pixel = round(2 * (scene.anatomy.body_reach + 6.0) / min(rows, columns), 4)
+    pixel = float(spec.pixel_mm or round(2 * (scene.anatomy.body_reach + 6.0) / min(rows, columns), 4))
     sign = -1.0 if scene.anatomy.prone else 1.0
     x = sign * (np.arange(columns) - (columns - 1) / 2) * pixel
     y = sign * (np.arange(rows) - (rows - 1) / 2) * pixel + 6.0 * sign
     even = np.linspace(heights[0], heights[1], spec.slice_count)
     spacing = spec.slice_spacing_mm or (round(float(even[1] - even[0]), 3) if len(even) > 1 else 5.0)
     z = round(float(even[0]), 3) + spacing * np.arange(spec.slice_count)
-    return Sampling(x, y, z, float(pixel), float(spacing), float(spec.slice_thickness_mm or spacing))
+    return Plane(x[None], y[:, None], float(z[0]), pixel), z, float(spacing)
 
 
 def build_patient(spec: PhantomSpec, seed: int) -> PhantomPatient:
@@ -127,38 +99,32 @@ def build_patient(spec: PhantomSpec, seed: int) -> PhantomPatient:
         The patient: the same for the same arguments.
     """
     scene, heights = draw_scene(spec, seed)
-    sampling = _sample(spec, scene, heights)
+    first, heights_mm, spacing_mm = _sample(spec, scene, heights)
+    thickness_mm, pixel_mm = float(spec.slice_thickness_mm or spacing_mm), first.pixel_mm
     rng = _stream(spec, seed, 6)
     kernel = KERNELS[str(rng.choice(spec.kernels))]
     noise_hu = rng.uniform(spec.noise_hu.low, spec.noise_hu.high)
     layers = []
-    for index, z in enumerate(sampling.z.tolist()):
-        x, y = sampling.x.astype(np.float32)[None], sampling.y.astype(np.float32)[:, None]
-        plane = Plane(x, y, z, sampling.pixel_mm)
-        noise = _stream(spec, seed, 100 + index)
-        layers.append(render_slice(scene, plane, sampling.thickness_mm, kernel, noise_hu, noise))
-    return _finish(spec, seed, scene, sampling, kernel, layers)
-
-
-def _finish(
-    spec: PhantomSpec, number: int, scene: Scene, sampling: Sampling, kernel: Kernel, layers: list[Layer]
-) -> PhantomPatient:
+    for index, z in enumerate(heights_mm.tolist()):
+        plane = Plane(first.x.astype(np.float32), first.y.astype(np.float32), z, pixel_mm)
+        layers.append(render_slice(scene, plane, thickness_mm, kernel, noise_hu, _stream(spec, seed, 100 + index)))
     hu = np.clip(np.rint(np.stack([layer.hu for layer in layers])), LOWEST_HU, HIGHEST_HU).astype(np.int16)
-    voxel_mm3 = sampling.pixel_mm**2 * sampling.spacing_mm
     masks = [layer.opacities for layer in layers], [layer.bronchi for layer in layers]
-    maps = [stack_instances(found, spec.matrix, sampling.pixel_mm) for found in masks]
-    instances, lesions = list_all_lesions((scene.opacities, scene.bronchi), maps, voxel_mm3)
-    study, series = phantom_uid(spec, number, "study"), phantom_uid(spec, number, "series")
+    maps = [stack_instances(found, spec.matrix, pixel_mm) for found in masks]
+    instances, lesions = list_lesions((scene.opacities, scene.bronchi), maps, pixel_mm**2 * spacing_mm)
+    affine = np.diag([-pixel_mm if scene.anatomy.prone else pixel_mm] * 2 + [spacing_mm, 1.0])
+    affine[:3, 3] = first.x[0, 0], first.y[0, 0], first.z
+    series = phantom_uid(spec, seed, "series")
     volume = CTVolume(
         hu=hu,
-        spacing_mm=(sampling.spacing_mm, sampling.pixel_mm, sampling.pixel_mm),
-        slice_positions_mm=sampling.z.astype(np.float64),
-        affine_lps=sampling.affine_lps(),
+        spacing_mm=(spacing_mm, pixel_mm, pixel_mm),
+        slice_positions_mm=heights_mm,
+        affine_lps=affine,
         series_instance_uid=series,
-        study_instance_uid=study,
-        sop_instance_uids=tuple(phantom_uid(spec, number, f"slice {index}") for index in range(len(hu))),
+        study_instance_uid=phantom_uid(spec, seed, "study"),
+        sop_instance_uids=tuple(phantom_uid(spec, seed, f"slice {index}") for index in range(len(hu))),
         frame_numbers=(None,) * len(hu),
-        patient_hash=hash_identity("patient", f"PHANTOM-{number:03d}"),
+        patient_hash=hash_identity("patient", f"PHANTOM-{seed:03d}"),
         series_hash=hash_identity("series", series),
     )
-    return PhantomPatient(number, volume, instances, lesions, scene, kernel, sampling.thickness_mm, scene.anatomy.prone)
+    return PhantomPatient(seed, volume, instances, lesions, scene, kernel, thickness_mm, scene.anatomy.prone)

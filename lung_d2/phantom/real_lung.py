@@ -47,6 +47,14 @@ def _some(labels: np.ndarray) -> np.ndarray:
     return filled[np.unique(np.linspace(0, len(filled) - 1, min(MOST_SLICES, len(filled))).astype(int))]
 
 
+def _disk(radius: int) -> np.ndarray:
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+
+
+def _without_rim(labels: np.ndarray, pixel_mm: float) -> np.ndarray:
+    return cv2.erode((labels > 0).astype(np.uint8), _disk(round(RIM_MM / pixel_mm)))
+
+
 def measure_blur_mm(hu: np.ndarray, labels: np.ndarray, pixel_mm: float) -> float:
     """Measure the point spread of a series within its slices, from the edge between lung and chest wall.
 
@@ -62,8 +70,7 @@ def measure_blur_mm(hu: np.ndarray, labels: np.ndarray, pixel_mm: float) -> floa
     Returns:
         Standard deviation of the Gaussian that remains without the averaging over the pixel, mm; 0 or more.
     """
-    radius = max(2, round(REACH_MM / pixel_mm))
-    around = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    around = _disk(max(2, round(REACH_MM / pixel_mm)))
     shares = []
     for index in _some(labels):
         plane = np.clip(hu[index], AIR, MUSCLE).astype(np.float32)
@@ -109,11 +116,9 @@ def measure_blood_hu(hu: np.ndarray, labels: np.ndarray, pixel_mm: float) -> flo
     Returns:
         What one voxel in a thousand, away from the edge of the lungs, exceeds after smoothing, HU.
     """
-    size = 2 * round(RIM_MM / pixel_mm) + 1
-    rim = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     cores = []
     for index in _some(labels):
-        inner = cv2.erode((labels[index] > 0).astype(np.uint8), rim) > 0
+        inner = _without_rim(labels[index], pixel_mm) > 0
         cores.append(cv2.GaussianBlur(hu[index].astype(np.float32), (0, 0), CORE_MM / pixel_mm)[inner])
     joined = np.concatenate(cores)
     return float(np.quantile(joined, 0.999)) if joined.size else AIR
@@ -159,11 +164,8 @@ class RealLung:
         """Return the label of the lung nearest to a point in its slice, 1 right or 2 left."""
         column, row, index = (round(value) for value in self._index(point))
         labels = self.labels[min(max(index, 0), len(self.labels) - 1)]
-        rows, columns = np.nonzero(labels)
-        if not len(rows):
-            return 1
-        nearest = int(np.argmin((rows - row) ** 2 + (columns - column) ** 2))
-        return int(labels[rows[nearest], columns[nearest]])
+        found = np.argwhere(labels)
+        return int(labels[tuple(found[np.argmin(((found - (row, column)) ** 2).sum(axis=1))])]) if len(found) else 1
 
     def to_lps(self, point: tuple[float, float, float]) -> tuple[float, float, float]:
         """Return a position in LPS mm, which differs for tilted slices only."""
@@ -189,7 +191,7 @@ def prepare_lung(volume: CTVolume, finder: LungFinder = find_lungs) -> RealLung:
         GeometryError: Its slices are too few, too thick or not axial.
         InputError: It shows too little lung or dense lungs, or was taken with contrast medium.
     """
-    where = _name(volume)
+    where = f"series {volume.series_instance_uid or volume.series_hash}"
     axes = _axes(volume, where)
     labels = finder(volume).labels
     lung_hu = _check_lungs(volume, labels, where)
@@ -211,10 +213,6 @@ def prepare_lung(volume: CTVolume, finder: LungFinder = find_lungs) -> RealLung:
     )
 
 
-def _name(volume: CTVolume) -> str:
-    return f"series {volume.series_instance_uid}" if volume.series_instance_uid else f"series {volume.series_hash}"
-
-
 def _axes(volume: CTVolume, where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if len(volume.hu) < 2 or volume.spacing_mm[0] > THICKEST_MM:
         found = f"{len(volume.hu)} slice(s), {volume.spacing_mm[0]:.3g} mm apart"
@@ -224,19 +222,17 @@ def _axes(volume: CTVolume, where: str) -> tuple[np.ndarray, np.ndarray, np.ndar
     along = np.diag(matrix) / np.linalg.norm(matrix, axis=0)
     if np.abs(along).min() < AXIAL_COSINE:
         raise GeometryError(where, found="slices that are not axial", remedy="take an axial series")
-    z, y, x = volume.hu.shape
-    first, last = volume.affine_lps[:3, 3], (z, y, x)
+    steps = np.sign(along) * volume.spacing_mm[::-1]
     columns, rows, slices = (
-        first[axis] + np.sign(along[axis]) * volume.spacing_mm[2 - axis] * np.arange(last[2 - axis])
-        for axis in range(3)
+        first + step * np.arange(count)
+        for first, step, count in zip(volume.affine_lps[:3, 3], steps, volume.hu.shape[::-1], strict=True)
     )
     return columns, rows, slices
 
 
 def _check_lungs(volume: CTVolume, labels: np.ndarray, where: str) -> float:
     """Refuse too little or dense lung; return its median HU."""
-    count = int(np.count_nonzero(labels))
-    ml = count * float(np.prod(volume.spacing_mm)) / 1000.0
+    ml = np.count_nonzero(labels) * float(np.prod(volume.spacing_mm)) / 1000.0
     if ml < LEAST_ML:
         found, expected = f"{ml:.0f} ml of lung", f"{LEAST_ML:.0f} ml or more"
         raise InputError(where, found=found, expected=expected, remedy="take a chest CT that shows the lungs")
@@ -265,12 +261,9 @@ def _find_vessels(
 ) -> Vessels:
     """Find the dense voxels away from the pleura, slice by slice: distances in a whole volume take gigabytes."""
     pixel_mm = min(volume.spacing_mm[1:])
-    size = 2 * round(RIM_MM / pixel_mm) + 1
-    rim = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     points, depths = [np.zeros((0, 3))], [np.zeros(0)]
     for index in np.flatnonzero(labels.any(axis=(1, 2))):
-        inner = cv2.erode((labels[index] > 0).astype(np.uint8), rim)
-        dense = inner & (cv2.medianBlur(volume.hu[index], 3) > VESSEL_HU)
+        dense = _without_rim(labels[index], pixel_mm) & (cv2.medianBlur(volume.hu[index], 3) > VESSEL_HU)
         depth = cv2.distanceTransform(dense, cv2.DIST_L2, 5)
         y, x = np.nonzero(dense)
         points.append(np.stack([axes[0][x], axes[1][y], np.full(len(x), axes[2][index])], axis=1))

@@ -93,9 +93,9 @@ def _paint_haze(lung: np.ndarray, scene: Scene, frame: Frame) -> dict[int, np.nd
         if abs(frame.plane.z - opacity.center[2]) > reach:
             continue
         rows, columns = frame.plane.window(opacity.center[:2], reach)
-        if rows.start == rows.stop or columns.start == columns.stop:
-            continue
         part = frame.plane.crop(rows, columns)
+        if 0 in part.shape:
+            continue
         radius = radius_on_plane(opacity, scene.anatomy.grain, part, frame.lungs[rows, columns])
         texture = 22.0 * scene.anatomy.grain.on_plane(part, 8.0, opacity.shift + 4)
         texture += 24.0 * scene.anatomy.grain.on_plane(part, 2.6, opacity.shift + 5)
@@ -111,11 +111,9 @@ def _paint_haze(lung: np.ndarray, scene: Scene, frame: Frame) -> dict[int, np.nd
 
 def _paint_contents(lung: np.ndarray, scene: Scene, plane: Plane) -> None:
     contents, extra = scene.contents, scene.distractors
-    paint(lung, tube_coverage(extra.bands, plane), -120.0)
-    paint(lung, tube_coverage(contents.vessels, plane), BLOOD_HU)
-    paint(lung, tube_coverage(contents.walls, plane), -120.0)
-    paint(lung, tube_coverage(contents.airways, plane), LUMEN_HU)
-    paint(lung, tube_coverage(extra.nodules, plane), 35.0)
+    airways = ((contents.walls, -120.0), (contents.airways, LUMEN_HU))
+    for tubes, hu in ((extra.bands, -120.0), (contents.vessels, BLOOD_HU), *airways, (extra.nodules, 35.0)):
+        paint(lung, tube_coverage(tubes, plane), hu)
 
 
 def _paint_bronchi(lung: np.ndarray, scene: Scene, frame: Frame) -> dict[int, np.ndarray]:

@@ -41,16 +41,11 @@ def paint_body(anatomy: Anatomy, frame: Frame, motion_mm: float) -> np.ndarray:
 
 
 def _paint_table(image: np.ndarray, anatomy: Anatomy, frame: Frame) -> None:
-    side = -1.0 if anatomy.prone else 1.0
-    depth = anatomy.cage_axes(0)[1]
-    surface = depth + (20.0 + 0.8 * anatomy.fat + 7.0 * anatomy.muscle)
-    if anatomy.prone:
-        surface = depth + 17.0 + 0.6 * anatomy.fat
-    y = side * frame.plane.y
-    trough = surface + 7.0 - (frame.plane.x / 210.0) ** 2 * 62.0
+    wall = 17.0 + 0.6 * anatomy.fat if anatomy.prone else 20.0 + 0.8 * anatomy.fat + 7.0 * anatomy.muscle
+    y = anatomy.down * frame.plane.y
+    trough = anatomy.cage_axes(0)[1] + wall + 7.0 - (frame.plane.x / 210.0) ** 2 * 62.0
     for offset, thickness, hu in ((-1.0, 9.0, -880.0), (5.0, 2.6, 180.0), (17.0, 22.0, -945.0), (29.0, 2.2, 60.0)):
-        curve = trough + offset + (0.0 if offset < 30 else (frame.plane.x / 210.0) ** 2 * 14.0)
-        shell = np.maximum(np.abs(y - curve) - thickness / 2, np.abs(frame.plane.x) - 205.0)
+        shell = np.maximum(np.abs(y - (trough + offset)) - thickness / 2, np.abs(frame.plane.x) - 205.0)
         paint(image, coverage(shell, frame.plane.pixel_mm), hu)
 
 
@@ -92,7 +87,7 @@ def _paint_abdomen(image: np.ndarray, anatomy: Anatomy, frame: Frame) -> None:
     stomach = np.maximum(stomach, organ + 3.0)
     paint(image, coverage(stomach, soft) * left, 35.0)
     paint(image, coverage(stomach + 4.0, soft) * left, 12.0 + 4 * texture)
-    level = (y - (stomach_center[1] - 14.0)) * (-1.0 if anatomy.prone else 1.0)
+    level = (y - (stomach_center[1] - 14.0)) * anatomy.down
     paint(image, coverage(np.maximum(stomach + 4.0, level), soft) * left, -960.0)
 
 
@@ -102,22 +97,21 @@ def _paint_mediastinum(image: np.ndarray, anatomy: Anatomy, frame: Frame, motion
     neck = smooth_step(0.95, 1.05, np.array(frame.plane.z / anatomy.lung_height))
     inside = np.maximum(inside, neck.astype(np.float32))
     above = coverage(-frame.diaphragm - 1.0, soft)
+    airways = [(part, distance) for part, distance in frame.mediastinum if part.wall]
     for part, distance in frame.mediastinum:
-        if part.wall:
-            continue
-        smear = soft + (motion_mm if part.name == "heart" else 0.0)
-        paint(image, coverage(distance, smear) * inside * (above if part.name == "heart" else 1.0), part.hu)
-    for part, distance in frame.mediastinum:
-        if part.wall:
-            paint(image, coverage(distance - part.wall, soft), 35.0)
-    for part, distance in frame.mediastinum:
-        if part.wall:
-            paint(image, coverage(distance, soft), part.hu)
+        if part.name == "heart":
+            paint(image, coverage(distance, soft + motion_mm) * inside * above, part.hu)
+        elif not part.wall:
+            paint(image, coverage(distance, soft) * inside, part.hu)
+    for part, distance in airways:
+        paint(image, coverage(distance - part.wall, soft), 35.0)
+    for part, distance in airways:
+        paint(image, coverage(distance, soft), part.hu)
 
 
 def parenchyma(anatomy: Anatomy, frame: Frame) -> np.ndarray:
     """Return the attenuation of the normal lung with texture and gravity, float32 ``(H, W)``, HU."""
-    height = frame.plane.y / anatomy.cage_depth * (-1.0 if anatomy.prone else 1.0)
+    height = frame.plane.y / anatomy.cage_depth * anatomy.down
     hu = anatomy.lung_hu + anatomy.gravity_hu * (0.5 * height + 0.5 * np.clip(height, 0, None) ** 2)
     hu = hu + 9.0 * anatomy.grain.on_plane(frame.plane, 34.0, shift=1.0)
     hu = hu + 6.0 * anatomy.grain.on_plane(frame.plane, 6.0, shift=2.0)
@@ -129,7 +123,7 @@ def paint_fissures(image: np.ndarray, anatomy: Anatomy, frame: Frame, inside: np
     x, y, z = frame.bent.x, frame.bent.y, frame.plane.z
     wave = 5.0 * anatomy.warp.on_plane(frame.plane, 50.0, shift=5.0)
     middle = 0.52 * anatomy.lung_height
-    slope = 0.80 if not anatomy.prone else 0.75
+    slope = 0.75 if anatomy.prone else 0.80
     oblique = (y * slope + (z - middle) * 0.60 - 2.0 + wave + 0.10 * np.abs(x)) * 0.95
     sheet = coverage(np.abs(oblique) - 0.25, max(frame.plane.pixel_mm, 0.8)) * 0.9
     level = (z - middle - 4.0 + 0.12 * y + 1.4 * wave) * 0.97
@@ -142,7 +136,7 @@ def dependent_band(anatomy: Anatomy, frame: Frame, depth_mm: float) -> np.ndarra
     """Return how much the dependent lung collapses under its weight, float32 ``(H, W)``, 0..1."""
     if depth_mm <= 0:
         return np.zeros(frame.plane.shape, np.float32)
-    down = frame.plane.y * (-1.0 if anatomy.prone else 1.0)
+    down = frame.plane.y * anatomy.down
     streaks = anatomy.grain.on_plane(frame.plane, 9.0, shift=7.0)
     depth = -frame.lungs + 2.0 * streaks
     low = smooth_step(0.30, 0.72, down / anatomy.cage_depth)

@@ -71,13 +71,13 @@ def drop_specks(mask: np.ndarray, least_pixels: float) -> np.ndarray:
     return keep[labels]
 
 
-def list_all_lesions(
+def list_lesions(
     shapes: tuple[tuple, tuple], maps: list[np.ndarray], voxel_mm3: float
 ) -> tuple[dict[str, np.ndarray], tuple[PhantomLesion, ...]]:
-    """Number and describe the lesions of both categories, as :func:`list_lesions` does for one.
+    """Number the marked lesions of each category without gaps, and describe them.
 
     Args:
-        shapes: The opacities and the dilated bronchi as drawn.
+        shapes: The lesions as drawn: :class:`~lung_d2.phantom.lesions.Opacity` and ``DilatedBronchi``.
         maps: For each of the two, uint16 ``(Z, H, W)``, value index + 1.
         voxel_mm3: Volume of a voxel, mm3.
 
@@ -87,28 +87,14 @@ def list_all_lesions(
     instances: dict[str, np.ndarray] = {}
     lesions: tuple[PhantomLesion, ...] = ()
     for category, drawn, stacked in zip((GROUND_GLASS_OPACITY, BRONCHIECTASIS), shapes, maps, strict=True):
-        instances[category.name], found = list_lesions(category.name, drawn, stacked, voxel_mm3)
+        instances[category.name], found = _list_category(category.name, drawn, stacked, voxel_mm3)
         lesions += found
     return instances, lesions
 
 
-def list_lesions(
-    category: str,
-    shapes: tuple,
-    instances: np.ndarray,
-    voxel_mm3: float,
+def _list_category(
+    category: str, shapes: tuple, instances: np.ndarray, voxel_mm3: float
 ) -> tuple[np.ndarray, tuple[PhantomLesion, ...]]:
-    """Number the marked lesions without gaps, and describe them.
-
-    Args:
-        category: Name of the category.
-        shapes: Its lesions as drawn (:class:`~lung_d2.phantom.lesions.Opacity` or ``DilatedBronchi``).
-        instances: uint16 ``(Z, H, W)``, value index + 1.
-        voxel_mm3: Volume of a voxel, mm3.
-
-    Returns:
-        The map with values 1..n, and the lesions in the order of those values.
-    """
     counts = np.bincount(instances.ravel(), minlength=len(shapes) + 1)
     number = np.zeros(len(counts), np.uint16)
     present = [index for index in range(len(shapes)) if counts[index + 1]]

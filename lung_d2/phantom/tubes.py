@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lung_d2.phantom.shapes import Plane, unit
+from lung_d2.phantom.shapes import Plane, Vector, unit
 
 _BLOCKS = (3, 6, 12, 24, 48, 96)
 _BATCH = 2_000_000
@@ -158,21 +158,22 @@ class Tree:
         return root_radius * (self.ends / self.ends[0]) ** (1.0 / _MURRAY)
 
 
-def grow_tree(points: np.ndarray, root: np.ndarray, heading: np.ndarray, rng: np.random.Generator, least: int) -> Tree:
+def grow_tree(points: np.ndarray, root: Vector, heading: Vector, rng: np.random.Generator, ends: int) -> Tree:
     """Grow a tree from a root into a cloud of points.
 
     Args:
         points: ``(N, 3)``, mm, spread evenly over the lung.
-        root: ``(3,)``, mm, where the tree enters.
-        heading: ``(3,)``, first direction.
+        root: ``(x, y, z)``, mm, where the tree enters.
+        heading: ``(x, y, z)``, first direction.
         rng: Source of randomness.
-        least: Smallest number of points that still gets a branch.
+        ends: About how many branches end at most.
 
     Returns:
         The tree; branch 0 is the root.
     """
+    least = max(2, len(points) // ends)  # the smallest number of points that still gets a branch
     branches: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]] = []
-    todo = [(points, np.asarray(root, float), np.asarray(heading, float) / np.linalg.norm(heading), -1)]
+    todo = [(points, np.asarray(root), unit(np.asarray(heading)), -1)]
     while todo:
         cloud, start, direction, parent = todo.pop()
         way = cloud.mean(axis=0) - start
@@ -216,15 +217,12 @@ def _split(cloud: np.ndarray, direction: np.ndarray, rng: np.random.Generator) -
 def _finish(branches: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]) -> Tree:
     start, end, heading = (np.array([branch[k] for branch in branches]) for k in range(3))
     parent = np.array([branch[3] for branch in branches])
-    ends = np.zeros(len(branches), int)
-    has_child = np.zeros(len(branches), bool)
-    has_child[parent[parent >= 0]] = True
+    ends = np.ones(len(branches), int)
+    ends[parent[1:]] = 0
     # Children come after their parents: one pass backwards sums the ends.
-    for index in range(len(branches) - 1, -1, -1):
-        ends[index] += 0 if has_child[index] else 1
-        if parent[index] >= 0:
-            ends[parent[index]] += ends[index]
-    return Tree(start, end, heading, parent, np.maximum(ends, 1))
+    for index in range(len(branches) - 1, 0, -1):
+        ends[parent[index]] += ends[index]
+    return Tree(start, end, heading, parent, ends)
 
 
 def tree_tubes(tree: Tree, radius: np.ndarray, piece_mm: float = 4.0) -> tuple[Tubes, np.ndarray]:
@@ -244,15 +242,12 @@ def tree_tubes(tree: Tree, radius: np.ndarray, piece_mm: float = 4.0) -> tuple[T
     branch = np.repeat(np.arange(len(length)), count)
     order = np.arange(len(branch)) - np.repeat(np.cumsum(count) - count, count)
     t0, t1 = order / count[branch], (order + 1) / count[branch]
-    before = np.where(tree.parent[branch] >= 0, radius[np.maximum(tree.parent[branch], 0)], radius[branch])
+    before = np.where(tree.parent >= 0, radius[np.maximum(tree.parent, 0)], radius)
     # A daughter narrows within its first stretch.
-    entry = np.minimum(before, 1.25 * radius[branch])
-    r0 = entry + (radius[branch] - entry) * np.minimum(2 * t0, 1)
-    r1 = entry + (radius[branch] - entry) * np.minimum(2 * t1, 1)
-    points = [_bezier(tree, control, branch, t) for t in (t0, t1)]
-    return Tubes(*(a.astype(np.float32) for a in (*points, r0, r1))), branch
-
-
-def _bezier(tree: Tree, control: np.ndarray, branch: np.ndarray, t: np.ndarray) -> np.ndarray:
-    t = t[:, None]
-    return (1 - t) ** 2 * tree.start[branch] + 2 * t * (1 - t) * control[branch] + t**2 * tree.end[branch]
+    entry = np.minimum(before, 1.25 * radius)
+    points, radii = [], []
+    for t in (t0, t1):
+        radii.append(entry[branch] + (radius - entry)[branch] * np.minimum(2 * t, 1))
+        t = t[:, None]
+        points.append((1 - t) ** 2 * tree.start[branch] + 2 * t * (1 - t) * control[branch] + t**2 * tree.end[branch])
+    return Tubes(*(values.astype(np.float32) for values in (*points, *radii))), branch
