@@ -16,6 +16,7 @@ from concurrent.futures import as_completed
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from lung_d2.ct.volume import CTVolume, read_volume
 from lung_d2.errors import DatasetError
@@ -121,7 +122,7 @@ def _write_copy(source: str, series_uid: str | None, spec: PhantomSpec, digest: 
     def uid(purpose: str) -> str:
         return derived_uid(f"{digest} {number} {purpose}")
 
-    header = {
+    header: dict[str, Any] = {
         "PatientName": "PHANTOM^INSERTED",
         "PatientID": patient_id(lung.volume),
         "StudyID": str(number),
