@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lung_d2.categories import CATEGORIES
 from lung_d2.command_line import run_tool
-from lung_d2.config.keys import load_config
+from lung_d2.config.loading import load_config
 from lung_d2.errors import OutputError, detectron2_missing
 
 logger = logging.getLogger("export_weights")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lung_d2.command_line import ERROR_STATUS, run_tool
-from lung_d2.config.keys import load_config
+from lung_d2.config.loading import load_config
 from lung_d2.errors import ConfigError, detectron2_missing
 from lung_d2.processes import ignore_deprecations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lung_d2.ct.grey import CHANNELS, GREY_KINDS
@@ -59,19 +59,11 @@ def value_of(cfg: CfgNode, key: str) -> Any:
     return functools.reduce(operator.getitem, key.split("."), cfg)
 
 
-def differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield key, value before and value now wherever two configs, or the same part of them, differ."""
-    if not isinstance(now, dict):
-        if _as_lists(before) != _as_lists(now):
-            yield key, before, now
-        return
-    for name in now:
-        yield from differences(before[name], now[name], f"{key}.{name}" if key else name)
-
-
-def _as_lists(value: Any) -> Any:
-    """Return sequences as lists, since YAML has no nested tuples."""
-    return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value
+def as_plain(value: Any) -> Any:
+    """Return mappings and sequences as dicts and lists, as YAML, JSON and checkpoints hold them."""
+    if isinstance(value, Mapping):
+        return {str(key): as_plain(item) for key, item in value.items()}
+    return [as_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _crop_rules(cfg: CfgNode) -> list[Rule]:

@@ -1,15 +1,12 @@
-"""Every config key of ours, and the safe way to read a config file."""
+"""Every config key of ours, and what is read from several of them."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lung_d2.config.checks import check_config, value_of
-from lung_d2.config.merge import merge_file, merge_opts, merge_text
-from lung_d2.errors import ConfigError, detectron2_missing
+from lung_d2.config.checks import as_plain, value_of
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -150,62 +147,6 @@ def _add_augment_keys(cfg: CfgNode) -> None:
     cfg.INPUT.CT.AUGMENT.COPY_PASTE.MAX_OVERLAP = 0.1
 
 
-def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
-    """Read a config file of lung_d2.
-
-    Args:
-        path: A YAML file; its ``_BASE_`` files are read as safely as itself.
-        opts: ``KEY VALUE`` pairs that override the file.
-
-    Returns:
-        The config: rate and schedule scaled to the batch, ``MODEL.DEVICE`` the CPU where there is no GPU.
-
-    Raises:
-        ConfigError: The file is missing or broken, holds a Python tag, or names an unknown key.
-        DependencyError: Detectron2 is not installed.
-    """
-    cfg = _default_config()
-    merge_file(cfg, Path(path))
-    return _finish(cfg, opts)
-
-
-def parse_config(text: str, where: str | Path, opts: Sequence[str] = ()) -> CfgNode:
-    """Read a whole config from a file of another kind.
-
-    Args:
-        text: YAML; it cannot name another file, and does not expand when it is read.
-        where: What holds it, for errors.
-        opts: ``KEY VALUE`` pairs that override it.
-
-    Returns:
-        The same as :func:`load_config`.
-
-    Raises:
-        ConfigError: It is broken, holds a tag, an alias or a ``_BASE_``, or names an unknown key.
-    """
-    cfg = _default_config()
-    merge_text(cfg, text, where)
-    return _finish(cfg, opts)
-
-
-def _default_config() -> CfgNode:
-    try:
-        from detectron2.config import get_cfg
-    except ImportError as error:
-        raise detectron2_missing() from error
-    cfg = get_cfg()
-    add_lung_config(cfg)
-    return cfg
-
-
-def _finish(cfg: CfgNode, opts: Sequence[str]) -> CfgNode:
-    merge_opts(cfg, list(opts))
-    scale_to_batch(cfg, given=opts[::2])
-    _resolve_device(cfg)
-    check_config(cfg)
-    return cfg
-
-
 def scale_to_batch(cfg: CfgNode, given: Sequence[str] = ()) -> None:
     """Scale learning rate and schedule from ``SOLVER.REFERENCE_BATCH`` to ``SOLVER.IMS_PER_BATCH``, in place.
 
@@ -275,18 +216,4 @@ def input_settings(cfg: CfgNode) -> dict[str, Any]:
     keys = ["INPUT.CT.GREY", "INPUT.CT.CHANNELS", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.ANCHOR_GENERATOR.SIZES"]
     if cfg.INPUT.CT.GREY == "window":
         keys += ["INPUT.CT.WINDOW_CENTER", "INPUT.CT.WINDOW_WIDTH"]
-    return {key: value_of(cfg, key) for key in keys}
-
-
-def _resolve_device(cfg: CfgNode) -> None:
-    import torch
-
-    try:
-        kind = torch.device(cfg.MODEL.DEVICE).type
-    except RuntimeError as error:
-        raise ConfigError(
-            "MODEL.DEVICE", found=cfg.MODEL.DEVICE, expected="cuda, cuda:1 or cpu", remedy="correct the key"
-        ) from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
-    logger.info("device: %s", cfg.MODEL.DEVICE)
+    return {key: as_plain(value_of(cfg, key)) for key in keys}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lung_d2 import __version__
-from lung_d2.config.keys import load_config
+from lung_d2.config.loading import load_config
 from lung_d2.ct.headers import list_files
 from lung_d2.errors import InputError, LungD2Error
 from lung_d2.files import hash_file_stats, hash_identity

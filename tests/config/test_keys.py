@@ -11,7 +11,8 @@ from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
 
 from lung_d2 import load_config
 from lung_d2.config.checks import value_of
-from lung_d2.config.keys import ignores_undecided, parse_config
+from lung_d2.config.keys import ignores_undecided
+from lung_d2.config.loading import parse_config
 from lung_d2.engine.weights.names import find_weights
 from lung_d2.errors import ConfigError
 from lung_d2.modeling import LungRPN

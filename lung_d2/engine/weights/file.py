@@ -37,7 +37,8 @@ from safetensors import SafetensorError, safe_open
 
 from lung_d2.categories import Categories
 from lung_d2.config.checks import value_of
-from lung_d2.config.keys import add_lung_config, input_settings, parse_config
+from lung_d2.config.keys import add_lung_config, input_settings
+from lung_d2.config.loading import parse_config
 from lung_d2.engine.weights.names import SCHEME, address_of, check_digest, require_weights
 from lung_d2.errors import CheckpointError, ConfigError, DatasetError, LungD2Error, OutputError
 

@@ -14,7 +14,8 @@ from detectron2.utils.file_io import PathManager
 
 from engine.weights_samples import PROVENANCE, read_texts, rewrite, write_weights
 from lung_d2.categories import CATEGORIES
-from lung_d2.config.keys import add_lung_config, parse_config
+from lung_d2.config.keys import add_lung_config
+from lung_d2.config.loading import parse_config
 from lung_d2.engine import CTPredictor, LungCheckpointer
 from lung_d2.engine.weights.file import bound_settings, check_trusted, config_of, portable_config, read_weights_file
 from lung_d2.errors import CheckpointError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -14,8 +14,9 @@ import torch
 from detectron2.config import CfgNode
 from fvcore.nn.precise_bn import update_bn_stats
 
-from lung_d2.config.checks import differences, value_of
-from lung_d2.config.keys import input_settings, load_config
+from lung_d2.config.checks import as_plain, value_of
+from lung_d2.config.keys import input_settings
+from lung_d2.config.loading import load_config
 from lung_d2.data.loader import build_train_loader
 from lung_d2.engine.trainer import LungTrainer
 from lung_d2.errors import CheckpointError, ConfigError
@@ -66,7 +67,7 @@ def is_begun(cfg: CfgNode) -> bool:
         return False
     before = load_config(noted)
     for key in COMPARED:
-        for name, old, new in differences(value_of(before, key), value_of(cfg, key), key):
+        for name, old, new in _differences(value_of(before, key), value_of(cfg, key), key):
             remedy = "give the options that it began with, or another --output"
             raise ConfigError(run, found=f"a run with {name} {old}", expected=f"{new}, as now", remedy=remedy)
     return True
@@ -155,3 +156,13 @@ def _read_notice(folder: Path) -> str:
     except (FileNotFoundError, UnicodeDecodeError) as error:
         remedy = "put the licence notice back, or start in another --output"
         raise CheckpointError(path, found=type(error).__name__, remedy=remedy) from error
+
+
+def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield key, value before and value now wherever two configs, or the same part of them, differ."""
+    if not isinstance(now, dict):
+        if as_plain(before) != as_plain(now):
+            yield key, before, now
+        return
+    for name in now:
+        yield from _differences(before[name], now[name], f"{key}.{name}" if key else name)

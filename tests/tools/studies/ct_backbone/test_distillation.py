@@ -9,7 +9,7 @@ import torch
 from detectron2.config import CfgNode
 
 from ct_networks import NARROW, as_source, build_narrow
-from lung_d2.config.keys import load_config
+from lung_d2.config.loading import load_config
 from lung_d2.data import register_lung_datasets
 from lung_d2.engine import LungCheckpointer
 from lung_d2.errors import CheckpointError, ConfigError

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ct_networks import NARROW, build_narrow
-from lung_d2.config.keys import load_config
+from lung_d2.config.loading import load_config
 from lung_d2.errors import CheckpointError
 from studies.ct_backbone import distiller
 from studies.ct_backbone.distiller import BackboneDistiller, feature_correlation, feature_loss

@@ -1,26 +1,40 @@
-"""Merge YAML and command lines into a config: they hold nothing but data, and each error is one line."""
+"""Load a config: YAML and command lines hold nothing but data, and each error is one line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lung_d2.errors import ConfigError
+from lung_d2.config.checks import check_config
+from lung_d2.config.keys import add_lung_config, scale_to_batch
+from lung_d2.errors import ConfigError, detectron2_missing
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
+logger = logging.getLogger(__name__)
+
 _MOST_LETTERS, _MOST_DEPTH = 1 << 16, 20  # a whole config has 7,000 letters and 6 levels
 
 
-def merge_file(cfg: CfgNode, path: Path) -> None:
-    """Merge a YAML file and its ``_BASE_`` files into a config, in place.
+def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
+    """Read a config file of lung_d2.
+
+    Args:
+        path: A YAML file; its ``_BASE_`` files are read as safely as itself.
+        opts: ``KEY VALUE`` pairs that override the file.
+
+    Returns:
+        The config: rate and schedule scaled to the batch, ``MODEL.DEVICE`` the CPU where there is no GPU.
 
     Raises:
-        ConfigError: It is missing or broken, holds a Python tag, would fetch a base, or names a key that is not there.
+        ConfigError: The file is missing or broken, holds a Python tag, or names an unknown key.
+        DependencyError: Detectron2 is not installed.
     """
+    cfg, path = _default_config(), Path(path)
     if not path.is_file():
         raise ConfigError(
             path, found="no such file", expected="a YAML config", remedy="see configs/ for those there are"
@@ -31,31 +45,62 @@ def merge_file(cfg: CfgNode, path: Path) -> None:
             # Detectron2's default is allow_unsafe=True, with which a !!python tag runs code.
             cfg.merge_from_file(str(path), allow_unsafe=False)
     except OSError as error:
-        raise ConfigError(
-            path, found=_first_line(error), remedy="correct _BASE_, which is relative to the file"
-        ) from error
+        remedy = "correct _BASE_, which is relative to the file"
+        raise ConfigError(path, found=_first_line(error), remedy=remedy) from error
+    return _finish(cfg, opts)
 
 
-def merge_text(cfg: CfgNode, text: str, where: str | Path) -> None:
-    """Merge YAML from another kind of file into a config, in place.
+def parse_config(text: str, where: str | Path, opts: Sequence[str] = ()) -> CfgNode:
+    """Read a whole config from a file of another kind.
 
     Args:
-        cfg: The config.
-        text: It cannot name another file, and does not expand when it is read.
+        text: YAML; it cannot name another file, and does not expand when it is read.
         where: What holds it, for errors.
+        opts: ``KEY VALUE`` pairs that override it.
+
+    Returns:
+        The same as :func:`load_config`.
 
     Raises:
-        ConfigError: It is broken, holds a tag, an alias or a ``_BASE_``, or names a key that is not there.
+        ConfigError: It is broken, holds a tag, an alias or a ``_BASE_``, or names an unknown key.
     """
     import yaml
     from fvcore.common.config import BASE_KEY
 
+    cfg = _default_config()
     with _named_errors(where):
         _check_plain(text)
         content = yaml.safe_load(text)
         if not isinstance(content, dict) or BASE_KEY in content:
             raise ValueError(f"not a mapping of keys, or one with a {BASE_KEY}")
         cfg.merge_from_other_cfg(type(cfg)(content))
+    return _finish(cfg, opts)
+
+
+def _default_config() -> CfgNode:
+    try:
+        from detectron2.config import get_cfg
+    except ImportError as error:
+        raise detectron2_missing() from error
+    cfg = get_cfg()
+    add_lung_config(cfg)
+    return cfg
+
+
+def _finish(cfg: CfgNode, opts: Sequence[str]) -> CfgNode:
+    if len(opts) % 2:
+        found = f"an odd number of words: {opts}"
+        raise ConfigError("command line", found=found, expected="KEY VALUE pairs", remedy="pair them")
+    for key, value in zip(opts[::2], opts[1::2], strict=True):
+        try:
+            cfg.merge_from_list([key, value])
+        except (KeyError, ValueError, AssertionError, AttributeError, TypeError) as error:
+            where, remedy = f"command line, {key} {value}", "correct the key or its value"
+            raise ConfigError(where, found=_first_line(error), remedy=remedy) from error
+    scale_to_batch(cfg, given=opts[::2])
+    _resolve_device(cfg)
+    check_config(cfg)
+    return cfg
 
 
 def _check_plain(text: str) -> None:
@@ -108,26 +153,18 @@ def _check_bases(path: Path, seen: tuple[Path, ...] = ()) -> None:
             _check_bases(path.parent / str(base), (*seen, path))
 
 
-def merge_opts(cfg: CfgNode, opts: list[str]) -> None:
-    """Merge ``KEY VALUE`` pairs of a command line into a config, in place.
+def _resolve_device(cfg: CfgNode) -> None:
+    import torch
 
-    Raises:
-        ConfigError: They are not pairs, or one names an unknown key or a value of another type.
-    """
-    if len(opts) % 2:
+    try:
+        kind = torch.device(cfg.MODEL.DEVICE).type
+    except RuntimeError as error:
         raise ConfigError(
-            "command line",
-            found=f"an odd number of words: {opts}",
-            expected="KEY VALUE pairs",
-            remedy="pair them",
-        )
-    for key, value in zip(opts[::2], opts[1::2], strict=True):
-        try:
-            cfg.merge_from_list([key, value])
-        except (KeyError, ValueError, AssertionError, AttributeError, TypeError) as error:
-            raise ConfigError(
-                f"command line, {key} {value}", found=_first_line(error), remedy="correct the key or its value"
-            ) from error
+            "MODEL.DEVICE", found=cfg.MODEL.DEVICE, expected="cuda, cuda:1 or cpu", remedy="correct the key"
+        ) from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    logger.info("device: %s", cfg.MODEL.DEVICE)
 
 
 def _first_line(error: BaseException) -> str:
