@@ -21,7 +21,8 @@ from detectron2.checkpoint import DetectionCheckpointer
 from fvcore.common.checkpoint import Checkpointer
 
 from lung_d2.categories import CATEGORIES, Categories
-from lung_d2.engine.weights.file import check_finite, read_weights_file
+from lung_d2.config.checks import as_plain
+from lung_d2.engine.weights.file import check_finite, read_weights_file, untrusted
 from lung_d2.engine.weights.names import SUFFIX, find_weights
 from lung_d2.errors import CheckpointError, DatasetError
 
@@ -45,12 +46,8 @@ _BROKEN_PICKLE = (
 _ARRAY_GLOBALS = {
     ("numpy", "dtype"),
     ("numpy", "ndarray"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("numpy.core.numeric", "_frombuffer"),
+    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
     ("collections", "OrderedDict"),
     ("_codecs", "encode"),  # bytes in pickles of Python 2
 }
@@ -59,7 +56,7 @@ _ARRAY_GLOBALS = {
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ARRAY_GLOBALS:
-            raise pickle.UnpicklingError(f"{module}.{name}")
+            raise pickle.UnpicklingError(f"Weights only, without {module}.{name}")
         return super().find_class(module, name)
 
 
@@ -101,7 +98,7 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
         super().__init__(model, save_dir, **kwargs)
         self.tag_last = tag_last
         self.allow_partial = allow_partial
-        self.settings = _as_plain(settings or {})
+        self.settings = as_plain(settings or {})
         self.categories = categories
         self.notice: dict[str, str] = {}
         self._partial_is_fine, self._source = False, ""
@@ -152,11 +149,11 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         settings = checkpoint.pop("settings", {})
         if not isinstance(settings, Mapping):
-            raise _untrusted(self._source, f"holds settings that are {type(settings).__name__}")
+            raise untrusted(self._source, f"holds settings that are {type(settings).__name__}")
         if not _is_state_dict(checkpoint["model"]):
-            raise _untrusted(self._source, "holds no state dict")
+            raise untrusted(self._source, "holds no state dict")
         self._take_categories(checkpoint.pop("categories", None))
-        self._check_settings(_as_plain(settings))
+        self._check_settings(as_plain(settings))
         self._keep_notice(checkpoint)
         incompatible = super()._load_model(checkpoint)
         missing, total = len(incompatible.missing_keys), len(self.model.state_dict())
@@ -176,7 +173,7 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
         try:
             found = CATEGORIES if records is None else Categories.from_coco(records, self._source)
         except DatasetError as error:
-            raise _untrusted(self._source, error.found) from error
+            raise untrusted(self._source, error.found) from error
         classes = getattr(getattr(self.model, "roi_heads", None), "num_classes", len(found))
         expected = self.categories or found
         if found.names != expected.names or len(found) != classes:
@@ -233,9 +230,10 @@ class LungCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
             notice = {key: file.provenance.get(f"start_{key}", "") for key in _NOTICE_LETTERS}
             categories = file.categories.to_coco()
             return {"model": file.read_tensors(), "settings": file.settings, "categories": categories, **notice}
-        if filename.endswith(".pkl"):
-            _check_arrays_alone(filename)
         with _named_errors(filename):
+            if filename.endswith(".pkl"):  # which Detectron2 reads by a pickle that runs code
+                with open(filename, "rb") as stream:
+                    _ArrayUnpickler(stream, encoding="latin1").load()
             return super()._load_file(filename)  # type: ignore[no-any-return]
 
     def _torch_load(self, f: str) -> Any:
@@ -248,38 +246,15 @@ def _is_state_dict(value: Any) -> bool:
     )
 
 
-def _as_plain(value: Any) -> Any:
-    """Return mappings and sequences as dicts and lists: what a checkpoint holds, and what compares."""
-    if isinstance(value, Mapping):
-        return {str(key): _as_plain(item) for key, item in value.items()}
-    return [_as_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
 @contextmanager
 def _named_errors(filename: str) -> Iterator[None]:
     try:
         yield
     except _BROKEN_PICKLE as error:
-        reason = "holds more than tensors" if "Weights only" in str(error) else "is broken or not a checkpoint"
-        raise _untrusted(filename, reason) from error
-    except (TypeError, AttributeError, KeyError, AssertionError) as error:
-        raise _untrusted(filename, "holds no state dict") from error
-
-
-def _check_arrays_alone(filename: str) -> None:
-    with open(filename, "rb") as stream:
-        try:
-            _ArrayUnpickler(stream, encoding="latin1").load()
-        except pickle.UnpicklingError as error:
-            raise _untrusted(filename, f"holds more than arrays ({error})") from error
-        except (EOFError, ValueError, IndexError, KeyError, AttributeError, TypeError, ImportError) as error:
-            raise _untrusted(filename, "is broken or not a pickle of arrays") from error
-
-
-def _untrusted(filename: str, reason: str) -> CheckpointError:
-    return CheckpointError(
-        filename, found=reason, expected="model weights only", remedy="get it from its source again; nothing in it ran"
-    )
+        reason = "holds more than arrays" if "Weights only" in str(error) else "is broken or not a checkpoint"
+        raise untrusted(filename, reason) from error
+    except (TypeError, AttributeError, KeyError, AssertionError, ImportError) as error:
+        raise untrusted(filename, "holds no state dict") from error
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from detectron2.engine import HookBase, hooks
@@ -12,9 +12,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lung_d2.engine.checkpoint import LungCheckpointer
 from lung_d2.files import replace_file
-
-if TYPE_CHECKING:
-    from detectron2.config import CfgNode
 
 METRICS_FILE = "metrics.json"
 PICTURE_FILE = "training_curves.png"
@@ -68,11 +65,6 @@ class WeightAverage(HookBase):  # type: ignore[misc]
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the state of a checkpoint."""
         self._average.n_averaged.fill_(state["updates"])
-
-
-def build_weight_average(cfg: CfgNode, model: torch.nn.Module) -> WeightAverage | None:
-    """Read ``SOLVER.EMA``; None where it is off."""
-    return WeightAverage(model, cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
 
 
 def _ramped(decay: float) -> Any:

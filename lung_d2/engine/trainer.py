@@ -23,8 +23,8 @@ from lung_d2.data.loader import TrainLoader, build_train_loader
 from lung_d2.data.mapper import CTDatasetMapper
 from lung_d2.data.register import check_registered
 from lung_d2.engine.checkpoint import LungCheckpointer
-from lung_d2.engine.convergence import ConvergenceStop, build_convergence_rule
-from lung_d2.engine.hooks import BestCheckpoint, CurvePicture, LastCheckpoint, RawCheckpoint, build_weight_average
+from lung_d2.engine.convergence import ConvergenceStop, build_convergence_stop
+from lung_d2.engine.hooks import BestCheckpoint, CurvePicture, LastCheckpoint, RawCheckpoint, WeightAverage
 from lung_d2.engine.precision import build_step
 from lung_d2.engine.predictor import build_tta, without_resize
 from lung_d2.errors import CheckpointError, ConfigError, DatasetError, TrainingError
@@ -62,7 +62,10 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
         if not cfg.DATASETS.TRAIN:
             raise ConfigError("DATASETS.TRAIN", found="empty", expected="a data set", remedy="name one")
         cfg, self.categories = adopt_categories(cfg, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
-        self.cfg = cfg = DefaultTrainer.auto_scale_workers(_scale(cfg), comm.get_world_size())
+        cfg.defrost()
+        scale_to_batch(cfg)
+        self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        cfg.freeze()
         check_config(cfg)
         _update_dump(cfg)
         self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
@@ -71,7 +74,7 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         self.train_loader = self.build_seeded_loader(cfg, self.seed)
-        self.average = build_weight_average(cfg, model)
+        self.average = WeightAverage(model, cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
         self.checkpointer = self._build_checkpointer(model)
         model = _distribute(model)
         self._trainer = build_step(
@@ -87,20 +90,20 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
         states: dict[str, Any] = {"trainer": weakref.proxy(self)}
         if self.average is not None:
             model, states["raw_model"] = self.average.averaged, model
-        settings, categories = input_settings(self.cfg), self.categories
-        return LungCheckpointer(
-            model, self.cfg.OUTPUT_DIR, allow_partial=True, settings=settings, categories=categories, **states
-        )
+        return self._new_checkpointer(model, allow_partial=True, **states)
+
+    def _new_checkpointer(self, model: torch.nn.Module, **rest: Any) -> LungCheckpointer:
+        settings, folder = input_settings(self.cfg), self.cfg.OUTPUT_DIR
+        return LungCheckpointer(model, folder, settings=settings, categories=self.categories, **rest)
 
     def build_hooks(self) -> list[HookBase | None]:
         """Return the hooks; those that decide come before those that save, and those that log come last."""
         cfg, period = self.cfg, self.cfg.TEST.EVAL_PERIOD
-        rule = build_convergence_rule(cfg)
         built: list[HookBase | None] = [
             hooks.IterationTimer(),
             hooks.LRScheduler(),
             self.average,
-            ConvergenceStop(rule) if rule else None,
+            build_convergence_stop(cfg),
             self._build_precise_bn() if cfg.TEST.PRECISE_BN.ENABLED else None,
             hooks.EvalHook(period, lambda: self.evaluate()),
             hooks.EvalHook(0, lambda: self.test_with_tta(cfg, self.evaluated)) if cfg.TEST.AUG.ENABLED else None,
@@ -122,8 +125,7 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
         return hooks.PreciseBN(self.cfg.TEST.EVAL_PERIOD, self.model, loader, self.cfg.TEST.PRECISE_BN.NUM_ITER)
 
     def _weights_alone(self, model: torch.nn.Module) -> LungCheckpointer:
-        settings, categories = self.checkpointer.settings, self.categories
-        alone = LungCheckpointer(model, self.cfg.OUTPUT_DIR, tag_last=False, settings=settings, categories=categories)
+        alone = self._new_checkpointer(model, tag_last=False)
         alone.notice = self.checkpointer.notice  # which is read later, with the weights
         return alone
 
@@ -190,10 +192,6 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
             self.max_iter = self.start_iter
         if self.start_iter >= self.max_iter:
             logger.info("training ended before, at iteration %d: only evaluating", self.start_iter)
-        self._run()
-        return getattr(self, "_last_eval_results", None)
-
-    def _run(self) -> None:
         # TrainerBase.train loops over a fixed range, so that lowering max_iter would not stop it.
         logger.info("training from iteration %d to at most %d", self.start_iter, self.max_iter)
         self.iter = self.start_iter
@@ -213,6 +211,7 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
                 ) from error
             finally:
                 self.after_train()
+        return getattr(self, "_last_eval_results", None)
 
     def state_dict(self) -> dict[str, Any]:
         """Return Detectron2's state, the seed of the run, and whether its weights are averaged."""
@@ -284,22 +283,12 @@ def adopt_categories(cfg: CfgNode, names: Sequence[str]) -> tuple[CfgNode, Categ
                 expected=f"{', '.join(categories.names)}, as {first} has",
                 remedy="prepare both with the same categories, or train on one of them",
             )
-    if len(categories) == cfg.MODEL.ROI_HEADS.NUM_CLASSES:
-        return cfg, categories
     logger.info("%d categories, from the data: %s", len(categories), ", ".join(categories.names))
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories)
     cfg.freeze()
     return cfg, categories
-
-
-def _scale(cfg: CfgNode) -> CfgNode:
-    cfg = cfg.clone()
-    cfg.defrost()
-    scale_to_batch(cfg)
-    cfg.freeze()
-    return cfg
 
 
 def _update_dump(cfg: CfgNode) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lung_d2 import load_config
-from lung_d2.engine.convergence import ConvergenceRule, ConvergenceStop, build_convergence_rule
+from lung_d2.engine.convergence import ConvergenceStop, build_convergence_stop
 from tiny import CONFIGS
 
 
@@ -35,36 +35,36 @@ def feed(stop: ConvergenceStop, losses: list[float], start: int = 0) -> int | No
     return None
 
 
-RULE = ConvergenceRule(window=2, patience=5, tolerance=0.01, armed_from=0)
+RULE = {"window": 2, "patience": 5, "tolerance": 0.01, "armed_from": 0}
 
 
 def test_flat_loss_converges_after_window_and_patience() -> None:
-    assert feed(ConvergenceStop(RULE), [1.0] * 50) == 1 + 5
+    assert feed(ConvergenceStop(**RULE), [1.0] * 50) == 1 + 5
 
 
 def test_falling_loss_does_not_converge() -> None:
-    assert feed(ConvergenceStop(RULE), [0.97**step for step in range(200)]) is None
+    assert feed(ConvergenceStop(**RULE), [0.97**step for step in range(200)]) is None
 
 
 def test_fall_below_the_tolerance_does_not_count() -> None:
-    assert feed(ConvergenceStop(RULE), [1 - 0.001 * step for step in range(50)]) == 1 + 5
+    assert feed(ConvergenceStop(**RULE), [1 - 0.001 * step for step in range(50)]) == 1 + 5
 
 
 def test_noise_is_smoothed() -> None:
-    rule = ConvergenceRule(window=10, patience=30, tolerance=0.01, armed_from=0)
+    stop = ConvergenceStop(window=10, patience=30, tolerance=0.01, armed_from=0)
     noisy = [0.98**step * (1.3 if step % 2 else 0.7) for step in range(300)]
-    assert feed(ConvergenceStop(rule), noisy) is None
+    assert feed(stop, noisy) is None
 
 
 def test_losses_before_it_is_armed_do_not_count() -> None:
-    rule = ConvergenceRule(window=2, patience=5, tolerance=0.01, armed_from=100)
-    assert feed(ConvergenceStop(rule), [1.0] * 200) == 101 + 5
+    stop = ConvergenceStop(window=2, patience=5, tolerance=0.01, armed_from=100)
+    assert feed(stop, [1.0] * 200) == 101 + 5
 
 
 def test_state_goes_on_as_if_uninterrupted() -> None:
-    first = ConvergenceStop(RULE)
+    first = ConvergenceStop(**RULE)
     assert feed(first, [1.0] * 4) is None
-    second = ConvergenceStop(RULE)
+    second = ConvergenceStop(**RULE)
     second.load_state_dict(first.state_dict())
     assert feed(second, [1.0] * 50, start=4) == 1 + 5
 
@@ -78,23 +78,23 @@ def test_state_goes_on_as_if_uninterrupted() -> None:
     ],
 )
 def test_rule_is_armed_where_the_rate_is_flat(opts: tuple[Any, ...], armed_from: int) -> None:
-    rule = build_convergence_rule(load_config(CONFIGS / "Base-LungCT-RCNN-FPN.yaml", opts))
-    assert rule is not None
-    assert rule.armed_from == armed_from
+    stop = build_convergence_stop(load_config(CONFIGS / "Base-LungCT-RCNN-FPN.yaml", opts))
+    assert stop is not None
+    assert stop.armed_from == armed_from
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_stop_can_come_before_max_iter_in_every_config_that_has_it(path: Path) -> None:
     cfg = load_config(path)
-    rule = build_convergence_rule(cfg)
-    assert rule is None or rule.earliest_stop < cfg.SOLVER.MAX_ITER - 1
+    stop = build_convergence_stop(cfg)
+    assert stop is None or stop.earliest < cfg.SOLVER.MAX_ITER - 1
 
 
 @pytest.mark.parametrize(
     "opts", [("SOLVER.CONVERGENCE.ENABLED", False), ("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR")]
 )
 def test_no_rule_where_it_is_off_or_the_rate_falls_to_the_end(opts: tuple[Any, ...]) -> None:
-    assert build_convergence_rule(load_config(CONFIGS / "Base-LungCT-RCNN-FPN.yaml", opts)) is None
+    assert build_convergence_stop(load_config(CONFIGS / "Base-LungCT-RCNN-FPN.yaml", opts)) is None
 
 
 def run_two_processes(folder: Path, *words: str) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 from detectron2.utils import comm
 
 from lung_d2.engine import LungTrainer
-from lung_d2.engine.convergence import ConvergenceRule, ConvergenceStop
+from lung_d2.engine.convergence import ConvergenceStop
 from lung_d2.errors import CheckpointError
 from tiny import tiny_config
 
@@ -21,7 +21,7 @@ def converge() -> None:
     """Give both the flat loss of a run that has converged; an iteration needs both, as a training step does."""
     flat = SimpleNamespace(history=lambda name: SimpleNamespace(latest=lambda: 1.0))
     trainer: Any = SimpleNamespace(iter=0, max_iter=60, storage=flat)
-    stop = ConvergenceStop(ConvergenceRule(window=2, patience=5, tolerance=0.01, armed_from=0))
+    stop = ConvergenceStop(window=2, patience=5, tolerance=0.01, armed_from=0)
     stop.trainer = trainer
     while trainer.iter < trainer.max_iter:
         torch.distributed.all_reduce(torch.zeros(1))

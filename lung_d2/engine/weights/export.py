@@ -45,7 +45,6 @@ from lung_d2.engine.weights.file import (
     check_finite,
     config_of,
     portable_config,
-    read_weights_file,
 )
 from lung_d2.engine.weights.names import check_digest
 from lung_d2.errors import CheckpointError, DatasetError, OutputError
@@ -140,14 +139,15 @@ def check_written(model: torch.nn.Module, path: Path) -> None:
     Raises:
         CheckpointError: It does not load, or a parameter is further off than a rounding to fp16.
     """
-    written = read_weights_file(path).read_tensors()
+    cfg = config_of(path, ["MODEL.DEVICE", str(next(model.parameters()).device)])
+    loaded = build_model(cfg)
+    LungCheckpointer(loaded, settings=bound_settings(cfg)).load(cfg.MODEL.WEIGHTS)
+    written = loaded.state_dict()
     for name, value in model.state_dict().items():
         exact = value.detach().cpu().double()
-        off = (written[name].double() - exact).abs()
+        off = (written[name].cpu().double() - exact).abs()
         if not bool((off <= HALF_ROUNDING * exact.abs() + HALF_SUBNORMAL_STEP / 2).all()):
             raise CheckpointError(path, found=f"{name} off by {off.max():g}", remedy="do not use it, and report this")
-    cfg = config_of(path, ["MODEL.DEVICE", str(next(model.parameters()).device)])
-    LungCheckpointer(build_model(cfg), settings=bound_settings(cfg)).load(cfg.MODEL.WEIGHTS)
 
 
 def build_provenance(

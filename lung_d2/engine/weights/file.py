@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -36,11 +36,11 @@ from iopath.common.file_io import get_cache_dir
 from safetensors import SafetensorError, safe_open
 
 from lung_d2.categories import Categories
-from lung_d2.config.checks import value_of
+from lung_d2.config.checks import as_plain, value_of
 from lung_d2.config.keys import add_lung_config, input_settings
 from lung_d2.config.loading import parse_config
 from lung_d2.engine.weights.names import SCHEME, address_of, check_digest, require_weights
-from lung_d2.errors import CheckpointError, ConfigError, DatasetError, LungD2Error, OutputError
+from lung_d2.errors import CheckpointError, LungD2Error, OutputError
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -52,11 +52,11 @@ ARCHITECTURE = "GeneralizedRCNN"
 
 _MAX_HEADER_BYTES = 4 << 20  # a model of this project has about 60 KB
 _MAX_FILE_BYTES = 2 << 30
-_BUILD_ERRORS = (
+_READ_ERRORS = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError),
-    LungD2Error,
+    *(LungD2Error, SafetensorError),
 )
-"""What a layer may raise for a config of unknown origin."""
+"""What the reader of a file, or a layer that is built by its config, may raise for a file of unknown origin."""
 _FREE = re.compile(
     r"MODEL\.(WEIGHTS|DEVICE|LOAD_PROPOSALS|BACKBONE\.FREEZE_AT)"
     r"|.*(LOSS|_THRESH|TOPK|SMOOTH_L1_BETA|BATCH_SIZE_PER_IMAGE|POSITIVE_FRACTION|IOU_LABELS|PROPOSAL_APPEND_GT"
@@ -159,9 +159,11 @@ def _read(path: Path, digest: str) -> WeightsFile:
         raise CheckpointError(
             path, found=found, expected=f"format {FORMAT_VERSION}", remedy="write it with tools/export_weights.py"
         )
-    cfg = _read_config(path, texts.get(f"{PREFIX}config", ""))
-    if json.loads(json.dumps(input_settings(cfg))) != _read_json(path, texts, "input", dict):
-        raise _broken(path, f"{PREFIX}input that contradicts its config", "the same in both")
+    with _named_errors(path, f"{PREFIX}config: not usable", "the whole config of a model"):
+        cfg = parse_config(texts.get(f"{PREFIX}config", ""), path)
+    check_trusted(cfg, path)
+    if input_settings(cfg) != _read_json(path, texts, "input", dict):
+        raise untrusted(path, f"{PREFIX}input that contradicts its config", "the same in both")
     categories = _read_categories(path, texts, cfg)
     provenance = _read_json(path, texts, "provenance", dict)
     _check_parameters(path, cfg, shapes)
@@ -193,8 +195,7 @@ def bound_settings(cfg: CfgNode) -> dict[str, Any]:
         is among them unless it is named here.
     """
     model = {key: value for key, value in _leaves(cfg) if key.startswith("MODEL.") and not _FREE.fullmatch(key)}
-    plain: dict[str, Any] = json.loads(json.dumps({**model, **input_settings(cfg)}))
-    return plain
+    return {**{key: as_plain(value) for key, value in model.items()}, **input_settings(cfg)}
 
 
 def portable_config(cfg: CfgNode) -> str:
@@ -262,14 +263,6 @@ class WeightsHandler(PathHandler):  # type: ignore[misc]
                 ) from error
         return str(copy)
 
-    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO[Any]:
-        return open(self._get_local_path(path), mode, buffering)
-
-    def _isfile(self, path: str, **kwargs: Any) -> bool:
-        return require_weights(path).is_file()
-
-    _exists = _isfile
-
 
 PathManager.register_handler(WeightsHandler(), allow_override=True)
 
@@ -288,26 +281,15 @@ def _check_sizes(path: Path) -> None:
         declared = int.from_bytes(file.read(8), "little")
     if size > _MAX_FILE_BYTES or not 2 <= declared <= min(_MAX_HEADER_BYTES, max(size - 8, 0)):
         limits = f"at most {_MAX_FILE_BYTES}, of which the header has at most {_MAX_HEADER_BYTES}"
-        raise _broken(path, f"a header of {declared} bytes in a file of {size}", limits)
-
-
-def _read_config(path: Path, text: str) -> CfgNode:
-    try:
-        cfg = parse_config(text, path)
-    except ConfigError as error:
-        place = "" if error.where == str(path) else f" {error.where}"
-        raise _broken(path, f"{PREFIX}config:{place} {error.found[:200]}", error.expected) from error
-    check_trusted(cfg, path)
-    return cfg
+        raise untrusted(path, f"a header of {declared} bytes in a file of {size}", limits)
 
 
 def _read_categories(path: Path, texts: Mapping[str, str], cfg: CfgNode) -> Categories:
-    try:
-        categories = Categories.from_coco(_read_json(path, texts, "categories", list), path)
-    except DatasetError as error:
-        raise _broken(path, error.found[:200], error.expected) from error
+    records = _read_json(path, texts, "categories", list)
+    with _named_errors(path, "categories that cannot be read", "those of a data set"):
+        categories = Categories.from_coco(records, path)
     if len(categories) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
-        raise _broken(path, f"{len(categories)} categories", f"{cfg.MODEL.ROI_HEADS.NUM_CLASSES}, as its config says")
+        raise untrusted(path, f"{len(categories)} categories", f"{cfg.MODEL.ROI_HEADS.NUM_CLASSES}, as its config says")
     return categories
 
 
@@ -315,14 +297,11 @@ def _check_parameters(path: Path, cfg: CfgNode, shapes: Mapping[str, tuple[int, 
     """Refuse a file whose config describes another model, found on the meta device, which needs no memory."""
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = "meta"
-    try:
-        with torch.device("meta"):
-            made = {name: tuple(value.shape) for name, value in build_model(cfg).state_dict().items()}
-    except _BUILD_ERRORS as error:
-        raise _broken(path, f"a config that builds no model ({_reason(error)})", "a whole model") from error
+    with _named_errors(path, "a config that builds no model", "a whole model"), torch.device("meta"):
+        made = {name: tuple(value.shape) for name, value in build_model(cfg).state_dict().items()}
     if odd := sorted(name for name in {*made, *shapes} if made.get(name) != shapes.get(name)):
         found = f"{len(odd)} parameters that do not fit its config, {odd[0][:200]} first"
-        raise _broken(path, found, "a whole model")
+        raise untrusted(path, found, "a whole model")
 
 
 def _read_json(path: Path, texts: Mapping[str, str], name: str, kind: type) -> Any:
@@ -332,26 +311,23 @@ def _read_json(path: Path, texts: Mapping[str, str], name: str, kind: type) -> A
         content = None
     if not isinstance(content, kind):
         expected = f"JSON of a {kind.__name__}, as tools/export_weights.py writes"
-        raise _broken(path, f"{PREFIX}{name} that cannot be read", expected)
+        raise untrusted(path, f"{PREFIX}{name} that cannot be read", expected)
     return content
 
 
 @contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
+def _named_errors(path: Path, found: str = "broken", expected: str = "a whole safetensors file") -> Iterator[None]:
     try:
         yield
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise _broken(path, f"broken ({_reason(error)})", "a whole safetensors file") from error
+    except _READ_ERRORS as error:
+        reason = str(error).removeprefix(f"{path}: ") or type(error).__name__
+        raise untrusted(path, f"{found} ({reason.splitlines()[0][:200]})", expected) from error
 
 
-def _reason(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
-
-
-def _broken(path: Path, found: str, expected: str) -> CheckpointError:
-    return CheckpointError(
-        path, found=found, expected=expected, remedy="get it from its source again; nothing in it ran"
-    )
+def untrusted(path: str | Path, found: str, expected: str = "model weights only") -> CheckpointError:
+    """Return the error for a file that is broken, or that someone has tampered with."""
+    remedy = "get it from its source again; nothing in it ran"
+    return CheckpointError(path, found=found, expected=expected, remedy=remedy)
 
 
 def _leaves(node: CfgNode, above: str = "") -> Iterator[tuple[str, Any]]:

@@ -58,16 +58,14 @@ def find_weights(weights: str | os.PathLike[str]) -> Path | None:
 
 
 def require_weights(weights: str | os.PathLike[str]) -> Path:
-    """Return the file of the weights, which has to be a weights file.
+    """Return the path of the weights, which has to be that of a weights file.
 
     Raises:
-        CheckpointError: Another kind of weights is meant, or the file or the name does not exist.
+        CheckpointError: Another kind of weights is meant, or the name does not exist.
     """
     path = find_weights(weights)
     if path is None:
         raise _unknown(os.fspath(weights))
-    if not path.is_file():
-        raise CheckpointError(path, found="no such file", remedy="name an existing file")
     return path
 
 
