@@ -10,7 +10,6 @@ import torch
 from detectron2.engine import HookBase, hooks
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lung_d2.engine.checkpoint import LungCheckpointer
 from lung_d2.files import replace_file
 
 METRICS_FILE = "metrics.json"
@@ -100,19 +99,6 @@ class BestCheckpoint(hooks.BestCheckpointer):  # type: ignore[misc]
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the state of a checkpoint."""
         self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
-
-
-class RawCheckpoint(HookBase):  # type: ignore[misc]
-    """Save the last weights as ``model_final_raw`` at the end, to compare them with their average."""
-
-    def __init__(self, checkpointer: LungCheckpointer) -> None:
-        """Keep a checkpointer that saves nothing but the weights."""
-        self.checkpointer = checkpointer
-
-    def after_train(self) -> None:
-        """Save, unless the run failed."""
-        if self.trainer.iter + 1 >= self.trainer.max_iter:
-            self.checkpointer.save("model_final_raw")
 
 
 class CurvePicture(HookBase):  # type: ignore[misc]

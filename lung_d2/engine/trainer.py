@@ -24,7 +24,7 @@ from lung_d2.data.mapper import CTDatasetMapper
 from lung_d2.data.register import check_registered
 from lung_d2.engine.checkpoint import LungCheckpointer
 from lung_d2.engine.convergence import ConvergenceStop, build_convergence_stop
-from lung_d2.engine.hooks import BestCheckpoint, CurvePicture, LastCheckpoint, RawCheckpoint, WeightAverage
+from lung_d2.engine.hooks import BestCheckpoint, CurvePicture, LastCheckpoint, WeightAverage
 from lung_d2.engine.precision import build_step
 from lung_d2.engine.predictor import build_tta, without_resize
 from lung_d2.errors import CheckpointError, ConfigError, DatasetError, TrainingError
@@ -113,7 +113,7 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
             built += [
                 BestCheckpoint(period, best, cfg.TEST.BEST_METRIC) if cfg.DATASETS.TEST else None,
                 LastCheckpoint(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=1),
-                RawCheckpoint(self._weights_alone(self.average.model)) if self.average else None,
+                hooks.CallbackHook(after_train=lambda _: self._save_raw(self.average)) if self.average else None,
                 hooks.PeriodicWriter(self.build_writers(), period=_LOG_PERIOD),
                 CurvePicture(cfg.OUTPUT_DIR, period),
             ]
@@ -128,6 +128,10 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
         alone = self._new_checkpointer(model, tag_last=False)
         alone.notice = self.checkpointer.notice  # which is read later, with the weights
         return alone
+
+    def _save_raw(self, average: WeightAverage) -> None:
+        if self.iter >= self.max_iter:  # else the run failed
+            self._weights_alone(average.model).save("model_final_raw")
 
     def evaluate(self) -> Mapping[str, Any]:
         """Evaluate the average of the weights, or the weights, on ``DATASETS.TEST``; keep the results."""

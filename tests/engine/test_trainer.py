@@ -17,7 +17,6 @@ import torch
 import yaml
 from detectron2.config import get_cfg
 
-from engine.test_convergence import run_two_processes
 from lung_d2 import add_lung_config
 from lung_d2.categories import CATEGORIES, Categories, describe_category
 from lung_d2.config.keys import input_settings
@@ -279,11 +278,31 @@ def test_error_of_a_child_process_is_one_line_too(root: Path, tmp_path: Path) ->
     assert done.stderr.splitlines()[-1].startswith("error: data set no_such_train: not prepared")
 
 
-def test_machines_with_different_checkpoints_are_told_to_share(root: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def said_by_two(root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Run ``two_processes.py``, whose first process alone has a checkpoint; give its lines. A hang fails."""
+    folder = tmp_path_factory.mktemp("two")
+    train(root, folder / "0", "SOLVER.MAX_ITER", 2, "DATASETS.TEST", ())
+    command = [sys.executable, str(TESTS / "engine" / "two_processes.py"), str(root), str(folder)]
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return sorted(done.stdout.replace(str(folder), "FOLDER").splitlines())
+
+
+def test_two_processes_stop_at_the_same_iteration(said_by_two: list[str]) -> None:
+    """The first finds the loss flat at iteration 6, and tells it at the next check, after which both stop."""
+    stopped = [line for line in said_by_two if "stopped" in line]
+    assert stopped == [f"{rank}: stopped at 21, converged at 20" for rank in (0, 1)]
+
+
+def test_machines_with_different_checkpoints_are_told_to_share(said_by_two: list[str]) -> None:
     """The second process sees no checkpoint: its folder is another, as on a machine that shares none."""
-    train(root, tmp_path / "0", "SOLVER.MAX_ITER", 2, "DATASETS.TEST", ())
-    for rank, line in enumerate(run_two_processes(tmp_path, "resume", str(root), str(tmp_path))):
-        assert line.startswith(f"{rank}: {tmp_path / str(rank)}: processes that would start at iterations 2, 0; ")
+    refused = [line for line in said_by_two if "stopped" not in line]
+    assert len(refused) == 2
+    for rank, line in enumerate(refused):
+        assert line.startswith(f"{rank}: FOLDER/{rank}: processes that would start at iterations 2, 0; ")
         assert "share OUTPUT_DIR between the machines" in line
 
 

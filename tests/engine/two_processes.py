@@ -1,4 +1,4 @@
-"""Two processes that train together, for the tests: ``converge``, or ``resume ROOT OUTPUT``; a line from each."""
+"""Two processes that train together, for the tests: ``ROOT OUTPUT``; two lines from each."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ def converge() -> None:
     say(f"stopped at {trainer.iter}, converged at {stop.converged_at}")
 
 
-def resume(root: str, output: str) -> None:
+def resume(root: str, output: Path) -> None:
     """Take up a run whose checkpoint is in the folder of the first process alone."""
-    folder = Path(output, str(comm.get_rank()))
-    trainer = LungTrainer(tiny_config(Path(root), folder, "SOLVER.MAX_ITER", 4, "DATASETS.TEST", ()))
+    trainer = LungTrainer(
+        tiny_config(Path(root), output / str(comm.get_rank()), "SOLVER.MAX_ITER", 4, "DATASETS.TEST", ())
+    )
     try:
         trainer.resume_or_load(resume=True)
     except CheckpointError as error:
@@ -46,13 +47,13 @@ def say(text: str) -> None:
     time.sleep(0.2)  # or the other process may be ended with this one
 
 
-def work(rank: int, store: str, name: str, words: list[str]) -> None:
+def work(rank: int, root: str, output: Path) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{output}/store", rank=rank, world_size=2)
     comm.create_local_process_group(2)
-    {"converge": converge, "resume": resume}[name](*words)
+    converge()
+    resume(root, output)
 
 
 if __name__ == "__main__":
-    command = (sys.argv[1], sys.argv[2], sys.argv[3:])
-    torch.multiprocessing.start_processes(work, command, nprocs=2, start_method="fork")
+    torch.multiprocessing.start_processes(work, (sys.argv[1], Path(sys.argv[2])), nprocs=2, start_method="fork")
