@@ -56,7 +56,7 @@ class LungD2Error(Exception):
         super().__init__(" ".join("; ".join(parts).split()))
 
     def at(self, where: str | Path) -> Self:
-        """Return the same error at another place, for who knows better than the raiser where it is."""
+        """Return the same error at another place, for callers that know the location."""
         return type(self)(where, found=self.found, expected=self.expected, remedy=self.remedy)
 
     def __reduce__(self) -> tuple[Callable[..., LungD2Error], tuple[Any, ...]]:

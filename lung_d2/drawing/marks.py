@@ -83,7 +83,7 @@ def tint(canvas: Picture, mask: Mask, color: Color, opacity: float) -> None:
 
 
 def overlap(one: Place, other: Place) -> bool:
-    """Say whether two places have a part in common."""
+    """Return whether two rectangles overlap."""
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FAINT = "#8a94a0"
 """Of the axes, and of lines that only guide the eye."""
 DARK = "#2b333c"
-"""Of edges, and of what is no category's."""
+"""Edges, and whatever does not belong to a category."""
 _TEXT = "#3c4652"
 _GRID = "#dfe4ea"
 _STYLE: Any = {

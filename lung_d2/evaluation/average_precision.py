@@ -1,4 +1,19 @@
-"""Average precision: COCO's AP of boxes and masks, and AP at lenient IoU."""
+"""Average precision of boxes and masks: COCO's, and at lenient IoU, for any weights of the patients, in percent.
+
+Precision and recall follow the falling score; at each of 101 recalls (0, 0.01, ..., 1) the best precision at that
+recall or beyond counts, 0 where it is never reached, and their mean is the average precision. Source:
+``COCOeval.accumulate`` of pycocotools, with which it agrees if every patient counts once.
+
+``coco``
+    AP is the mean over the IoU thresholds 0.50:0.05:0.95; APs, APm and APl count lesions below 32 x 32, below 96 x 96,
+    and above, in pixels of the slice, not in mm. ``all`` is the mean over the categories that have lesions. The numbers
+    are those of Detectron2's ``COCOEvaluator``; here they can be measured on any draw of the patients. Definition: Lin
+    et al., Microsoft COCO: Common Objects in Context, ECCV 2014, and https://cocodataset.org/#detection-eval.
+``lenient``
+    At IoU 0.10, and as mean over 0.10:0.05:0.50, as medical detection reports it: whether a reader is led to a lesion
+    matters more there than where its blurred edge is drawn, and ground glass has no sharp one. Sources: Baumgartner et
+    al., nnDetection, MICCAI 2021 (AP at IoU 0.1); Jaeger et al., Retina U-Net, ML4H 2019.
+"""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _LEAST_SHARE = 0.5  # of the draws in which a figure has to be defined for an in
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a figure may well lie; both None where nothing can be said.
+    """The interval of a figure; both ends are None if none can be given.
 
     Attributes:
         low: Its lower end.
@@ -46,7 +46,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """What a paired comparison says of one figure.
+    """The paired comparison of one figure.
 
     Attributes:
         interval: Of the difference.
@@ -76,7 +76,7 @@ def draw_patients(patients: int, draws: int = DEFAULT_DRAWS, seed: int = 0) -> D
 
 
 def measure_once(metric: Metric, weights: npt.NDArray[np.float64]) -> dict[Key, float]:
-    """Measure every figure of a metric, to nine digits: in floats the mean of many ones is not 1, but could differ."""
+    """Measure every figure of a metric, to nine digits: the mean of many ones may differ from 1 in its last digits."""
     return {key: round(value, _DIGITS) for key, value in metric.at(weights).items()}
 
 

@@ -18,7 +18,7 @@ _SIZES_PX2 = {"APs": (0, 32**2), "APm": (32**2, 96**2), "APl": (96**2, math.inf)
 
 
 class LungCOCOEvaluator(COCOEvaluator):  # type: ignore[misc]
-    """Detectron2's ``COCOEvaluator``, used rightly: both tasks always, no stale cache, AP50 of each category too."""
+    """Detectron2's ``COCOEvaluator``, with both tasks, without a stale cache, and with AP50 of each category."""
 
     def __init__(self, dataset_name: str, output_dir: str) -> None:
         """Evaluate ``dataset_name``; ``coco_instances_results.json`` and ``results.json`` go to ``output_dir``."""

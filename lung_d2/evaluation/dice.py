@@ -1,4 +1,13 @@
-"""Dice and volumes of series, from the pixels of lesions."""
+"""Dice and volume error of each series, by category, from the pixels of its slices.
+
+The detections of a category with at least the score threshold count together, and so do its lesions; undecided pixels
+of the category count in neither. All voxels of a category in a series count together. Dice is 2 |A and B| / (|A| + |B|)
+(Dice, Ecology 26, 1945); a series with neither lesion nor detection has none and is left out of the mean, one with
+detections alone has 0. The volume error is found minus true: in ml if pixel spacing and slice positions are known, each
+slice as thick as the median distance of the series' slices; and as a share of the true volume in series that have
+lesions. Means are over series; ``absolute`` ones do not let one series make up for another. Source of the choice:
+Maier-Hein et al., Metrics reloaded, Nature Methods 21, 2024 (overlap and volume per case, not pooled).
+"""
 
 from __future__ import annotations
 

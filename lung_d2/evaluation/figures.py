@@ -52,7 +52,7 @@ def category_numbers(truth: Truth, name: str) -> list[int]:
 
 
 def weighted_mean(values: npt.NDArray[np.float64], weights: Weights) -> float:
-    """Return the mean of those values that are not NaN; NaN where there is none, or none with a weight."""
+    """Return the mean of those values that are not NaN; NaN if there is none, or none with a weight."""
     known = ~np.isnan(values)
     total = float(weights[known].sum())
     return float(values[known] @ weights[known]) / total if total > 0 else float("nan")

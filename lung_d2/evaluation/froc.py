@@ -1,4 +1,29 @@
-"""FROC: sensitivity against false positives, per slice and per series."""
+"""FROC: the share of lesions found against the number of false positives, on slices and on series.
+
+Three curves for each category, and for all together:
+
+``slice_per_image``
+    Lesions of slices (2-D), false positives per slice, at 1/2 to 16.
+``slice_per_series``
+    Lesions of slices (2-D), false positives per series, at 1/8 to 8. Each detection on each slice counts, which is hard
+    on a long series.
+``series_per_series``
+    Lesions of series: regions chained over neighbouring slices, found if any of their slices is hit. Two regions of
+    one slice, or of neighbouring slices, belong together if they share a pixel and at least
+    :data:`lung_d2.lesions.link.LinkSettings.min_overlap` of the smaller, as when detections become lesions. False
+    positives per series, at 1/8 to 8, are chained in the same way, so that a vessel taken for a lesion on ten slices is
+    one. This is the figure that a reader of series meets.
+
+A detection hits a lesion by the rule of :mod:`lung_d2.evaluation.overlaps`. A lesion is found with the highest score
+that hits it; a further detection of it is neither right nor wrong, as in LUNA16. The sensitivity at a rate of false
+positives is the highest that is reached by keeping all detections from some score on, at no more than that rate:
+nothing is interpolated. If all detections make fewer false positives than the rate, all count.
+
+Sources: Bunch et al., A free-response approach to the measurement and characterization of radiographic-observer
+performance, SPIE 127, 1977; Setio et al., Validation, comparison, and combination of algorithms for automatic detection
+of pulmonary nodules: the LUNA16 challenge, Medical Image Analysis 42, 2017 (its rates, and ``mean``, the mean
+sensitivity over them).
+"""
 
 from __future__ import annotations
 
@@ -88,7 +113,7 @@ class _Chains:
         return region
 
     def join(self, one: int, other: int) -> bool:
-        """Join two sets; say whether they were two."""
+        """Join two sets; return whether they were apart."""
         first, second = self.root(one), self.root(other)
         self._parents[second] = first
         return first != second
@@ -147,7 +172,7 @@ class Responses:
         return float(self.scores[place]) if place < len(self.scores) else None
 
     def _cutoffs(self, rates: Sequence[float], weights: Weights) -> Floats:
-        """Return the score of the first false positive that is too many for each rate, -1/2 where none is.
+        """Return the score of the first false positive that is too many for each rate, -1/2 if there is none.
 
         Those above it are kept, so that of equal scores all are kept or none.
         """

@@ -1,4 +1,4 @@
-"""The page of an evaluation, and the headline of its log."""
+"""An evaluation as one HTML page that stands alone, and its headline as lines of the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The charts of an evaluation, and the pictures of its best and worst slices."""
+"""The pictures of an evaluation: its curves as SVG, and its best and worst slices, truth beside detections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,14 @@
-"""Slices as cases: sensitivity, specificity and AUC, and the best and worst slices."""
+"""Slices as cases: sensitivity, specificity and false positives at a score threshold, and AUC; the best and the worst.
+
+A slice is positive for a category if it has a lesion of it, and negative if it has none; a slice of which only
+undecided regions are known is left out. Its score is the highest of its detections of that category, whether they lie
+on the lesion or not, and below all others without any; excused detections (:mod:`lung_d2.evaluation.overlaps`) do not
+count. ``all`` takes a slice with any lesion as positive. The AUC is the probability that a positive slice scores higher
+than a negative one, ties counting half (Hanley and McNeil, Radiology 143, 1982); it is not defined without negatives.
+
+``false_positives`` is the mean number of false positives of a slice, by the rule of
+:mod:`lung_d2.evaluation.overlaps`; it needs no lesions, so that it is the figure of a scan without any.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""The truth that results are measured against, read from prepared data sets."""
+"""The truth that results are measured against: slices, lesions and undecided regions of prepared data sets.
+
+The COCO JSON is checked value by value: a wrong mask or id would give wrong figures. Masks may be RLE, compressed or
+not, or polygons, which ``pycocotools`` fills as it does for ``COCOEvaluator``. What follows from the mask (``bbox``,
+``area``) may be missing, and so may ``iscrowd``, which is then 0. A category that the file does not list has no lesion
+in it.
+"""
 
 from __future__ import annotations
 
@@ -140,7 +146,7 @@ class Truth:
 
     @functools.cached_property
     def series(self) -> tuple[str, ...]:
-        """The series, in the order of their first slice; those of two patients are two, be their names the same."""
+        """The series, in the order of their first slice; series of two patients are different, even under one name."""
         return tuple(name for _, name in self._patient_series)
 
     @functools.cached_property
@@ -215,7 +221,7 @@ def read_truth(sources: Sequence[Source]) -> Truth:
 
 
 def _join_categories(sources: Sequence[Source], own: Sequence[Categories]) -> Categories:
-    """Return the categories of all data sets; the two defaults where no set names another."""
+    """Return the categories of all data sets; the two defaults if no set names another."""
     by_id = {one.coco_id: one for one in CATEGORIES} if all(set(one) <= set(CATEGORIES) for one in own) else {}
     for source, categories in zip(sources, own, strict=True):
         for category in categories:
@@ -242,7 +248,7 @@ def _parse(source: Source) -> tuple[list[dict[str, Any]], list[dict[str, Any]], 
     categories = Categories.from_coco(records, source.json_file)
     for entries, what in ((images, "images"), (annotations, "annotations")):
         if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
-            raise DatasetError(source.json_file, found=f"{what} that are no list of objects", remedy=_AGAIN)
+            raise DatasetError(source.json_file, found=f"{what} that are not a list of objects", remedy=_AGAIN)
     if not images:
         raise DatasetError(source.json_file, found="no slice", expected="at least one", remedy=_AGAIN)
     return images, annotations, categories

@@ -135,7 +135,7 @@ def test_category_may_be_missing(tmp_path):
         ([], "no COCO JSON of ours"),
         ({"images": []}, "no COCO JSON of ours"),
         (to_dataset(READ) | {"images": []}, "no slice"),
-        (to_dataset(READ) | {"images": [7]}, "images that are no list of objects"),
+        (to_dataset(READ) | {"images": [7]}, "images that are not a list of objects"),
         (
             to_dataset(READ) | {"images": to_dataset(READ)["images"] * 2},
             "two images of one id",
