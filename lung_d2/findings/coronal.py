@@ -140,11 +140,9 @@ def _draw_letters(pen: Any, size: tuple[int, int]) -> None:
 
 def _place_of(shadow: npt.NDArray[np.bool_]) -> Place | None:
     """Return the box of a lesion on the sheet; None if it is thinner than a pixel."""
-    rows, columns = np.flatnonzero(shadow.any(axis=1)), np.flatnonzero(shadow.any(axis=0))
-    if not len(rows):
-        return None
-    left, top, right, bottom = (int(value) + _MARGIN_PX for value in (columns[0], rows[0], columns[-1], rows[-1]))
-    return left, top, right + 1, bottom + 1
+    x, y, width, height = cv2.boundingRect(shadow.view(np.uint8))
+    left, top = x + _MARGIN_PX, y + _MARGIN_PX
+    return (left, top, left + width, top + height) if width else None
 
 
 def _draw_numbers(pen: Any, lesions: Sequence[Lesion], places: Sequence[Place | None]) -> None:

@@ -58,7 +58,7 @@ def write_segmentations(
         write_empty: Whether to write an object for a category without lesions: one empty segment with one empty frame,
             because an object needs a frame.
         parameters: What the algorithm was run with, as ``{"weights": "sha256:..."}``.
-        categories: What the model tells apart.
+        categories: The categories of the model.
 
     Returns:
         The files, by category; none if there are no lesions and no empty objects are requested.

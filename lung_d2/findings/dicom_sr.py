@@ -72,7 +72,7 @@ def write_structured_report(
         segmentations: What :func:`~lung_d2.findings.dicom_seg.write_segmentations` wrote. A lesion without a segment of
             its own is drawn in the report, by its outlines on all slices.
         parameters: What the algorithm was run with, as ``{"weights": "sha256:..."}``.
-        categories: What the model tells apart.
+        categories: The categories of the model.
 
     Returns:
         The file.
@@ -148,7 +148,7 @@ class GroupBuilder:
     Attributes:
         images: What the lesions were found on.
         parameters: What the algorithm was run with.
-        categories: What the model tells apart.
+        categories: The categories of the model.
     """
 
     images: SourceImages

@@ -22,7 +22,7 @@ from lung_d2.lesions.lesion import Lesion, voxel_volumes_ml
 from lung_d2.lesions.link import LinkSettings
 from lung_d2.lesions.lobes import SIDES, LungLabels
 from lung_d2.lesions.measure import Measurement
-from lung_d2.lesions.totals import ANY, SeverityScore, Total, VolumeRange, VolumeRanges
+from lung_d2.lesions.totals import ANY, SeverityScore, Total, VolumeRanges
 
 FINDINGS_NAME = "findings.json"
 NOTE = "Research use only. Not a medical device: not for diagnosis or treatment."
@@ -36,10 +36,10 @@ class FindingSettings:
 
     Attributes:
         link: From detections to lesions.
-        grey: Grey levels of the network's pictures.
-        channels: Their channels, see :func:`lung_d2.ct.grey.image_from_planes`.
-        lungs_from: Source of the lung field, in a few words without paths; empty without one.
-        lobes_from: Source of the lobes, likewise.
+        grey: Grey levels of the images that the network saw.
+        channels: Channels of these images, see :func:`lung_d2.ct.grey.image_from_planes`.
+        lungs_from: Source of the lung field, in a few words without paths; empty if there is none.
+        lobes_from: Source of the lobes, in the same form.
         lung_margin_mm: The network saw the box of the lungs with this margin; None: whole slices.
     """
 
@@ -64,8 +64,8 @@ class Findings:
         ranges: From :func:`lung_d2.lesions.totals.measure_volume_ranges`, where measured.
         severity: From :func:`lung_d2.lesions.totals.score_severity`, where lobes are given.
         lungs: Where the lungs are, where known.
-        warnings: Those of the caller, as of an output that was refused; without names, ids and paths.
-        categories: What the model tells apart.
+        warnings: Warnings of the caller, such as that of a refused output; without names, ids and paths.
+        categories: The categories of the model.
     """
 
     volume: CTVolume
@@ -160,14 +160,15 @@ def _describe_model(model: ModelIdentity) -> dict[str, Any]:
 
 
 def _describe_total(name: str, found: Findings) -> dict[str, Any]:
-    measured = found.ranges.categories.get(name) if found.ranges else None
-    return {**asdict(found.totals[name]), "volume_range": _range_of(measured)}
+    around = found.ranges.categories.get(name) if found.ranges else None
+    return {**asdict(found.totals[name]), "volume_range": around and asdict(around)}
 
 
 def _describe_lesion(lesion: Lesion, measurement: Measurement, found: Findings) -> dict[str, Any]:
     volume = found.volume
     number = measurement.lesion_number
     pixel_mm2 = volume.spacing_mm[1] * volume.spacing_mm[2]
+    around = found.ranges.lesions.get(number) if found.ranges else None
     return {
         "number": number,
         "category": lesion.category.name,
@@ -178,7 +179,7 @@ def _describe_lesion(lesion: Lesion, measurement: Measurement, found: Findings) 
             "start_zyx": [part.start for part in lesion.box],
             "stop_zyx": [part.stop for part in lesion.box],
         },
-        "volume_range": _range_of(found.ranges.lesions.get(number) if found.ranges else None),
+        "volume_range": around and asdict(around),
         "slices": [
             {
                 "slice_index": index,
@@ -191,10 +192,6 @@ def _describe_lesion(lesion: Lesion, measurement: Measurement, found: Findings) 
             for index, score, area in zip(lesion.slice_indices, lesion.slice_scores, lesion.slice_areas_px, strict=True)
         ],
     }
-
-
-def _range_of(measured: VolumeRange | None) -> dict[str, Any] | None:
-    return None if measured is None else asdict(measured)
 
 
 def _measure_lungs(volume: CTVolume, lungs: LungLabels) -> dict[str, float]:
@@ -218,7 +215,7 @@ def _summarise(found: Findings) -> str:
 
 
 def _known_uid(uid: str) -> str | None:
-    """Return a UID if it is legal: in a damaged file it may be any text."""
+    """Return a UID if it is legal; in a damaged file it may be any text."""
     return uid if uid and show_uid(uid) == uid else None
 
 

@@ -159,9 +159,8 @@ def _lung_box(volume: CTVolume, lungs: LungLabels | None) -> tuple[slice, slice]
 
 
 def _box_of(mask: Mask) -> tuple[slice, slice]:
-    spans = (np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0)))
-    rows, columns = (slice(int(span[0]), int(span[-1]) + 1) for span in spans)
-    return rows, columns
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+    return slice(top, top + height), slice(left, left + width)
 
 
 def _frame(

@@ -98,7 +98,11 @@ def build_source_images(volume: CTVolume) -> SourceImages:
         _check_uids(planes, volume)
         enhanced = _check_kind(planes)
         frame_of_reference = _shared_frame_of_reference(planes)
-        identity = _read_identity(volume.dicom.patient, planes[0].path)
+        try:
+            identity = clean_identity(volume.dicom.patient)
+        except READ_ERRORS:  # it may quote the patient's name
+            found = "damaged patient or study in the header"
+            raise OutputError(planes[0].path, found=found, remedy="export it again") from None
         identity.StudyInstanceUID, identity.SeriesInstanceUID = volume.study_instance_uid, volume.series_instance_uid
         identity.Modality = "CT"
         if frame_of_reference:
@@ -223,13 +227,6 @@ def _pick(dataset: Dataset, *names: str) -> Dataset:
     for name in names:
         part.add(dataset[name])
     return part
-
-
-def _read_identity(source: Dataset, path: Path) -> Dataset:
-    try:
-        return clean_identity(source)
-    except READ_ERRORS:  # it may quote the patient's name
-        raise OutputError(path, found="damaged patient or study in the header", remedy="export it again") from None
 
 
 def clean_identity(source: Dataset) -> Dataset:

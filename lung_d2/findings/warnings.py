@@ -42,7 +42,14 @@ def find_warnings(
     Returns:
         The warnings; usually none.
     """
-    warnings = [*_about_grey(grey), *_about_slices(volume)]
+    warnings = []
+    if grey.kind == "minmax_clahe":
+        text = (
+            "The model was trained on 8-bit pictures without Hounsfield units. The grey levels of this CT only imitate "
+            "them: expect more errors than on such pictures."
+        )
+        warnings.append(Warning("grey_levels", text))
+    warnings += _about_slices(volume)
     if lungs is not None:
         warnings += _about_lungs(lungs, measurements)
     ends = {0, len(volume.hu) - 1}
@@ -51,15 +58,6 @@ def find_warnings(
         text = f"{_list_lesions(cut)} on the first or last slice and may go on beyond the scan."
         warnings.append(Warning("lesions_at_end_of_scan", text))
     return tuple(warnings)
-
-
-def _about_grey(grey: GreyLevels) -> Iterator[Warning]:
-    if grey.kind == "minmax_clahe":
-        yield Warning(
-            "grey_levels",
-            "The model was trained on 8-bit pictures without Hounsfield units. The grey levels of this CT only imitate "
-            "them: expect more errors than on such pictures.",
-        )
 
 
 def _about_slices(volume: CTVolume) -> Iterator[Warning]:

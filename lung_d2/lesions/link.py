@@ -77,7 +77,7 @@ def link_lesions(
         detections: Of the volume's slices, in any order; the result does not depend on it.
         volume: Their volume.
         settings: How they are linked.
-        categories: What the model tells apart.
+        categories: The categories of the model.
 
     Returns:
         The lesions, numbered from 1: by category, then falling volume, falling score, and place.

@@ -175,26 +175,23 @@ class Surroundings:
                 if part is not None:
                     labels = np.bincount(part.labels[index][window][mask], minlength=len(taken_ml))
                     taken_ml += labels[: len(taken_ml)] * self.voxel_ml[index]
-        known = self.lungs is not None
         return Occupancy(
             voxel_count=count,
             volume_ml=volume_ml,
-            right_ml=float(lungs_ml[1]) if known else None,
-            left_ml=float(lungs_ml[2]) if known else None,
+            right_ml=float(lungs_ml[1]) if self.lungs else None,
+            left_ml=float(lungs_ml[2]) if self.lungs else None,
             lung_share_percent=_percent(lungs_ml[1:].sum(), self.lungs.volumes_ml[1:].sum()) if self.lungs else None,
-            lobes=_lobe_shares(lobes_ml, self.lobes.volumes_ml) if self.lobes else (),
+            lobes=tuple(
+                LobeShare(name, float(taken), _percent(taken, whole))
+                for name, taken, whole in zip(LOBES, lobes_ml[1:], self.lobes.volumes_ml[1:], strict=True)
+            )
+            if self.lobes
+            else (),
         )
 
 
 def _percent(part_ml: float, whole_ml: float) -> float | None:
     return 100.0 * float(part_ml) / float(whole_ml) if whole_ml else None
-
-
-def _lobe_shares(taken_ml: Floats, volumes_ml: Floats) -> tuple[LobeShare, ...]:
-    return tuple(
-        LobeShare(name, float(taken_ml[label]), _percent(taken_ml[label], volumes_ml[label]))
-        for label, name in enumerate(LOBES, start=1)
-    )
 
 
 def build_surroundings(

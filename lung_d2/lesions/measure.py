@@ -269,18 +269,13 @@ def measure_lesions(
         GeometryError: Lesions, lungs or lobes are not on the grid of the volume.
     """
     around = build_surroundings(volume, lungs, lobes)
-    return [_measure(LesionContext(lesion, around)) for lesion in lesions]
-
-
-def _measure(context: LesionContext) -> Measurement:
-    lesion, volume = context.lesion, context.around.volume
-    if any(part.stop > size for part, size in zip(lesion.box, volume.hu.shape, strict=True)):
-        where = f"lesion {lesion.number}"
-        raise GeometryError(where, found="voxels outside the volume", remedy="measure it on its own volume")
-    return Measurement(
-        lesion_number=lesion.number,
-        category=lesion.category,
-        key_slice_index=lesion.key_slice_index,
-        lobes=context.occupancy.lobes,
-        values={measure.name: measure.compute(context) for measure in MEASURES},
-    )
+    measurements = []
+    for lesion in lesions:
+        if any(part.stop > size for part, size in zip(lesion.box, volume.hu.shape, strict=True)):
+            where = f"lesion {lesion.number}"
+            raise GeometryError(where, found="voxels outside the volume", remedy="measure it on its own volume")
+        of = LesionContext(lesion, around)
+        values = {measure.name: measure.compute(of) for measure in MEASURES}
+        key = lesion.key_slice_index
+        measurements.append(Measurement(lesion.number, lesion.category, key, of.occupancy.lobes, values))
+    return measurements

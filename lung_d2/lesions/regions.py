@@ -52,7 +52,7 @@ class Regions:
         return np.unpackbits(self.bits[index], count=size).reshape(bottom - top, right - left).view(bool)
 
     def meeting(self, index: int, others: Ints) -> Ints:
-        """Return those of ``others`` whose upright box meets that of a region."""
+        """Return those of ``others`` whose upright box overlaps that of a region."""
         top, left, bottom, right = self.upright[index]
         boxes = self.upright[others]
         meets = (boxes[:, 0] < bottom) & (boxes[:, 2] > top) & (boxes[:, 1] < right) & (boxes[:, 3] > left)
@@ -84,10 +84,10 @@ def collect_regions(
     """Crop and pack the masks of each category.
 
     Args:
-        detections: In any order; a slice may come more than once, or not at all.
+        detections: In any order; a slice may be listed more than once, or be missing.
         volume: Their volume.
-        min_score: Detections of a lower score, and those of an empty mask, are left out.
-        categories: What the model tells apart.
+        min_score: Detections with a lower score, and those with an empty mask, are left out.
+        categories: The categories of the model.
 
     Returns:
         The regions of every category, in an order that does not depend on that of ``detections``.

@@ -44,7 +44,7 @@ def measure_totals(
         volume: The volume on which they were found.
         lungs: Where the lungs are.
         lobes: Where the lobes are.
-        categories: What the model tells apart.
+        categories: The categories of the model.
 
     Returns:
         The total of each category by its name, and under ``any`` that of all lesions, where bronchiectasis inside
@@ -68,9 +68,8 @@ def unite_lesions(lesions: Sequence[Lesion], volume: CTVolume) -> Iterator[Patch
     for index in sorted({index for lesion in lesions for index in lesion.slice_indices}):
         union = np.zeros((rows, columns), bool)
         for lesion in lesions:
-            first = lesion.offset_zyx[0]
-            if first <= index < first + len(lesion.mask):
-                union[lesion.box[1:]] |= lesion.mask[index - first]
+            if index in lesion.slice_indices:
+                union[lesion.box[1:]] |= lesion.mask[index - lesion.offset_zyx[0]]
         yield index, (slice(0, rows), slice(0, columns)), union
 
 
@@ -190,7 +189,7 @@ def measure_volume_ranges(
         volume: Their volume.
         settings: How they were linked.
         step: How far the thresholds move.
-        categories: What the model tells apart.
+        categories: The categories of the model.
     """
     settings = settings or LinkSettings()
     around = build_surroundings(volume)

@@ -22,18 +22,18 @@ GAP_SLACK_MM = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Reach:
-    """How far a lesion is followed across slices on which it was missed.
+    """How far a lesion is followed across slices that missed it.
 
     Attributes:
         bounds_mm: float64 ``[Z + 1]``, from :func:`lung_d2.lesions.lesion.slice_bounds_mm`.
-        max_gap_mm: Most tissue, in mm along the normal, that the missed slices may represent.
+        max_gap_mm: The most tissue, in mm along the normal, that the missed slices may represent.
     """
 
     bounds_mm: npt.NDArray[np.float64]
     max_gap_mm: float
 
     def joins(self, lower: int, upper: int) -> bool:
-        """Return whether a lesion may continue from one slice to another; it always may to the next slice."""
+        """Return whether a lesion may continue from one slice to another; to the next slice it always may."""
         missed_mm = float(self.bounds_mm[upper] - self.bounds_mm[lower + 1])
         return upper == lower + 1 or missed_mm <= self.max_gap_mm + GAP_SLACK_MM
 
@@ -54,7 +54,7 @@ def build_tracks(regions: Regions, reach: Reach, min_overlap: float) -> list[Tra
     Args:
         regions: Of one category.
         reach: How many slices may be missed.
-        min_overlap: Least :meth:`Regions.overlap` across a missed slice.
+        min_overlap: Least share of the smaller region that both cover across a missed slice.
 
     Returns:
         Every region in exactly one track.
@@ -102,15 +102,15 @@ def drop_duplicates(
 ) -> list[Track]:
     """Suppress the regions that tracks of a higher score cover.
 
-    Tracks are ranked as a whole, so that of two nested ones the same one is kept on all slices; but only covered
-    regions are dropped, so that a track keeps the slices that no other has found.
+    Tracks are ranked as a whole, so that of two nested tracks the same one is kept on all slices. Only covered regions
+    are dropped, so that a track keeps the slices on which no other track lies.
 
     Args:
         tracks: Of one category.
-        scores: The score of each; of equal scores the larger volume goes first.
-        regions: What the tracks index.
+        scores: The score of each track; of tracks with the same score the larger goes first.
+        regions: The regions that the tracks index.
         thickness_mm: float64 ``[Z]``, see :func:`lung_d2.lesions.lesion.slice_thickness_mm`.
-        max_covered: A region is dropped where the tracks before its own cover at least this share of its area.
+        max_covered: A region is dropped if tracks with a higher score cover at least this share of its area.
 
     Returns:
         The tracks that remain, by falling score.
@@ -121,34 +121,28 @@ def drop_duplicates(
     kept_on: dict[int, list[int]] = defaultdict(list)
     kept = []
     for number in order:
-        track = tuple(
-            region
-            for region in tracks[number]
-            if not _is_covered(region, kept_on[int(regions.slice_indices[region])], regions, max_covered)
-        )
-        for region in track:
-            kept_on[int(regions.slice_indices[region])].append(region)
-        kept += [track] if track else []
+        track = []
+        for region in tracks[number]:  # of which no two lie on one slice
+            rivals = kept_on[int(regions.slice_indices[region])]
+            shared = regions.shared_area(region, rivals)
+            if not shared or shared < max_covered * int(regions.areas[region]):
+                track.append(region)
+                rivals.append(region)
+        kept += [tuple(track)] if track else []
     return kept
 
 
-def _is_covered(region: int, rivals: list[int], regions: Regions, max_covered: float) -> bool:
-    near = regions.meeting(region, np.array(rivals, np.int64)).tolist()
-    shared = regions.shared_area(region, near) if near else 0
-    return shared > 0 and shared >= max_covered * int(regions.areas[region])
-
-
 def join_branches(tracks: Sequence[Track], regions: Regions, reach: Reach, min_overlap: float) -> list[Track]:
-    """Join the tracks of one lesion: they overlap on a slice, or split or merge.
+    """Join the tracks of one lesion, which overlap on a slice, split, or merge.
 
-    A region is compared with those of its own slice, and of the nearest slice above and below that has one which
-    belongs to it.
+    A region is compared with the regions of its own slice, and with those of the nearest slice above and below that
+    has a region of the same lesion.
 
     Args:
         tracks: Of one category.
-        regions: What they index.
+        regions: The regions that they index.
         reach: How many slices may be missed.
-        min_overlap: Least :meth:`Regions.overlap`.
+        min_overlap: Least share of the smaller region that two regions of one lesion share.
 
     Returns:
         For each lesion the indices of its regions, ascending; more than one may lie on a slice.
@@ -173,14 +167,9 @@ def join_branches(tracks: Sequence[Track], regions: Regions, reach: Reach, min_o
         for slices in ([index], reach.beyond(index, 1), reach.beyond(index, -1)):
             nearest = next(filter(None, (belonging(region, other) for other in slices)), set())
             edges += [(number, other) for other in nearest]
-    return _components(tracks, edges)
-
-
-def _components(tracks: Sequence[Track], edges: list[tuple[int, int]]) -> list[Track]:
-    rows, columns = np.array(edges).T
-    graph = coo_array((np.ones(len(edges)), (rows, columns)), shape=(len(tracks), len(tracks)))
+    graph = coo_array((np.ones(len(edges)), np.array(edges).T), shape=(len(tracks), len(tracks)))
     count, labels = connected_components(graph, directed=False)
     members: list[list[int]] = [[] for _ in range(count)]
     for track, label in zip(tracks, labels.tolist(), strict=True):
         members[label] += track
-    return [tuple(sorted(regions)) for regions in members]
+    return [tuple(sorted(group)) for group in members]
