@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from lung_d2 import load_config, register_lung_datasets
-from lung_d2.categories import CATEGORIES
+from lung_d2.categories import Categories
 from lung_d2.command_line import run_tool
 from lung_d2.data import CTDatasetMapper
 from lung_d2.data.augment.copy_paste import DonorPool
@@ -59,13 +59,16 @@ def main() -> None:
     cfg = load_config(args.config_file, args.opts)
     name = args.dataset or cfg.DATASETS.TRAIN[0]
     check_registered([name])
-    every = DatasetCatalog.get(name)
+    every, categories = DatasetCatalog.get(name), MetadataCatalog.get(name).categories
     records = choose_records(every, args.count, args.seed)
     shown, trained = CTDatasetMapper(cfg, is_train=False), CTDatasetMapper(cfg, is_train=True, donors=DonorPool(every))
     unchanged = CTDatasetMapper(**(CTDatasetMapper.from_config(cfg, is_train=True) | plain(shown)))
     np.random.seed(args.seed)  # Detectron2's augmentations draw from numpy's global state
     rows = [
-        [sample_of(unchanged(record), "as tested"), *(sample_of(trained(record)) for _ in range(args.repeats))]
+        [
+            sample_of(unchanged(record), categories, "as tested"),
+            *(sample_of(trained(record), categories) for _ in range(args.repeats)),
+        ]
         for record in records
     ]
     save_picture(draw_sheet(rows, f"{name}: {cfg.INPUT.CT.GREY}, {cfg.INPUT.CT.CHANNELS}"), args.output)
@@ -87,7 +90,7 @@ def choose_records(records: Sequence[Record], count: int, seed: int) -> list[Rec
     return [*annotated[:wanted], *empty[: count - wanted]]
 
 
-def sample_of(mapped: Record, how: str = "augmented") -> Sample:
+def sample_of(mapped: Record, categories: Categories, how: str = "augmented") -> Sample:
     """Return what is drawn of a mapped record."""
     instances = mapped["instances"]
     lesions, undecided = [], None
@@ -97,7 +100,7 @@ def sample_of(mapped: Record, how: str = "augmented") -> Sample:
         if is_crowd:
             undecided = mask if undecided is None else undecided | mask
         else:
-            category = CATEGORIES[int(instances.gt_classes[index])]
+            category = categories[int(instances.gt_classes[index])]
             lesions.append((category, mask, instances.gt_boxes.tensor[index].tolist()))
     image = mapped["image"][1].numpy()  # the slice itself, whether its neighbours are beside it or not
     caption = f"{mapped['series'][:6]} {mapped['slice_index']}, {how} {image.shape[0]} x {image.shape[1]}"

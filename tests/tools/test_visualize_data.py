@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import runpy
 import subprocess
@@ -16,6 +17,7 @@ from lung_d2.errors import OutputError
 from tiny import TINY_OPTS, write_tiny_dataset
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
+THIRD_COLOR = (10, 200, 30)
 CONFIG = TOOLS.parent / "configs" / "Base-LungCT-RCNN-FPN.yaml"
 
 
@@ -30,6 +32,12 @@ def run(tool, root, *arguments):
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     write_tiny_dataset(folder)
+    file = folder / "lung_ct" / "tiny" / "annotations" / "train.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content["categories"].append({"id": 3, "name": "consolidation", "color": THIRD_COLOR})
+    for annotation in content["annotations"][::3]:
+        annotation["category_id"] = 3
+    file.write_text(json.dumps(content), encoding="utf-8")
     return folder
 
 
@@ -37,13 +45,13 @@ def has_color(picture, color):
     return bool((np.abs(picture.astype(int) - np.array(color)).max(axis=-1) <= 2).any())
 
 
-def test_sheet_shows_the_lesions_of_both_categories(root, tmp_path):
+def test_sheet_shows_the_lesions_of_every_category_of_the_data_set(root, tmp_path):
     result = run("visualize_data.py", root, "--output", str(tmp_path / "new" / "sheet.png"), "--count", "4")
     assert result.returncode == 0, result.stderr
     assert "not writable" not in result.stderr
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["sheet.png"]
     picture = np.asarray(Image.open(tmp_path / "new" / "sheet.png"))
-    assert all(has_color(picture, category.color) for category in (GROUND_GLASS_OPACITY, BRONCHIECTASIS))
+    assert all(has_color(picture, color) for color in (GROUND_GLASS_OPACITY.color, BRONCHIECTASIS.color, THIRD_COLOR))
 
 
 def test_sheet_is_the_same_for_the_same_seed_only(root, tmp_path):
