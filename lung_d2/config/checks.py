@@ -36,6 +36,12 @@ _INPUT_RULES: tuple[Rule, ...] = (
     ("INPUT.CT.AUGMENT.GREY_CONTRAST", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
     ("INPUT.CT.AUGMENT.GREY_BRIGHTNESS", lambda value: 0 <= value <= 255, "0 to 255 grey levels"),
     ("INPUT.CT.AUGMENT.GREY_NOISE", lambda value: 0 <= value <= 255, "0 to 255 grey levels"),
+    ("INPUT.CT.AUGMENT.ANY_GREY", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
+    ("INPUT.CT.AUGMENT.DRAW.BRONCHI", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
+    ("INPUT.CT.AUGMENT.DRAW.OPACITIES", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
+    ("INPUT.CT.AUGMENT.DRAW.CONFOUNDERS", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
+    ("INPUT.CT.AUGMENT.DRAW.MAX_CLUSTERS", lambda value: value >= 1, "1 or more"),
+    ("INPUT.CT.AUGMENT.DRAW.MAX_OPACITIES", lambda value: value >= 1, "1 or more"),
     ("INPUT.CT.AUGMENT.LESION_CROP", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
     ("INPUT.CT.AUGMENT.COPY_PASTE.PROBABILITY", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
     ("INPUT.CT.AUGMENT.COPY_PASTE.MAX_LESIONS", lambda value: value >= 1, "1 or more"),
@@ -71,6 +77,12 @@ def _crop_rules(cfg: CfgNode) -> list[Rule]:
     cut = cfg.INPUT.CROP.ENABLED
     rules: list[Rule] = [
         ("INPUT.CROP.TYPE", lambda value: value in kinds, " or ".join(kinds)),
+        ("INPUT.CT.AUGMENT.ANY_GREY", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
+        ("INPUT.CT.AUGMENT.DRAW.BRONCHI", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
+        ("INPUT.CT.AUGMENT.DRAW.OPACITIES", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
+        ("INPUT.CT.AUGMENT.DRAW.CONFOUNDERS", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
+        ("INPUT.CT.AUGMENT.DRAW.MAX_CLUSTERS", lambda value: value >= 1, "1 or more"),
+        ("INPUT.CT.AUGMENT.DRAW.MAX_OPACITIES", lambda value: value >= 1, "1 or more"),
         ("INPUT.CT.AUGMENT.LESION_CROP", lambda value: cut or not value, "0, or INPUT.CROP.ENABLED True"),
     ]
     if kind in CROPS_BY_SHARE:
@@ -108,6 +120,9 @@ def _model_rules(cfg: CfgNode) -> list[Rule]:
         ("MODEL.PROPOSAL_GENERATOR.NAME", lambda value: value in PROPOSAL_GENERATOR_REGISTRY, "a registered name"),
         ("MODEL.ROI_HEADS.NAME", lambda value: value in ROI_HEADS_REGISTRY, "a registered name"),
         ("MODEL.ROI_HEADS.NUM_CLASSES", lambda value: value >= 1, "1 or more, the number of categories"),
+        ("MODEL.ROI_HEADS.MASK_FUSION.BOX_SCALE", lambda value: value >= 1, "1 or more"),
+        ("MODEL.ROI_HEADS.MASK_FUSION.IOU", lambda value: 0 <= value <= 1, "0 to 1"),
+        ("MODEL.ROI_HEADS.MASK_FUSION.THRESHOLD", lambda value: 0 < value < 1, "between 0 and 1"),
         *_head_rules(cfg),
     ]
 

@@ -36,7 +36,8 @@ def add_lung_config(cfg: CfgNode) -> None:
     import lung_d2.modeling  # noqa: F401  the names in the configs must be in Detectron2's registries
 
     cfg.INPUT.CT = CN()
-    # How HU become the 0..255 of the image: "window", or "minmax_clahe", which mimics public 8-bit sets.
+    # How HU become the 0..255 of the image: "window"; "minmax_clahe", which mimics public 8-bit sets; or "any", a
+    # window that lets 8-bit slices through as they are.
     cfg.INPUT.CT.GREY = "window"
     # Centre and width of the window in HU: the usual lung window.
     cfg.INPUT.CT.WINDOW_CENTER = -600.0
@@ -65,6 +66,16 @@ def add_lung_config(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_HEADS.LOSS_WEIGHTS.BOX = 1.0
     # Weight (no unit) of the mask loss.
     cfg.MODEL.ROI_HEADS.LOSS_WEIGHTS.MASK = 1.0
+
+    # What is done with the masks of detections; training does not read it.
+    cfg.MODEL.ROI_HEADS.MASK_FUSION = CN()
+    # How much wider and higher than its box the region is that the mask head sees, 1 or more.
+    cfg.MODEL.ROI_HEADS.MASK_FUSION.BOX_SCALE = 1.0
+    # Detections of one category whose masks overlap by more than this IoU become one: the mean of their soft masks,
+    # weighted by score. 1 turns it off.
+    cfg.MODEL.ROI_HEADS.MASK_FUSION.IOU = 1.0
+    # From which probability on a pixel is lesion, between 0 and 1.
+    cfg.MODEL.ROI_HEADS.MASK_FUSION.THRESHOLD = 0.5
 
     # Score a detection by sqrt(class x objectness) in place of the class; CenterNet2's key. Scores mean
     # something else by it, so that thresholds have to be chosen again.
@@ -133,6 +144,23 @@ def _add_augment_keys(cfg: CfgNode) -> None:
     cfg.INPUT.CT.AUGMENT.GREY_BRIGHTNESS = 0.0
     # and largest standard deviation of added scanner noise, in grey levels of 255.
     cfg.INPUT.CT.AUGMENT.GREY_NOISE = 0.0
+
+    # Share of the slices, 0 to 1, that come in grey levels drawn at random: HU in any window or as an 8-bit source
+    # makes them, and all with another gamma, contrast and sharpness; so that one model takes any.
+    cfg.INPUT.CT.AUGMENT.ANY_GREY = 0.0
+
+    # Lesions drawn into the lung of a slice, new ones each time.
+    cfg.INPUT.CT.AUGMENT.DRAW = CN()
+    # Share of the slices, 0 to 1, with drawn dilated bronchi,
+    cfg.INPUT.CT.AUGMENT.DRAW.BRONCHI = 0.0
+    # with drawn opacities (a third of it where some are annotated),
+    cfg.INPUT.CT.AUGMENT.DRAW.OPACITIES = 0.0
+    # and with drawn structures that look like lesions and are not marked.
+    cfg.INPUT.CT.AUGMENT.DRAW.CONFOUNDERS = 0.0
+    # Most clusters of bronchi on a slice, 1 or more; their number is drawn evenly.
+    cfg.INPUT.CT.AUGMENT.DRAW.MAX_CLUSTERS = 8
+    # Most opacities on a slice, 1 or more; likewise.
+    cfg.INPUT.CT.AUGMENT.DRAW.MAX_OPACITIES = 4
 
     # Share of the crops (INPUT.CROP) of slices with lesions, 0 to 1, that hold one of these; others lie anywhere.
     cfg.INPUT.CT.AUGMENT.LESION_CROP = 0.0
@@ -214,6 +242,6 @@ def input_settings(cfg: CfgNode) -> dict[str, Any]:
         Values by key, of plain types, as they are kept in a checkpoint.
     """
     keys = ["INPUT.CT.GREY", "INPUT.CT.CHANNELS", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.ANCHOR_GENERATOR.SIZES"]
-    if cfg.INPUT.CT.GREY == "window":
+    if cfg.INPUT.CT.GREY != "minmax_clahe":
         keys += ["INPUT.CT.WINDOW_CENTER", "INPUT.CT.WINDOW_WIDTH"]
     return {key: as_plain(value_of(cfg, key)) for key in keys}

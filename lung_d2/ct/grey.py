@@ -13,7 +13,7 @@ import numpy.typing as npt
 from lung_d2.ct.headers import show_uid
 from lung_d2.errors import ConfigError, InputError
 
-GREY_KINDS = ("window", "minmax_clahe")
+GREY_KINDS = ("window", "minmax_clahe", "any")
 """How HU become grey levels, see :class:`GreyLevels`."""
 
 # Contrast-limited adaptive histogram equalisation (Zuiderveld, Graphics Gems IV, 1994) with the clip limit and tiles
@@ -34,7 +34,8 @@ class GreyLevels:
     Attributes:
         kind: ``"window"``: linear between the window's ends (DICOM PS3.3 C.11.2.1.3.2, LINEAR_EXACT).
             ``"minmax_clahe"``: the slice's own minimum to maximum, then CLAHE: mimics public 8-bit sets, for models
-            trained on them.
+            trained on them. ``"any"``: the window for HU, and grey levels that a source has scaled as they are: for
+            models that learnt both, see :mod:`lung_d2.data.augment.grey_levels`.
         window_center: Centre of the window in HU.
         window_width: Width of the window in HU, above 0.
     """
@@ -74,14 +75,14 @@ class GreyLevels:
                 raise InputError(
                     "8-bit grey slice",
                     found="no Hounsfield units, and INPUT.CT.GREY asks for a window",
-                    remedy="use INPUT.CT.GREY minmax_clahe, or give the source in HU (DICOM or NIfTI)",
+                    remedy="use INPUT.CT.GREY any or minmax_clahe, or give the source in HU (DICOM or NIfTI)",
                 )
             return np.asarray(plane, np.uint8)
         if plane.dtype != np.int16:
             raise InputError(
                 "slice", found=f"dtype {plane.dtype}", expected="int16 HU or uint8 grey", remedy="convert it"
             )
-        if self.kind == "window":
+        if self.kind != "minmax_clahe":
             return _window(plane, self.window_center - hu_shift, self.window_width)
         return _minmax_clahe(plane)
 

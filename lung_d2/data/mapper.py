@@ -18,7 +18,9 @@ from detectron2.structures import BoxMode, Instances
 from lung_d2.config.keys import ignores_undecided
 from lung_d2.ct.grey import GreyLevels, image_from_planes
 from lung_d2.data.augment.copy_paste import CopyPaste, DonorPool
+from lung_d2.data.augment.drawn.lesions import DrawnLesions
 from lung_d2.data.augment.geometry import GeometryRanges, LesionCrop, RandomDeformation
+from lung_d2.data.augment.grey_levels import AnyGrey
 from lung_d2.data.augment.intensity import IntensityRanges, vary_planes
 from lung_d2.data.planes import read_plane
 from lung_d2.errors import DatasetError, InputError
@@ -54,6 +56,8 @@ class CTDatasetMapper:
         intensity: IntensityRanges | None = None,
         copy_paste: CopyPaste | None = None,
         donors: DonorPool | None = None,
+        drawn: DrawnLesions | None = None,
+        any_grey: AnyGrey | None = None,
         keep_undecided: bool = False,
     ) -> None:
         """Keep the settings.
@@ -67,6 +71,8 @@ class CTDatasetMapper:
             intensity: Noise and contrast of training images; None: none.
             copy_paste: Lesions copied into training images from those of ``donors``; None: none.
             donors: The training slices; without them nothing is copied.
+            drawn: Lesions drawn into training images; None: none.
+            any_grey: Grey levels of training images drawn at random; None: always ``grey``.
             keep_undecided: Attach undecided regions (``iscrowd``) too, for a model that knows ``gt_crowd``; any other
                 would take them for lesions. Without it they are dropped, and count as background.
         """
@@ -77,6 +83,7 @@ class CTDatasetMapper:
         self.hu_jitter = hu_jitter
         self.intensity = intensity or IntensityRanges()
         self.copy_paste, self.donors = copy_paste, donors
+        self.drawn, self.any_grey = drawn, any_grey
         self.keep_undecided = keep_undecided
 
     @classmethod
@@ -86,6 +93,8 @@ class CTDatasetMapper:
         geometry = GeometryRanges(augment.ROTATION, augment.SCALE, augment.TRANSLATION, augment.ELASTIC)
         deform = [RandomDeformation(geometry)] if is_train and geometry.any else []
         cut, paste = cfg.INPUT.CROP, augment.COPY_PASTE
+        draw = augment.DRAW
+        drawn = DrawnLesions(draw.BRONCHI, draw.OPACITIES, draw.CONFOUNDERS, draw.MAX_CLUSTERS, draw.MAX_OPACITIES)
         crop = [LesionCrop(cut.TYPE, cut.SIZE, augment.LESION_CROP)] if is_train and cut.ENABLED else []
         return {
             "is_train": is_train,
@@ -99,6 +108,8 @@ class CTDatasetMapper:
             "copy_paste": (
                 CopyPaste(paste.PROBABILITY, paste.MAX_LESIONS, paste.MAX_OVERLAP) if paste.PROBABILITY else None
             ),
+            "drawn": drawn if is_train and drawn.any else None,
+            "any_grey": AnyGrey(augment.ANY_GREY) if is_train and augment.ANY_GREY else None,
             "keep_undecided": ignores_undecided(cfg),
         }
 
@@ -122,8 +133,11 @@ class CTDatasetMapper:
         planes = self._read_planes(record)
         if self.is_train:
             planes = self._augment_planes(record, planes)
+        grey = self.grey
+        if self.is_train and self.any_grey is not None:
+            planes, grey = self.any_grey(planes, grey, record.get("pixel_spacing_mm"))
         try:
-            image = image_from_planes(planes, grey=self.grey, hu_shift=shift)
+            image = image_from_planes(planes, grey=grey, hu_shift=shift)
         except InputError as error:
             raise error.at(record["file_name"]) from error
         annotations = record.pop("annotations", [])
@@ -143,6 +157,8 @@ class CTDatasetMapper:
         """Change the values of the planes, and with copied lesions the record's ``annotations``."""
         if self.copy_paste and self.donors:
             planes = self.copy_paste(record, planes, self.donors.draw, self._read_planes)
+        if self.drawn is not None:
+            planes = self.drawn(record, planes)
         return vary_planes(planes, self.intensity, record.get("pixel_spacing_mm"))
 
     def _read_planes(self, record: dict[str, Any]) -> list[npt.NDArray[np.generic]]:

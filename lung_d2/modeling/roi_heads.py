@@ -10,6 +10,7 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
 from detectron2.structures import Instances, pairwise_iou
 
+from lung_d2.modeling.mask_fusion import MaskFusion
 from lung_d2.modeling.undecided import mostly_inside, split_undecided
 
 if TYPE_CHECKING:
@@ -40,31 +41,46 @@ class LungROIHeads(StandardROIHeads):  # type: ignore[misc]
     """
 
     @configurable
-    def __init__(self, *, loss_weights: dict[str, float], **kwargs: Any) -> None:
+    def __init__(self, *, loss_weights: dict[str, float], fusion: MaskFusion | None = None, **kwargs: Any) -> None:
         """Keep the weights.
 
         Args:
             loss_weights: Weight of ``loss_cls``, ``loss_box_reg`` and ``loss_mask``.
+            fusion: What is done with the masks of detections; None: nothing, as in Detectron2.
             kwargs: What ``StandardROIHeads`` takes.
         """
         super().__init__(**kwargs)
         self.loss_weights = loss_weights
+        self.fusion = fusion if fusion is not None and fusion.any else None
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
-        """Read ``MODEL.ROI_HEADS.LOSS_WEIGHTS``, and the rest as Detectron2 does."""
+        """Read ``LOSS_WEIGHTS`` and ``MASK_FUSION`` of ``MODEL.ROI_HEADS``, and the rest as Detectron2 does."""
         weights = cfg.MODEL.ROI_HEADS.LOSS_WEIGHTS
         loss_weights = {"loss_cls": weights.CLS, "loss_box_reg": weights.BOX, "loss_mask": weights.MASK}
-        return super().from_config(cfg, input_shape) | {"loss_weights": loss_weights}
+        fuse = cfg.MODEL.ROI_HEADS.MASK_FUSION
+        fusion = MaskFusion(fuse.BOX_SCALE, fuse.IOU, fuse.THRESHOLD)
+        return super().from_config(cfg, input_shape) | {"loss_weights": loss_weights, "fusion": fusion}
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, torch.Tensor]]:
         """Return proposals or detections, and in training the weighted losses."""
+        if self.fusion is not None and not self.training:
+            return self._detect(*args, **kwargs), {}
         instances, losses = super().forward(*args, **kwargs)
         if "loss_cls" in losses and not losses["loss_cls"].requires_grad:
             # Detectron2's sigmoid loss of no proposal is a constant, and distributed training waits for a gradient of
             # every parameter.
             losses["loss_cls"] = losses["loss_cls"] + 0.0 * _total(self.box_predictor.cls_score)
         return instances, {name: loss * self.loss_weights[name] for name, loss in losses.items()}
+
+    def _detect(
+        self, images: Any, features: dict[str, torch.Tensor], proposals: list[Instances], targets: Any = None
+    ) -> list[Instances]:
+        """Detect as Detectron2 does, with our masks; test-time augmentation, which averages masks, does without."""
+        assert self.fusion is not None
+        boxes = self._forward_box(features, proposals)
+        found = self.forward_with_given_boxes(features, [self.fusion.widen(one) for one in boxes])
+        return [self.fusion.refine(one) for one in found]
 
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:

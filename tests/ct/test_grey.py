@@ -45,6 +45,13 @@ def test_grey_source_passes_unchanged():
     assert np.array_equal(GreyLevels("minmax_clahe").apply(source, hu_shift=50.0), source)
 
 
+def test_any_is_the_window_for_hu_and_leaves_grey_levels_as_they_are():
+    hu = plane(-1000, -400, 200)
+    assert np.array_equal(GreyLevels("any").apply(hu, 20.0), GreyLevels("window").apply(hu, 20.0))
+    grey = plane(0, 7, 255, dtype=np.uint8)
+    assert np.array_equal(GreyLevels("any").apply(grey, 20.0), grey)
+
+
 def test_minmax_clahe_depends_on_the_slice_alone():
     """Neither scale nor offset of the HU matters: the slice's own minimum and maximum are the ends."""
     ramp = np.tile(np.arange(64, dtype=np.int16) * 10 - 1000, (64, 1))

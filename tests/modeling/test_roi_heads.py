@@ -69,6 +69,16 @@ def test_detections_are_those_of_detectron2s_heads(tmp_path):
     assert torch.equal(ours.pred_masks, theirs.pred_masks)
 
 
+def test_fusion_joins_detections_and_gives_each_the_box_of_its_mask(tmp_path):
+    apart = detections(build(tmp_path))
+    fused = detections(build(tmp_path, "MODEL.ROI_HEADS.MASK_FUSION.IOU", 0.2))
+    assert 0 < len(fused) < len(apart)
+    assert set(fused.scores.tolist()) <= set(apart.scores.tolist())
+    fused = fused[fused.pred_masks.flatten(1).any(dim=1)]  # thin ones may fall between the pixels
+    drawn = BitMasks(fused.pred_masks).get_bounding_boxes().tensor
+    assert (drawn - fused.pred_boxes.tensor).abs().median() < 1
+
+
 def test_weights_of_a_standard_mask_rcnn_fit(tmp_path):
     standard = build(tmp_path, *DETECTRON2S).state_dict()
     missing, unexpected = build(tmp_path).load_state_dict(standard, strict=False)
