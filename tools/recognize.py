@@ -38,6 +38,7 @@ logger = logging.getLogger("recognize")
 LINK_OPTIONS = {
     "min_detection_score": "--score-threshold",
     "min_volume_mm3": "--min-volume-mm3",
+    "min_extent_mm": "--min-extent-mm",
     "max_gap_mm": "--max-gap-mm",
 }
 LUNG_BOX = {"auto": None, "on": True, "off": False}
@@ -82,6 +83,12 @@ def _add_lesions(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=link.min_volume_mm3,
         help="smaller lesions are left out (default %(default)g)",
+    )
+    own.add_argument(
+        "--min-extent-mm",
+        type=float,
+        default=link.min_extent_mm,
+        help="lesions that extend less across the slices are left out (default %(default)g)",
     )
     own.add_argument(
         "--max-gap-mm",
@@ -178,7 +185,13 @@ def _build_job(args: argparse.Namespace) -> RecognitionJob:
 def _build_link(args: argparse.Namespace) -> LinkSettings:
     score = args.score_threshold
     try:
-        return LinkSettings(score, score, max_gap_mm=args.max_gap_mm, min_volume_mm3=args.min_volume_mm3)
+        return LinkSettings(
+            score,
+            score,
+            max_gap_mm=args.max_gap_mm,
+            min_volume_mm3=args.min_volume_mm3,
+            min_extent_mm=args.min_extent_mm,
+        )
     except ConfigError as error:
         raise error.at(LINK_OPTIONS[error.where]) from error
 

@@ -111,6 +111,7 @@ def _list_settings(settings: Settings) -> Iterator[tuple[str, str]]:
     yield "Least score of a lesion", f"{linking.min_lesion_score:g}"
     yield "Score of a lesion", _RULES[linking.score_rule]
     yield "Least volume", f"{linking.min_volume_mm3:g} mm³"
+    yield "Least extent across the slices", f"{linking.min_extent_mm:g} mm"
     yield "Least overlap of detections of one lesion", f"{100 * linking.min_overlap:g} % of the smaller"
     yield "Missed slices allowed", f"up to {linking.max_gap_mm:g} mm"
     yield "Duplicate if lesions with a higher score cover", f"{100 * linking.max_covered:g} %"

@@ -54,6 +54,7 @@ class Linking(TypedDict):
     max_gap_mm: float
     max_covered: float
     min_volume_mm3: float
+    min_extent_mm: float
     score_rule: str
 
 

@@ -13,7 +13,7 @@ from lung_d2.errors import ConfigError
 from lung_d2.lesions.detections import SliceDetections
 from lung_d2.lesions.lesion import Lesion, slice_bounds_mm, slice_thickness_mm, voxel_volumes_ml
 from lung_d2.lesions.regions import Regions, collect_regions
-from lung_d2.lesions.tracks import Reach, build_tracks, drop_duplicates, join_branches
+from lung_d2.lesions.tracks import GAP_SLACK_MM, Reach, build_tracks, drop_duplicates, join_branches
 
 SCORE_RULES = ("max", "mean")
 
@@ -35,6 +35,9 @@ class LinkSettings:
             share of it, 0..1 (3-D non-maximum suppression).
         min_volume_mm3: Smaller lesions are left out. The default is a ball of 3 mm, below which the Fleischner Society
             speaks of micronodules (Hansell et al., Radiology 2008;246:697-722).
+        min_extent_mm: Lesions are left out whose slices together represent less than this along the normal; 0: none.
+            A vessel that is cut on one thin slice alone looks like many a lesion. What is wider than this in a slice
+            reaches as far across the slices, unless it is flat.
         score_rule: Score of a lesion: ``max``, the highest of its slices, or ``mean``, the mean over its slices,
             weighted by area. The score of a slice is the highest of its detections.
 
@@ -48,10 +51,11 @@ class LinkSettings:
     max_gap_mm: float = 5.0
     max_covered: float = 0.5
     min_volume_mm3: float = 14.0
+    min_extent_mm: float = 0.0
     score_rule: str = "max"
 
     def __post_init__(self) -> None:
-        tops = {"max_gap_mm": np.inf, "min_volume_mm3": np.inf}
+        tops = dict.fromkeys(("max_gap_mm", "min_volume_mm3", "min_extent_mm"), np.inf)
         for item in fields(self):
             value, top = getattr(self, item.name), tops.get(item.name, 1.0)
             if item.name == "score_rule":
@@ -88,7 +92,7 @@ def link_lesions(
     """
     settings = settings or LinkSettings()
     found = collect_regions(detections, volume, settings.min_detection_score, categories)
-    voxel_mm3 = 1000.0 * voxel_volumes_ml(volume)
+    voxel_mm3, thickness_mm = 1000.0 * voxel_volumes_ml(volume), slice_thickness_mm(volume)
     ranked = []
     for category, regions in found.items():
         for members in _group(regions, volume, settings):
@@ -97,6 +101,9 @@ def link_lesions(
                 area * float(voxel_mm3[index])
                 for area, index in zip(lesion.slice_areas_px, lesion.slice_indices, strict=True)
             )
+            extent_mm = float(thickness_mm[list(lesion.slice_indices)].sum())
+            if extent_mm < settings.min_extent_mm - GAP_SLACK_MM:
+                continue
             # Compared as float32, which scores are: 0.7 of a model is 0.69999999 as a float.
             if mm3 >= settings.min_volume_mm3 and np.float32(lesion.score) >= settings.min_lesion_score:
                 ranked.append(((category.coco_id, -mm3, -lesion.score, lesion.offset_zyx), lesion))

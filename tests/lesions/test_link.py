@@ -162,6 +162,15 @@ def test_small_lesions_are_left_out():
     assert link_lesions(detect((cube, 0.9)), VOLUME, LinkSettings(min_volume_mm3=36.1)) == []
 
 
+@pytest.mark.parametrize(("least_mm", "kept"), [(0.0, [1, 2, 3]), (4.0, [2, 3]), (6.0, [3]), (6.1, [])])
+def test_lesions_on_few_slices_are_left_out(least_mm, kept):
+    volume = axial_volume(SHAPE, (2.0, 1.0, 1.0))  # slices of 2 mm
+    places = [(slice(1, 1 + count), slice(6 * count - 5, 6 * count - 1)) for count in (1, 2, 3)]
+    blocks = [(block(SHAPE, slices, rows, slice(2, 8)), 0.9) for slices, rows in places]
+    lesions = link_lesions(detect(*blocks), volume, LinkSettings(min_extent_mm=least_mm))
+    assert sorted(len(lesion.slice_indices) for lesion in lesions) == kept
+
+
 def test_volumes_that_decide_are_those_of_uneven_slices():
     uneven = axial_volume(SHAPE, (2.0, 1.0, 1.0), [0, 1, 2, 3, 4, 5, 15, 25, 35, 45])
     thin = block(SHAPE, slice(0, 2), slice(5, 9), slice(5, 9))  # 32 voxels of 1 mm3
@@ -215,6 +224,7 @@ def test_six_hundred_slices_stay_light():
         {"max_covered": float("nan")},
         {"max_gap_mm": -1.0},
         {"min_volume_mm3": -1.0},
+        {"min_extent_mm": -1.0},
         {"score_rule": "median"},
     ],
 )
