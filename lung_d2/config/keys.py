@@ -67,15 +67,7 @@ def add_lung_config(cfg: CfgNode) -> None:
     # Weight (no unit) of the mask loss.
     cfg.MODEL.ROI_HEADS.LOSS_WEIGHTS.MASK = 1.0
 
-    # What is done with the masks of detections; training does not read it.
-    cfg.MODEL.ROI_HEADS.MASK_FUSION = CN()
-    # How much wider and higher than its box the region is that the mask head sees, 1 or more.
-    cfg.MODEL.ROI_HEADS.MASK_FUSION.BOX_SCALE = 1.0
-    # Detections of one category whose masks overlap by more than this IoU become one: the mean of their soft masks,
-    # weighted by score. 1 turns it off.
-    cfg.MODEL.ROI_HEADS.MASK_FUSION.IOU = 1.0
-    # From which probability on a pixel is lesion, between 0 and 1.
-    cfg.MODEL.ROI_HEADS.MASK_FUSION.THRESHOLD = 0.5
+    _add_mask_fusion_keys(cfg)
 
     # Score a detection by sqrt(class x objectness) in place of the class; CenterNet2's key. Scores mean
     # something else by it, so that thresholds have to be chosen again.
@@ -93,6 +85,20 @@ def add_lung_config(cfg: CfgNode) -> None:
     # The metric that says which checkpoint is best, as metrics.json names it: "task/metric", and where DATASETS.TEST
     # names several data sets "NAME/task/metric".
     cfg.TEST.BEST_METRIC = "segm/AP50"
+
+
+def _add_mask_fusion_keys(cfg: CfgNode) -> None:
+    from detectron2.config import CfgNode as CN
+
+    # What is done with the masks of detections; training does not read it.
+    cfg.MODEL.ROI_HEADS.MASK_FUSION = CN()
+    # How much wider and higher than its box the region is that the mask head sees, 1 or more.
+    cfg.MODEL.ROI_HEADS.MASK_FUSION.BOX_SCALE = 1.0
+    # Detections of one category whose masks overlap by more than this IoU become one: the mean of their soft masks,
+    # weighted by score. 1 turns it off.
+    cfg.MODEL.ROI_HEADS.MASK_FUSION.IOU = 1.0
+    # From which probability on a pixel is lesion, between 0 and 1.
+    cfg.MODEL.ROI_HEADS.MASK_FUSION.THRESHOLD = 0.5
 
 
 def _add_solver_config(cfg: CfgNode) -> None:

@@ -268,8 +268,8 @@ def _paint(canvas: Canvas, bronchus: Bronchus, least_contrast: float = LEAST_CON
 
 def _contrast(canvas: Canvas, bronchus: Bronchus, window: Window, warp: Floats, share: Floats, paint: Floats) -> float:
     """Return how far the wall differs from the lumen (a plug: from the lung), blurred."""
-    blurred = cv2.GaussianBlur(paint, (0, 0), canvas.blur_px)
-    seen = blurred + (1.0 - cv2.GaussianBlur(share, (0, 0), canvas.blur_px)) * canvas.structure[window]
+    blurred = canvas.blur(paint)
+    seen = blurred + (1.0 - canvas.blur(share)) * canvas.structure[window]
     outside = bronchus.outer.distance(window, warp)
     lumen = bronchus.lumen.distance(window, warp)
     wall = (outside < 0) & (lumen > 0)
@@ -314,10 +314,10 @@ def _surround(canvas: Canvas, bronchi: Sequence[Bronchus]) -> None:
     size = size_of(window)
     if 0 in size:
         return
-    near = whole.distance(window) / reach + 0.45 * canvas.waves(max(reach, 3.0), size)
-    share = np.clip(1.0 - near, 0.0, 1.0) * canvas.near_lung[window]
+    near = whole.distance(window) / np.float32(reach) + np.float32(0.45) * canvas.waves(max(reach, 3.0), size)
+    share = np.clip(1.0 - near, 0.0, 1.0).astype(np.float32) * canvas.near_lung[window]
     level = float(rng.uniform(0.1, 0.9)) * (1.0 + 0.15 * canvas.waves(4.0, size))
-    canvas.raise_to(window, cv2.GaussianBlur(share, (0, 0), canvas.blur_px), level)
+    canvas.raise_to(window, canvas.blur(share), level)
 
 
 def _as_instances(canvas: Canvas, bronchi: Sequence[Bronchus]) -> list[Mask]:

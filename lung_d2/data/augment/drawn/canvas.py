@@ -45,7 +45,7 @@ class Discs:
     centers: npt.NDArray[np.float64]
     radii: npt.NDArray[np.float64]
 
-    def moved(self, shift: Sequence[float] = (0.0, 0.0), grow: float = 1.0, add: Any = 0.0) -> Discs:
+    def moved(self, shift: npt.ArrayLike = (0.0, 0.0), grow: float = 1.0, add: Any = 0.0) -> Discs:
         """Return the discs shifted by pixels, with radii times ``grow`` plus ``add``; none smaller than 0.2 pixels."""
         return Discs(self.centers + np.asarray(shift), np.maximum(self.radii * grow + add, 0.2))
 
@@ -139,7 +139,7 @@ class Canvas:
         if one - zero < LEAST_SPAN * whole:
             return None
         levels = (values - zero) / np.float32(one - zero)
-        structure = cv2.medianBlur(levels, 5 if pixel_mm < 1.0 else 3)
+        structure = np.asarray(cv2.medianBlur(levels, 5 if pixel_mm < 1.0 else 3), np.float32)
         detail = levels - structure
         noise = float(1.48 * np.median(np.abs(detail[healthy])))
         blur_px = float(rng.uniform(0.4, 1.05)) / pixel_mm
@@ -219,6 +219,10 @@ class Canvas:
         angle = self.rng.uniform(0.0, 2.0 * np.pi)
         return np.array([np.sin(angle), np.cos(angle)])
 
+    def blur(self, share: Floats) -> Floats:
+        """Return what the scanner makes of it, float32."""
+        return np.asarray(cv2.GaussianBlur(share, (0, 0), self.blur_px), np.float32)
+
     def stamp(self, window: Window, share: Floats, paint: Floats) -> None:
         """Lay opaque matter over a window, blurred as the scanner does.
 
@@ -227,7 +231,7 @@ class Canvas:
             share: float32, 0..1: how much of each pixel it fills.
             paint: float32: its level times its share.
         """
-        share, paint = (cv2.GaussianBlur(one, (0, 0), self.blur_px) for one in (share, paint))
+        share, paint = (self.blur(one) for one in (share, paint))
         self.structure[window] += paint - share * self.structure[window]
         np.maximum(self.painted[window], share, out=self.painted[window])
 
