@@ -31,23 +31,22 @@ class TestShipped:
         assert path.stat().st_size <= MOST_BYTES
         assert f"{check_digest(path)}  {path.name}" in (SHIPPED_FOLDER / "SHA256SUMS").read_text().splitlines()
 
-    def test_readme_and_file_say_where_it_is_from(self, name):
-        assert f"`{name}`" in (ROOT / "README.md").read_text(encoding="utf-8")
+    def test_model_zoo_and_file_say_where_it_is_from(self, name):
+        assert f"`{name}`" in (ROOT / "configs" / "README.md").read_text("utf-8")
         provenance = read_weights_file(SHIPPED_FOLDER / f"{name}{SUFFIX}").provenance
         assert all(
             provenance[key] for key in ("licence", "notes", "data", "iterations", "start_licence", "evaluations")
         )
 
-    def test_readme_tells_what_was_measured(self, name):
+    def test_model_zoo_tells_what_was_measured(self, name):
         provenance = read_weights_file(SHIPPED_FOLDER / f"{name}{SUFFIX}").provenance
-        row = next(
-            line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if line.startswith(f"| `{name}`")
-        )
+        zoo, told = ((ROOT / folder / "README.md").read_text("utf-8") for folder in ("configs", "lung_d2/weights"))
+        row = next(line for line in zoo.splitlines() if f"`{name}`" in line)
         found = [
-            one for told in provenance["evaluations"] for one in told["figures"] if one["figure"] == "Mask AP50, %"
+            one for each in provenance["evaluations"] for one in each["figures"] if one["figure"] == "Mask AP50, %"
         ]
         assert any(f"{one['value']:.1f} [{one['low']:.1f}, {one['high']:.1f}]" in row for one in found)
-        assert f"{next(one['patients'] for one in provenance['data'])} patients" in row
+        assert f"{next(one['patients'] for one in provenance['data'])} patients" in told
 
     def test_categories_are_ours(self, name):
         assert len(CATEGORIES) == config_of(name).MODEL.ROI_HEADS.NUM_CLASSES

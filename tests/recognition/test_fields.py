@@ -86,7 +86,7 @@ def test_lobes_are_read_by_the_values_of_their_maker(volume, tmp_path, first, ot
 
 def test_lobes_can_be_said_to_be_of_a_maker(volume, tmp_path):
     path = write_lobes(volume, tmp_path / "lobes.nii.gz", 1)
-    with pytest.raises(InputError, match=r"lobes\.nii\.gz: none of the values of lobes; expected 10 left upper"):
+    with pytest.raises(InputError, match=r"lobes\.nii\.gz: no voxel with the value of a lobe; expected 10 left upper"):
         find_fields(volume, LabelFiles(lobes=path, lobe_values="totalsegmentator"))
 
 

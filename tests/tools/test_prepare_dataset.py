@@ -16,6 +16,7 @@ import pytest
 
 from ct.dicom_files import PATIENT_ID, PLANTED, write_series
 from lung_d2.ct import read_volume, write_nifti
+from lung_d2.files import pseudonym, read_key
 from tiny import square
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "prepare_dataset.py"
@@ -107,8 +108,9 @@ def test_split_file_names_patients_of_dicom(prepare, series, tmp_path):
     (tmp_path / "split.csv").write_text(f"patient,split\n{PATIENT_ID}-0,val\n{PATIENT_ID}-1,test\n")
     done = prepare(*series, "--split-file", tmp_path / "split.csv")
     assert done.returncode == 0, done.stderr
-    (path,) = {image["series"] for image in content(tmp_path, "val")["images"]}
-    assert path == read_volume(tmp_path / "source" / "case0" / "dicom").series_hash
+    (name,) = {image["series"] for image in content(tmp_path, "val")["images"]}
+    series_hash = read_volume(tmp_path / "source" / "case0" / "dicom").series_hash
+    assert name == pseudonym("series", series_hash, read_key(tmp_path / "root/lung_ct/made/pseudonym.key"))
 
 
 def test_split_file_that_lacks_a_case_is_named(prepare, series, tmp_path):

@@ -200,6 +200,8 @@ def read_labels(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.integer[An
     try:
         with Image.open(path) as picture:
             values = _values(picture, path)
+    except FileNotFoundError as error:
+        raise InputError(path, found="no such file", expected=_WHAT, remedy="check the path") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, on damaged bytes
         raise InputError(
             path, found="not a readable picture", expected=_WHAT, remedy="check its permissions, or write it again"
