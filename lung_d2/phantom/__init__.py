@@ -6,21 +6,15 @@ Names are imported when first used.
 from lung_d2.lazy import export_lazily
 
 _EXPORTS = {
-    "INSERTED": "lung_d2.phantom.insertion",
-    "InsertedCopy": "lung_d2.phantom.insertion",
     "LesionSpec": "lung_d2.phantom.spec",
     "PRESETS": "lung_d2.phantom.spec",
     "PhantomLesion": "lung_d2.phantom.truth",
     "PhantomPatient": "lung_d2.phantom.patient",
     "PhantomSpec": "lung_d2.phantom.spec",
-    "RealLung": "lung_d2.phantom.real_lung",
     "Range": "lung_d2.phantom.spec",
     "build_patient": "lung_d2.phantom.patient",
-    "insert_lesions": "lung_d2.phantom.insertion",
-    "prepare_lung": "lung_d2.phantom.real_lung",
     "preset_by_name": "lung_d2.phantom.spec",
     "write_cohort": "lung_d2.phantom.cohort",
-    "write_inserted_cohort": "lung_d2.phantom.cohort",
     "write_patient": "lung_d2.phantom.dicom",
 }
 

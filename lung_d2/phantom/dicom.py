@@ -72,31 +72,17 @@ def write_patient(patient: PhantomPatient, folder: str | Path, spec: PhantomSpec
         "kernel": patient.kernel.name,
         "lesions": [asdict(lesion) for lesion in patient.lesions],
     }
-    write_case(patient.volume, header, patient.instances, record, Path(folder))
-
-
-def write_case(
-    volume: CTVolume, header: Header, instances: Mapping[str, np.ndarray], record: dict[str, Any], folder: Path
-) -> None:
-    """Write a series with its masks and its record, as :func:`write_patient` says.
-
-    Args:
-        volume: The CT with the UIDs that it gets.
-        header: Header values of its files by DICOM keyword, in place of the defaults of :func:`ct_dataset`.
-        instances: For each category's name, uint16 ``[Z, Y, X]``.
-        record: Content of ``phantom.json``.
-        folder: Where to write; made where it is missing.
-    """
     # Imported here because nibabel is slow to load and is not needed to build a patient.
     from lung_d2.ct.nifti import write_nifti
 
+    folder = Path(folder)
     for name in (CT_FOLDER, MASK_FOLDER):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    for index in range(len(volume.hu)):
+    for index in range(len(patient.volume.hu)):
         path = folder / CT_FOLDER / f"{index:04d}.dcm"
-        ct_dataset(volume, index, header).save_as(path, enforce_file_format=True)
-    for name, values in instances.items():
-        write_nifti(values, volume.affine_lps, folder / MASK_FOLDER / f"{name}.nii.gz")
+        ct_dataset(patient.volume, index, header).save_as(path, enforce_file_format=True)
+    for name, values in patient.instances.items():
+        write_nifti(values, patient.volume.affine_lps, folder / MASK_FOLDER / f"{name}.nii.gz")
     (folder / RECORD_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
@@ -146,14 +132,11 @@ def _decimal(value: float) -> str:
 
 def _set_pixels(dataset: Dataset, volume: CTVolume, slice_index: int) -> None:
     hu = volume.hu[slice_index]
-    # One width for the whole series; 16 bits hold the values of metal, or of scanners with another floor.
-    fits = volume.hu.min() >= _INTERCEPT and volume.hu.max() < _INTERCEPT + 4096
-    intercept, bits = (_INTERCEPT, 12) if fits else (-32768, 16)
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.Rows, dataset.Columns = hu.shape
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, bits, bits - 1
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
     dataset.PixelRepresentation = 0
-    dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = str(intercept), "1", "HU"
+    dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = str(_INTERCEPT), "1", "HU"
     dataset.WindowCenter, dataset.WindowWidth = "-600", "1500"
-    dataset.PixelData = (hu.astype(np.int32) - intercept).astype("<u2").tobytes()
+    dataset.PixelData = (hu.astype(np.int32) - _INTERCEPT).astype("<u2").tobytes()
