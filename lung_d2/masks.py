@@ -49,11 +49,6 @@ def connected_components(mask: npt.NDArray[np.generic]) -> list[Mask]:
     return [labels == label for label in range(1, count)]
 
 
-def split_by_value(labels: npt.NDArray[np.integer[Any]]) -> list[Mask]:
-    """Split an instance map ``(H, W)`` into one bool ``(H, W)`` for each value above 0, ascending."""
-    return [labels == value for value in np.unique(labels) if value > 0]
-
-
 def mask_box(mask: Mask) -> tuple[int, int, int, int]:
     """Return left, top, right and bottom of a mask that is not empty, in pixels; right and bottom are exclusive."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))

@@ -16,7 +16,6 @@ from lung_d2.masks import (
     fill_polygon,
     fill_polygons,
     mask_box,
-    split_by_value,
 )
 from tiny import ring, square
 
@@ -61,14 +60,6 @@ def test_part_keeps_its_hole():
 def test_label_256_is_inside():
     (part,) = connected_components(square(4, 1, 1, 2).astype(np.uint16) * 256)
     assert int(part.sum()) == 4
-
-
-def test_values_tell_touching_lesions_apart():
-    labels = np.array([[7, 7, 3], [0, 3, 3]], np.uint16)
-    assert [part.tolist() for part in split_by_value(labels)] == [
-        [[False, False, True], [False, True, True]],
-        [[True, True, False], [False, False, False]],
-    ]
 
 
 def test_box_of_a_mask_is_tight():

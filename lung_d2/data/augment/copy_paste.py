@@ -23,13 +23,12 @@ from lung_d2.data.augment.cutouts import (
     Record,
     Window,
     blend_px,
-    box_of,
     estimate_lung,
     lung_level,
     lung_noise,
     sort_masks,
 )
-from lung_d2.masks import encode_mask
+from lung_d2.masks import encode_mask, mask_box
 
 
 class DonorPool:
@@ -200,5 +199,5 @@ class _Target:
 
 
 def _with_mask(annotation: Record, mask: Mask) -> Record:
-    box = [float(side) for side in box_of(mask)]
+    box = [float(side) for side in mask_box(mask)]
     return annotation | {"segmentation": encode_mask(mask), "bbox": box, "bbox_mode": BoxMode.XYXY_ABS}

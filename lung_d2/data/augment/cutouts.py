@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.masks import decode_mask
+from lung_d2.masks import decode_mask, mask_box
 
 Mask = npt.NDArray[np.bool_]
 
@@ -205,14 +205,8 @@ def blend_px(plane: Plane) -> int:
     return max(1, round(_BLEND_SHARE * plane.shape[1]))
 
 
-def box_of(mask: Mask) -> tuple[int, int, int, int]:
-    """Return x0, y0, x1, y1 around a mask that is not empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
 def _cut(annotation: Record, mask: Mask, lung: Mask, margin: int) -> Cutout:
-    x0, y0, x1, y1 = box_of(mask)
+    x0, y0, x1, y1 = mask_box(mask)
     window = (
         slice(max(y0 - margin, 0), min(y1 + margin, mask.shape[0])),
         slice(max(x0 - margin, 0), min(x1 + margin, mask.shape[1])),

@@ -31,7 +31,7 @@ from lung_d2.categories import Category
 from lung_d2.data.cases import AnnotatedSlice
 from lung_d2.data.quality.fingerprint import slice_fingerprint
 from lung_d2.data.splits import PatientLoad
-from lung_d2.masks import Mask
+from lung_d2.masks import Mask, mask_box
 
 Plane = npt.NDArray[Any]
 
@@ -128,11 +128,8 @@ def _contrast_hu(plane: Plane, mask: Mask, healthy: Mask, pixel_mm2: float | Non
     are of the slice blurred by 3 x 3 pixels, so that noise alone makes no contrast.
     """
     margin = int(np.ceil(_SURROUND_MM / np.sqrt(pixel_mm2 or 1.0)))
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    crop = (
-        slice(max(rows[0] - margin, 0), rows[-1] + margin + 1),
-        slice(max(columns[0] - margin, 0), columns[-1] + margin + 1),
-    )
+    left, top, right, bottom = mask_box(mask)
+    crop = slice(max(top - margin, 0), bottom + margin), slice(max(left - margin, 0), right + margin)
     hu = cv2.blur(plane[crop].astype(np.float32), (3, 3))
     distance = cv2.distanceTransform((~mask[crop]).astype(np.uint8), cv2.DIST_L2, 3)
     around = hu[healthy[crop] & (distance <= margin)]

@@ -18,7 +18,7 @@ from lung_d2.data.planes import read_plane
 from lung_d2.drawing.pages import embed_jpeg
 from lung_d2.drawing.sheet import Sample, draw_sample
 from lung_d2.errors import DatasetError
-from lung_d2.masks import decode_mask
+from lung_d2.masks import decode_mask, mask_box
 
 _TILE_PX = 280
 _GAP_PX = 3
@@ -163,17 +163,12 @@ def _draw(
         if annotation["iscrowd"]:
             undecided = mask
         elif mask.any():
-            lesions.append((categories.by_coco_id(annotation["category_id"]), mask, _box_of(mask)))
+            lesions.append((categories.by_coco_id(annotation["category_id"]), mask, mask_box(mask)))
     drawn = draw_sample(Sample(grey[crop], lesions, undecided=undecided), _TILE_PX)
     height, width = drawn.shape[:2]
     tile = np.zeros((_TILE_PX, _TILE_PX, 3), np.uint8)
     tile[(_TILE_PX - height) // 2 :, (_TILE_PX - width) // 2 :][:height, :width] = drawn
     return tile
-
-
-def _box_of(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def _close_up(bbox: list[float], shape: tuple[int, ...]) -> tuple[slice, slice]:

@@ -8,8 +8,8 @@ from detectron2.data import DatasetFromList
 from detectron2.structures import BoxMode
 
 from lung_d2.data.augment.copy_paste import INSIDE_SHARE, CopyPaste, DonorPool
-from lung_d2.data.augment.cutouts import box_of, estimate_lung
-from lung_d2.masks import decode_mask, encode_mask
+from lung_d2.data.augment.cutouts import estimate_lung
+from lung_d2.masks import decode_mask, encode_mask, mask_box
 from records import LUNG_HU, draw_chest
 from tiny import ring, square
 
@@ -62,7 +62,7 @@ LESION_HU = -300
 
 
 def annotate(mask, category=0, crowd=0):
-    x0, y0, x1, y1 = box_of(mask)
+    x0, y0, x1, y1 = mask_box(mask)
     box = {"bbox": [x0, y0, x1 - x0, y1 - y0], "bbox_mode": BoxMode.XYWH_ABS}
     return box | {"category_id": category, "segmentation": encode_mask(mask), "iscrowd": crowd}
 
@@ -105,14 +105,14 @@ def test_lesion_free_slice_receives_a_lesion_in_its_lung():
         assert not (mask & ~estimate_lung(target[1], NONE)).any()
         assert INSIDE_SHARE * 81 <= mask.sum() <= 81
         assert abs(plane[mask].mean() - LESION_HU) < 60
-        places.add(box_of(mask)[:2])
+        places.add(mask_box(mask)[:2])
     assert len(places) > 15
 
 
 def test_values_change_near_the_copied_lesion_and_in_the_lung_alone():
     target = slice_with()
     record, plane = paste(target)
-    x0, y0, x1, y1 = box_of(masks_of(record)[0])
+    x0, y0, x1, y1 = mask_box(masks_of(record)[0])
     changed = plane != target[1]
     near = np.zeros_like(changed)
     near[y0 - 4 : y1 + 4, x0 - 4 : x1 + 4] = True
@@ -126,7 +126,7 @@ def test_border_is_blended():
     dense = DONOR[1].copy()
     dense[estimate_lung(dense, NONE) & (dense < -700)] += 200
     record, plane = paste(slice_with(), (DONOR[0], dense))
-    x0, y0, _, y1 = box_of(masks_of(record)[0])
+    x0, y0, _, y1 = mask_box(masks_of(record)[0])
     steps = plane[y0 + 2 : y1 - 2, x0 - 5 : x0].mean(axis=0) - LUNG_HU
     assert (np.diff(steps) > -10).all()
     assert abs(steps[0]) < 15
@@ -140,8 +140,8 @@ def test_copied_annotation_has_its_category_and_a_tight_box():
     mask = decode_mask(annotation["segmentation"])
     assert annotation["category_id"] == 1
     assert annotation["bbox_mode"] == BoxMode.XYXY_ABS
-    assert annotation["bbox"] == list(box_of(mask))
-    x0, y0, x1, y1 = box_of(mask)
+    assert annotation["bbox"] == list(mask_box(mask))
+    x0, y0, x1, y1 = mask_box(mask)
     assert not mask[(y0 + y1) // 2, (x0 + x1) // 2]  # the lumen is no wall
     assert plane[(y0 + y1) // 2, (x0 + x1) // 2] < LUNG_HU + 60  # but is copied with it
 
@@ -157,7 +157,7 @@ def test_lesions_beneath_lose_what_is_hidden():
         assert not (masks[0] & masks[1]).any()
         left, copied = masks
         assert np.array_equal(left, below & ~copied)
-        assert record["annotations"][0]["bbox"] == list(box_of(left))
+        assert record["annotations"][0]["bbox"] == list(mask_box(left))
         hidden += bool((below & copied).any())
     assert hidden > 5
 

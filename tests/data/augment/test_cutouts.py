@@ -11,13 +11,12 @@ from lung_d2.data.augment.cutouts import (
     LEAST_PX,
     DonorSlice,
     blend_px,
-    box_of,
     estimate_lung,
     lung_level,
     lung_noise,
     sort_masks,
 )
-from lung_d2.masks import decode_mask, encode_mask
+from lung_d2.masks import decode_mask, encode_mask, mask_box
 from records import AIR_HU, LUNG_HU, TISSUE_HU, draw_chest
 from tiny import ring, square
 
@@ -122,7 +121,7 @@ BRIGHT = 400  # above the lung
 
 def annotate(mask, category=0, crowd=0):
     """Return an annotation of a dataset dict."""
-    x0, y0, x1, y1 = box_of(mask)
+    x0, y0, x1, y1 = mask_box(mask)
     box = {"bbox": [x0, y0, x1 - x0, y1 - y0], "bbox_mode": BoxMode.XYWH_ABS}
     return box | {"category_id": category, "segmentation": encode_mask(mask), "iscrowd": crowd}
 

@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 from detectron2.structures import BoxMode
 
-from lung_d2.data.augment.cutouts import Record, box_of, sort_masks
+from lung_d2.data.augment.cutouts import Record, sort_masks
 from lung_d2.data.augment.drawn.bronchi import draw_cluster
 from lung_d2.data.augment.drawn.canvas import FIELD_MM, Canvas, Mask, Plane
 from lung_d2.data.augment.drawn.confounders import draw_confounders
 from lung_d2.data.augment.drawn.opacities import draw_collapse, draw_opacity
-from lung_d2.masks import encode_mask
+from lung_d2.masks import encode_mask, mask_box
 
 OPACITY, BRONCHI = 0, 1
 """Numbers of the two categories that are drawn."""
@@ -137,7 +137,7 @@ def _merge(opacities: list[Mask], lesions: Mask) -> list[Mask]:
 
 def _annotate(mask: Mask, number: int) -> Record:
     return {
-        "bbox": list(box_of(mask)),
+        "bbox": list(mask_box(mask)),
         "bbox_mode": BoxMode.XYXY_ABS,
         "category_id": number,
         "segmentation": encode_mask(mask),
