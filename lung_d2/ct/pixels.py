@@ -1,35 +1,37 @@
 """Stored values of the planes of a file, and HU from them, each plane with its own slope and intercept.
 
-Compressed frames are decoded by SimpleITK, each handed over in a new file that holds its pixel module and nothing else:
-so SimpleITK has no rescale to apply (it would apply one intercept to all frames), no broken tags and no patient's name.
+Compressed frames are decoded from memory: RLE by pydicom, all others by ``imagecodecs``, which refuses streams that end
+the process inside other decoders. No decoder sees the rescale of a file, or its patient.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import struct
-import tempfile
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import numpy.typing as npt
 import pydicom
-import SimpleITK
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
+from pydicom.pixels import get_decoder
 from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEG2000Lossless,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
     RLELossless,
-    SecondaryCaptureImageStorage,
-    generate_uid,
 )
 
 from lung_d2.ct.headers import KEPT_OF_PATIENT, NEEDED_OF_PATIENT, READ_ERRORS, Header, text_of
@@ -44,13 +46,16 @@ NATIVE_SYNTAXES = frozenset(
 )
 OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
 PIXEL_TAGS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_itk: Any = SimpleITK  # It has no types.
 
 IntArray = npt.NDArray[Any]
 """Integers of whatever width the file has."""
 
-DAMAGE, STDERR = b"Corrupt JPEG data", 2
-_stderr_lock = threading.Lock()
+_DECODERS: dict[str, Callable[[bytes], IntArray]] = {
+    **dict.fromkeys(JPEGTransferSyntaxes, imagecodecs.jpeg8_decode),
+    **dict.fromkeys(JPEGLSTransferSyntaxes, imagecodecs.jpegls_decode),
+    **dict.fromkeys((JPEG2000Lossless, JPEG2000), imagecodecs.jpeg2k_decode),
+    **dict.fromkeys((HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K), imagecodecs.jpeg2k_decode),
+}
 
 JPEG_START, JPEG_2000_START, JP2_START = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP"
 END_OF_IMAGE = b"\xff\xd9"
@@ -191,29 +196,29 @@ def _has_overlay(dataset: Dataset) -> bool:
     return any(int(dataset[group, 0x0102].value or 0) for group in OVERLAY_GROUPS if (group, 0x0102) in dataset)
 
 
-def _stored_values(cells: IntArray, header: Dataset, overlay: bool, path: Path) -> IntArray:
+def _stored_values(cells: IntArray, header: Dataset, overlay: bool, where: str | Path) -> IntArray:
     """Take the stored bits out of unsigned cells, with their sign.
 
     Raises:
         InputError: Bits are set above those stored and no overlay explains them.
     """
     allocated = cells.dtype.itemsize * 8
-    stored = whole_number(header, "BitsStored", path, default=allocated)
-    high = whole_number(header, "HighBit", path, default=stored - 1)
-    signed = whole_number(header, "PixelRepresentation", path, default=0) == 1
+    stored = whole_number(header, "BitsStored", where, default=allocated)
+    high = whole_number(header, "HighBit", where, default=stored - 1)
+    signed = whole_number(header, "PixelRepresentation", where, default=0) == 1
     unused = allocated - 1 - high
     left: IntArray = cells << unused
     values: IntArray = (left.view(left.dtype.str.replace("u", "i")) if signed else left) >> (allocated - stored)
     if unused and not overlay:
         above = cells >> (high + 1)
         full = (1 << unused) - 1
-        padding = _padding_mask(cells, header, str(path))
+        padding = _padding_mask(cells, header, str(where))
         strange = (above != 0) & ~((above == full) & (values < 0)) if signed else above != 0
         if padding is not None:
             strange &= ~padding
         if strange.any():
             raise InputError(
-                path,
+                where,
                 found=f"values that need more than the {stored} bits stored",
                 expected="BitsStored and PixelRepresentation that fit the pixels",
                 remedy="export the file again",
@@ -246,17 +251,6 @@ def _wrap(value: int, bits: int, signed: bool) -> int:
     return value - (1 << bits) if signed and value >= 1 << (bits - 1) else value
 
 
-@contextmanager
-def quiet_itk() -> Iterator[None]:
-    """Keep the warnings of ITK from the terminal; what matters in them is checked here."""
-    shown = _itk.ProcessObject.GetGlobalWarningDisplay()
-    _itk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        yield
-    finally:
-        _itk.ProcessObject.SetGlobalWarningDisplay(shown)
-
-
 def decode_frame(data: bytes, dataset: Dataset, transfer_syntax: str, where: str) -> IntArray:
     """Decode one compressed frame.
 
@@ -273,86 +267,53 @@ def decode_frame(data: bytes, dataset: Dataset, transfer_syntax: str, where: str
         InputError: The stream is damaged, of another size than the header says, or its coding is not supported.
     """
     size = (int(dataset.Rows), int(dataset.Columns))
-    coded = None if transfer_syntax == RLELossless else _coded_size(data)
-    if coded is not None and coded != (*size, 1):
+    coded = (*size, 1) if transfer_syntax == RLELossless else _coded_size(data)
+    if coded != (*size, 1):  # checked first, because a decoder allocates what its stream declares
+        found = f"of {coded[0]} x {coded[1]} with {coded[2]} components" if coded else "of unknown coding"
         raise InputError(
             where,
-            found=f"compressed frame of {coded[0]} x {coded[1]} with {coded[2]} components",
+            found=f"compressed frame {found}",
             expected=f"{size[0]} x {size[1]} with 1, as its header says",
             remedy="export the file again",
         )
-    if coded is not None and not data.rstrip(b"\0").endswith(END_OF_IMAGE):
+    if transfer_syntax != RLELossless and not data.rstrip(b"\0").endswith(END_OF_IMAGE):
         raise InputError(
             where, found="a compressed frame without its end", expected="a whole file", remedy="copy or export it again"
         )
-    with tempfile.TemporaryDirectory(prefix="lung_d2_") as folder:
-        path = Path(folder, "frame.dcm")
-        try:
-            frame = _frame_dataset(data, dataset, transfer_syntax)
-            frame.save_as(path, enforce_file_format=True)
-            with stderr_in(Path(folder, "stderr")) as said:
-                stored = _read_frame(path, frame)
-            if DAMAGE in said.read_bytes():
-                raise RuntimeError("the decoder guessed at pixels of a damaged stream")
-        except (*READ_ERRORS, RuntimeError) as error:
-            raise InputError(
-                where,
-                found=f"pixels that cannot be decoded ({UID(transfer_syntax).name})",
-                expected="a whole file of a supported coding",
-                remedy="export it again, uncompressed or as JPEG Lossless",
-            ) from error
-    if stored.shape != size or stored.dtype.kind not in "iu":
-        raise InputError(where, found=f"decoded to {stored.shape}", expected=f"{size}", remedy="export the file again")
-    return stored
-
-
-@contextmanager
-def stderr_in(path: Path) -> Iterator[Path]:
-    """Send file descriptor 2 to a file: libjpeg reports damage there and nowhere else, and decodes on."""
-    with _stderr_lock, open(path, "wb") as file:
-        try:
-            terminal = os.dup(STDERR)
-        except OSError:  # A daemon may have closed it.
-            yield path
-            return
-        try:
-            os.dup2(file.fileno(), STDERR)
-            yield path
-        finally:
-            os.dup2(terminal, STDERR)
-            os.close(terminal)
-
-
-def _frame_dataset(data: bytes, dataset: Dataset, transfer_syntax: str) -> Dataset:
-    frame, meta = Dataset(), FileMetaDataset()
-    meta.TransferSyntaxUID = UID(transfer_syntax)
-    meta.MediaStorageSOPClassUID = frame.SOPClassUID = SecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = frame.SOPInstanceUID = generate_uid()
-    frame.file_meta = meta
-    frame.SamplesPerPixel, frame.PhotometricInterpretation = 1, "MONOCHROME2"
-    frame.Rows, frame.Columns = int(dataset.Rows), int(dataset.Columns)
-    frame.BitsAllocated = int(dataset.BitsAllocated)
-    frame.BitsStored = int(dataset.get("BitsStored") or frame.BitsAllocated)
-    frame.HighBit = frame.BitsStored - 1
-    frame.PixelRepresentation = int(dataset.get("PixelRepresentation") or 0)
-    frame.PixelData = encapsulate([data], has_bot=False)
-    frame["PixelData"].VR = "OB"
-    frame["PixelData"].is_undefined_length = True
-    return frame
-
-
-def _read_frame(path: Path, frame: Dataset) -> IntArray:
-    reader = _itk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
     try:
-        array: IntArray = _itk.GetArrayFromImage(reader.Execute())
-    except RuntimeError:
-        if frame.file_meta.TransferSyntaxUID != RLELossless:
-            raise
-        # ITK gives up on some small RLE frames; pydicom reads RLE by itself, slowly.
-        array = frame.pixel_array
-    return array[0] if array.ndim == 3 and array.shape[0] == 1 else array
+        if transfer_syntax == RLELossless:
+            return _stored_values(_decode_rle(data, dataset), dataset, True, where)
+        cells = _DECODERS[transfer_syntax](data)
+    except (*READ_ERRORS, KeyError, RuntimeError) as error:
+        raise InputError(
+            where,
+            found=f"pixels that cannot be decoded ({UID(transfer_syntax).name})",
+            expected="a whole file of a supported coding",
+            remedy="export it again, uncompressed or as JPEG Lossless",
+        ) from error
+    if cells.shape != size or cells.dtype.kind not in "iu":
+        raise InputError(where, found=f"decoded to {cells.shape}", expected=f"{size}", remedy="export the file again")
+    # The sign of a stream is that of its bits, whatever the decoder makes of them: JPEG has none, JPEG 2000 its own.
+    narrow = cells.astype(f"u{int(dataset.BitsAllocated) // 8}")
+    if narrow.itemsize < cells.itemsize and (narrow != cells).any():
+        found, expected = f"values of up to {cells.max()}", f"{dataset.BitsAllocated} bits, as its header says"
+        raise InputError(where, found=found, expected=expected, remedy="export the file again")
+    return _stored_values(narrow, dataset, True, where)
+
+
+def _decode_rle(data: bytes, dataset: Dataset) -> IntArray:
+    described: dict[str, Any] = {
+        "rows": int(dataset.Rows),
+        "columns": int(dataset.Columns),
+        "bits_allocated": int(dataset.BitsAllocated),
+        "bits_stored": int(dataset.BitsAllocated),
+        "pixel_representation": 0,
+        "samples_per_pixel": 1,
+        "photometric_interpretation": "MONOCHROME2",
+        "number_of_frames": 1,
+        "pixel_keyword": "PixelData",
+    }
+    return get_decoder(RLELossless).as_array(encapsulate([data], has_bot=False), **described)[0]
 
 
 def _coded_size(data: bytes) -> tuple[int, int, int] | None:

@@ -302,7 +302,7 @@ def _real_world_units(places: list[Dataset]) -> frozenset[str]:
     return frozenset(units)
 
 
-def whole_number(dataset: Dataset, name: str, path: Path, default: int | None = None) -> int:
+def whole_number(dataset: Dataset, name: str, path: str | Path, default: int | None = None) -> int:
     """Return a tag as an integer.
 
     Raises:

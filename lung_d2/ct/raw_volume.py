@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-import tempfile
+import os
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,6 @@ from nibabel import orientations
 from lung_d2.ct.geometry import check_affine
 from lung_d2.ct.headers import NRRD_SUFFIXES, volume_suffix
 from lung_d2.ct.itk_headers import VoxelData, check_meta_header, check_nrrd_header, not_scalar_3d
-from lung_d2.ct.pixels import quiet_itk, stderr_in
 from lung_d2.ct.planes import MAX_POSITION_MM, MAX_SIDE, MAX_SPACING_MM, MAX_VOXELS
 from lung_d2.errors import GeometryError, InputError
 
@@ -26,6 +27,9 @@ _orientations: Any = orientations  # It has no types.
 
 Affine = npt.NDArray[np.float64]
 _itk: Any = SimpleITK  # It has no types.
+
+_STDERR = 2
+_stderr_lock = threading.Lock()
 
 READERS = {"NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
 """What ITK calls the reader of each format."""
@@ -152,7 +156,7 @@ def _read(
     _check_name(path)
     try:
         data = check_header(path)
-        with quiet_itk():
+        with _quiet_itk():
             reader = _itk.ImageFileReader()
             reader.SetImageIO(READERS[kind])
             reader.SetFileName(str(path))
@@ -167,6 +171,17 @@ def _read(
     return [RawVolume(path, *to_dicom_axes(layer, affine, path)) for layer in layers]
 
 
+@contextmanager
+def _quiet_itk() -> Iterator[None]:
+    """Keep the warnings of ITK from the terminal; what matters in them is checked here."""
+    shown = _itk.ProcessObject.GetGlobalWarningDisplay()
+    _itk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        _itk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
 def _check_name(path: Path) -> None:
     try:
         str(path).encode()
@@ -178,9 +193,19 @@ def _check_name(path: Path) -> None:
 
 
 def _read_information(reader: Any) -> None:
-    """Read the header; what MetaImage's parser prints to standard error stays in a file that goes."""
-    with tempfile.TemporaryDirectory(prefix="lung_d2_") as folder, stderr_in(Path(folder, "stderr")):
-        reader.ReadImageInformation()
+    """Read the header, without what MetaImage's parser prints to standard error."""
+    with _stderr_lock, open(os.devnull, "wb") as nowhere:
+        try:
+            terminal = os.dup(_STDERR)
+        except OSError:  # A daemon may have closed it.
+            reader.ReadImageInformation()
+            return
+        try:
+            os.dup2(nowhere.fileno(), _STDERR)
+            reader.ReadImageInformation()
+        finally:
+            os.dup2(terminal, _STDERR)
+            os.close(terminal)
 
 
 def _check(reader: Any, data: VoxelData, path: Path, layered: bool) -> None:

@@ -19,7 +19,7 @@ from lung_d2.ct.geometry import Stack, positions_along_normal, spacing_of
 from lung_d2.ct.headers import VOLUME_SUFFIXES, Source, nifti_suffix, quiet_pydicom, volume_suffix
 from lung_d2.ct.hounsfield import INT16, JUDGED_FIELD_MM, NORMALISED_SPAN, SCANNER_INTERCEPT, STATED_FIELD_MM, check_hu
 from lung_d2.ct.nifti import read_raw_nifti
-from lung_d2.ct.pixels import check_file, quiet_itk, read_hu
+from lung_d2.ct.pixels import check_file, read_hu
 from lung_d2.ct.planes import Plane, whole_number
 from lung_d2.ct.raw_volume import RawVolume, read_raw_itk
 from lung_d2.ct.scan import find_series
@@ -195,7 +195,7 @@ def _read_pixels(stack: Stack) -> tuple[npt.NDArray[np.int16], Dataset]:
             hu[index] = picture
         return patient
 
-    with quiet_itk(), ThreadPoolExecutor(min(READING_THREADS, len(files))) as pool:
+    with ThreadPoolExecutor(min(READING_THREADS, len(files))) as pool:
         patients = pool.map(read, files.values())  # the first file is that of the first slice
         patient = next(patients)
         list(patients)
