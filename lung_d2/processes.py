@@ -15,6 +15,11 @@ from threading import Thread
 import cv2
 
 
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def open_pool(
     workers: int, threads: int = 1, set_up: Callable[[], object] | None = None, *, end_on_error: bool = False

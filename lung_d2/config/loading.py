@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 from lung_d2.config.checks import check_config
 from lung_d2.config.keys import add_lung_config, scale_to_batch
 from lung_d2.errors import ConfigError, detectron2_missing
+from lung_d2.processes import count_cores
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
 logger = logging.getLogger(__name__)
+
+MOST_LOADERS = 8
+"""Processes that load slices for a GPU, at most."""
 
 _MOST_LETTERS, _MOST_DEPTH = 1 << 16, 20  # a whole config has 7,000 letters and 6 levels
 
@@ -99,6 +103,7 @@ def _finish(cfg: CfgNode, opts: Sequence[str]) -> CfgNode:
             raise ConfigError(where, found=_first_line(error), remedy=remedy) from error
     scale_to_batch(cfg, given=opts[::2])
     _resolve_device(cfg)
+    choose_loader_workers(cfg)
     check_config(cfg)
     return cfg
 
@@ -165,6 +170,20 @@ def _resolve_device(cfg: CfgNode) -> None:
     if kind == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     logger.info("device: %s", cfg.MODEL.DEVICE)
+
+
+def choose_loader_workers(cfg: CfgNode) -> None:
+    """Choose ``DATALOADER.NUM_WORKERS`` for each process by the machine where it is below 0, in place.
+
+    A GPU is fed by the cores that are its share, up to 8; on a CPU, which trains a hundred times slower, one process
+    loads enough, and leaves the other cores to the network.
+    """
+    import torch
+
+    if cfg.DATALOADER.NUM_WORKERS < 0:
+        on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
+        share = count_cores() // max(1, torch.cuda.device_count()) if on_gpu else 1
+        cfg.DATALOADER.NUM_WORKERS = min(MOST_LOADERS, max(1, share))
 
 
 def _first_line(error: BaseException) -> str:

@@ -46,7 +46,8 @@ class WeightAverage(HookBase):  # type: ignore[misc]
             decay: The share that each update keeps in the end, 0 to below 1.
         """
         self.model = model
-        self._average = AveragedModel(model, multi_avg_fn=_ramped(decay), use_buffers=True)
+        self._decay, self._updates = decay, 0
+        self._average = AveragedModel(model, multi_avg_fn=self._move, use_buffers=True)
         self.averaged: torch.nn.Module = self._average.module.requires_grad_(False).eval()
 
     def start_from_average(self) -> None:
@@ -55,7 +56,12 @@ class WeightAverage(HookBase):  # type: ignore[misc]
 
     def after_step(self) -> None:
         """Add the weights of this iteration; the first are copied."""
+        self._updates = int(self._average.n_averaged)  # on the CPU: the device is not waited for
         self._average.update_parameters(self.model)
+
+    def _move(self, averages: Any, weights: Any, updates: Any) -> None:
+        count = self._updates  # and not ``updates``, which torch moved to the device
+        get_ema_multi_avg_fn(min(self._decay, (1 + count) / (10 + count)))(averages, weights, updates)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the number of updates; the weights themselves are a checkpoint's ``model``."""
@@ -64,14 +70,6 @@ class WeightAverage(HookBase):  # type: ignore[misc]
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the state of a checkpoint."""
         self._average.n_averaged.fill_(state["updates"])
-
-
-def _ramped(decay: float) -> Any:
-    def move(averages: Any, weights: Any, updates: Any) -> None:
-        count = int(updates)
-        get_ema_multi_avg_fn(min(decay, (1 + count) / (10 + count)))(averages, weights, updates)
-
-    return move
 
 
 class LastCheckpoint(hooks.PeriodicCheckpointer):  # type: ignore[misc]

@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 class ScaledStep(AMPTrainer):  # type: ignore[misc]
-    """Detectron2's step in float16, which also resumes runs that had no loss scaling, as those begun on a CPU."""
+    """Detectron2's step in half precision, which also resumes runs that had no loss scaling, as from a CPU."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the state of a checkpoint; without a loss scale in it, begin with the default one."""
@@ -31,17 +31,19 @@ def build_step(
         model: The model, wrapped for distributed training where that is on.
         loader: Iterable of batches.
         optimizer: The optimizer.
-        mixed: ``SOLVER.AMP.ENABLED``: float16 with loss scaling on GPU (Detectron2's own), bfloat16 autocast on a
-            CPU that computes it, full precision on one that does not.
+        mixed: ``SOLVER.AMP.ENABLED``: on a GPU bfloat16, or float16 with loss scaling (Detectron2's own) on one without
+            it; bfloat16 autocast on a CPU that computes it, full precision on one that does not.
         device: Where the model is.
     """
     if mixed and device.type == "cuda":
-        return ScaledStep(model, loader, optimizer)
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        scaler = torch.amp.GradScaler("cuda", enabled=not fast)  # bfloat16 has the range of float32
+        precision = torch.bfloat16 if fast else torch.float16
+        return ScaledStep(model, loader, optimizer, grad_scaler=scaler, precision=precision)
     if mixed and device.type == "cpu" and not cpu_has_bfloat16():
         logger.info("this processor has no bfloat16: training in full precision")
     elif mixed and device.type == "cpu":
         logger.info("training in bfloat16 autocast")
-        model.to(memory_format=torch.channels_last)  # else each convolution in bfloat16 reorders its input
         _autocast_training(model)
     return SimpleTrainer(model, loader, optimizer)
 

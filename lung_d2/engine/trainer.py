@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lung_d2.categories import CATEGORIES, Categories
 from lung_d2.config.checks import check_config
 from lung_d2.config.keys import input_settings, scale_to_batch
+from lung_d2.config.loading import choose_loader_workers
 from lung_d2.data.loader import TrainLoader, build_train_loader
 from lung_d2.data.mapper import CTDatasetMapper
 from lung_d2.data.register import check_registered
@@ -64,6 +65,7 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
         cfg, self.categories = adopt_categories(cfg, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
         cfg.defrost()
         scale_to_batch(cfg)
+        choose_loader_workers(cfg)
         self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         cfg.freeze()
         check_config(cfg)
@@ -84,6 +86,12 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
+        """Build the model, channels-last: else convolutions reorder their inputs, in bfloat16 each of them."""
+        model: torch.nn.Module = super().build_model(cfg)
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def _build_checkpointer(self, model: torch.nn.Module) -> LungCheckpointer:
         # What a checkpoint calls "model" is what is evaluated, so that nobody who loads it has to know of an average.

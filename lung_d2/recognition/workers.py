@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lung_d2.errors import CheckpointError, ConfigError, DependencyError, LungD2Error
-from lung_d2.processes import ignore_deprecations, open_pool
+from lung_d2.processes import count_cores, ignore_deprecations, open_pool
 from lung_d2.recognition.job import RecognitionJob
 from lung_d2.recognition.sources import SeriesSource
 from lung_d2.recognition.summary import Row
@@ -42,7 +42,7 @@ def count_workers(device: str, series: int) -> int:
     if not device.startswith("cpu") or not hasattr(os, "sysconf"):
         return 1
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return max(1, min(_cores() // CORES_PER_WORKER, int(gib / GIB_PER_WORKER), series))
+    return max(1, min(count_cores() // CORES_PER_WORKER, int(gib / GIB_PER_WORKER), series))
 
 
 def run_in_processes(job: RecognitionJob, sources: Sequence[SeriesSource], workers: int) -> Iterator[Outcome]:
@@ -77,7 +77,7 @@ def run_in_processes(job: RecognitionJob, sources: Sequence[SeriesSource], worke
 
 def _open(workers: int) -> AbstractContextManager[ProcessPoolExecutor]:
     """Open a pool that has all cores; an error ends what it does, as Ctrl-C should."""
-    threads = max(1, _cores() // workers)
+    threads = max(1, count_cores() // workers)
     return open_pool(workers, threads, partial(_set_up, threads), end_on_error=True)
 
 
@@ -111,10 +111,6 @@ def _set_up(threads: int) -> None:
 
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C: no traceback from each worker
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_on_ray(

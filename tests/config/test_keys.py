@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from detectron2.config import get_cfg
 from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
 
 from lung_d2 import load_config
 from lung_d2.config.checks import value_of
 from lung_d2.config.keys import RETIRED_KEYS, ignores_undecided
-from lung_d2.config.loading import parse_config
+from lung_d2.config.loading import choose_loader_workers, parse_config
 from lung_d2.engine.weights.names import find_weights
 from lung_d2.errors import ConfigError
 from lung_d2.modeling import LungRPN
@@ -346,7 +347,7 @@ def test_quick_schedule_is_augmented_near_the_size_of_its_test(path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "name", ["both", "phantom_benchmark", "phantom_benchmark_more", "phantom_cpu", "covid_slices_recipe"]
+    "name", ["both", "phantom_benchmark", "phantom_cpu", "covid_slices_recipe"]
 )
 def test_quick_schedule_repeats_itself(name: str) -> None:
     assert load_config(CONFIGS / "quick_schedules" / f"mask_rcnn_R_50_FPN_{name}.yaml").SEED >= 0
@@ -372,3 +373,18 @@ def test_expected_results_are_of_one_data_set(path: Path) -> None:
     for task, metric, value, tolerance in cfg.TEST.EXPECTED_RESULTS:
         assert (task, metric, len(cfg.DATASETS.TEST)) == ("segm", "AP50", 1)
         assert 0 < tolerance < value < 100
+
+
+@pytest.mark.parametrize(
+    ("given", "device", "gpus", "expected"),
+    [(-1, "cpu", 0, 1), (-1, "cuda", 2, 6), (-1, "cuda", 1, 8), (3, "cuda", 1, 3)],
+)
+def test_loader_workers_come_from_the_machine(
+    given: int, device: str, gpus: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lung_d2.config.loading.count_cores", lambda: 12)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE, cfg.DATALOADER.NUM_WORKERS = device, given
+    choose_loader_workers(cfg)
+    assert cfg.DATALOADER.NUM_WORKERS == expected  # noqa: SIM300

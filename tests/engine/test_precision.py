@@ -18,13 +18,6 @@ def test_training_computes_in_bfloat16_where_it_pays_and_evaluation_never(mixed:
     assert model(torch.ones(1, 2)).dtype == torch.float32
 
 
-@pytest.mark.skipif(not cpu_has_bfloat16(), reason="this processor has no bfloat16")
-def test_bfloat16_trains_with_the_channels_last() -> None:
-    model = torch.nn.Conv2d(2, 2, 3)
-    build_step(model, [], torch.optim.SGD(model.parameters()), mixed=True, device=torch.device("cpu"))
-    assert model.weight.is_contiguous(memory_format=torch.channels_last)
-
-
 @pytest.mark.parametrize("before", ["cpu", "cuda"])
 def test_run_goes_on_where_the_device_changes(before: str) -> None:
     """A loss scale is in the checkpoints of a GPU alone; here both steps are built on the CPU."""
