@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import cv2
@@ -98,5 +99,6 @@ def sides_of(volume: CTVolume) -> str:
     return pair if direction[axis] > 0 else pair[::-1]
 
 
+@functools.lru_cache(maxsize=8)
 def _font(size_px: int) -> Any:
     return ImageFont.load_default(size_px)

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from lung_d2.ct.grey import GreyLevels, image_from_planes, slice_image
 from lung_d2.data.mapper import grey_levels_from_config
 from lung_d2.engine.checkpoint import LungCheckpointer
 from lung_d2.engine.crops import Crop, batch_crops, by_falling_score, cut_crop
+from lung_d2.engine.inference import map_side_by_side, prepare_model
 from lung_d2.engine.lung_view import LungUse, LungView, Window
 from lung_d2.engine.weights.file import bound_settings, config_of, read_weights_file
 from lung_d2.engine.weights.names import SUFFIX, find_weights
@@ -47,7 +49,7 @@ with batch norm."""
 LEAST_STRIDE = 32
 """Pixels of the resized slice, for a backbone that does not tell the stride of its coarsest level."""
 GPU_BATCH, CPU_BATCH = 8, 1
-"""Slices run together by default: a CPU is no faster with more."""
+"""Slices run together by default: a CPU is no faster with more, and runs several batches side by side instead."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class CTPredictor:
         checkpointer.load(cfg.MODEL.WEIGHTS)
         images = without_resize(cfg).INPUT if cfg.TEST.AUG.ENABLED else cfg.INPUT
         return {
-            "model": model,
+            "model": model if cfg.TEST.AUG.ENABLED else prepare_model(model),
             "resize": T.ResizeShortestEdge([images.MIN_SIZE_TEST] * 2, images.MAX_SIZE_TEST),
             "augmented": build_tta(cfg, model) if cfg.TEST.AUG.ENABLED else None,
             "grey": grey_levels_from_config(cfg),
@@ -252,20 +254,27 @@ class CTPredictor:
             image: uint8 ``(H, W, 3)``, what :func:`lung_d2.slice_image` makes.
             slice_index: Kept in the result.
         """
-        (found,) = self._predict(iter([self._cut(image, slice_index)]))
+        (found,) = self._run([self._cut(image, slice_index)])
         return found
 
     def _cut(self, image: npt.NDArray[np.uint8], slice_index: int, window: Window | None = None) -> Crop:
         return cut_crop(image, slice_index, self.resize, window=window, stride=self.stride)
 
     def _predict(self, crops: Iterator[Crop], view: LungView | None = None) -> Iterator[SliceDetections]:
-        for batch in batch_crops(crops, self.batch_size):
-            for placed, crop in zip(self._detect(batch), batch, strict=True):
-                if view is not None:
-                    inside = view.inside(crop.slice_index, placed.pred_masks.numpy())
-                    yield self._pack(crop.slice_index, placed[torch.from_numpy(inside)])
-                else:
-                    yield self._pack(crop.slice_index, placed)
+        batches = batch_crops(crops, self.batch_size)
+        work = partial(self._run, view=view)
+        # The augmentation of Detectron2 changes its model for a moment, which others would see.
+        made = map(work, batches) if self.augmented is not None else map_side_by_side(work, batches, self.device.type)
+        for found in made:
+            yield from found
+
+    def _run(self, batch: list[Crop], view: LungView | None = None) -> list[SliceDetections]:
+        found = []
+        for placed, crop in zip(self._detect(batch), batch, strict=True):
+            if view is not None:
+                placed = placed[torch.from_numpy(view.inside(crop.slice_index, placed.pred_masks.numpy()))]
+            found.append(self._pack(crop.slice_index, placed))
+        return found
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def _detect(self, batch: list[Crop]) -> list[Instances]:

@@ -247,9 +247,13 @@ def draw_overlay(
 
 
 def _draw_mask(canvas: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_], color: Color, factor: int) -> None:
-    large = cv2.resize(mask.astype(np.uint8), canvas.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    tint(canvas, large.astype(bool), color, _FILL)
-    draw_outline(canvas, large.astype(bool), color, max(1, factor // 2))
+    if not mask.any():
+        return
+    rows, columns = (slice(max(part.start - 1, 0), part.stop + 1) for part in _box_of(mask))  # an outline is wider
+    large = mask[rows, columns].repeat(factor, axis=0).repeat(factor, axis=1)
+    part = canvas[rows.start * factor : rows.stop * factor, columns.start * factor : columns.stop * factor]
+    tint(part, large, color, _FILL)
+    draw_outline(part, large, color, max(1, factor // 2))
 
 
 def _draw_box(

@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,12 +45,14 @@ from lung_d2.lesions.detections import SliceDetections
 from lung_d2.lesions.lesion import Lesion
 from lung_d2.lesions.lobes import LungLabels
 from lung_d2.lesions.measure import Measurement
+from lung_d2.processes import count_cores
 from lung_d2.recognition.settings import RecognitionSettings
 from lung_d2.recognition.summary import hide_paths
 
 logger = logging.getLogger(__name__)
 
 LABELS_NAME = "lesions.nii.gz"
+_DRAWERS = 4  # threads, at most: a picture takes some MB
 T = TypeVar("T")
 
 
@@ -160,15 +164,11 @@ class _Writer:
 
     def write(self, fingerprint: str) -> None:
         """Write them all, the manifest last; it keeps the fingerprint."""
-        with self.clock.stage("detections and overlays"):
-            self._write_detections()
-        if self.recognition.findings is not None:
-            self._write_dicom(self.recognition.findings)
-            with self.clock.stage("NIfTI"):
-                findings = self.recognition.findings
-                write_lesion_nifti(findings.lesions, findings.volume, self.folder / LABELS_NAME)
-            with self.clock.stage("findings and page"):
-                write_findings(self._with_refusals(findings), self.recognition.model, self.folder)
+        with self._draw_overlays():
+            with self.clock.stage("detections"):
+                self._write_detections()
+            if self.recognition.findings is not None:
+                self._write_findings(self.recognition.findings)
         seconds = {**self.recognition.seconds, **self.clock.seconds}
         manifest = build_manifest(self.recognition.name, self.recognition.model, seconds)
         manifest |= {
@@ -179,19 +179,42 @@ class _Writer:
         }
         write_json(manifest, self.folder / MANIFEST_NAME, indent=1)
 
+    def _write_findings(self, findings: Findings) -> None:
+        self._write_dicom(findings)
+        with self.clock.stage("NIfTI"):
+            write_lesion_nifti(findings.lesions, findings.volume, self.folder / LABELS_NAME)
+        with self.clock.stage("findings and page"):
+            write_findings(self._with_refusals(findings), self.recognition.model, self.folder)
+
+    @contextmanager
+    def _draw_overlays(self) -> Iterator[None]:
+        """Draw the slices with detections in other threads, while the rest is written in this one."""
+        (self.folder / "overlays").mkdir()
+        least = self.recognition.settings.link.min_detection_score
+        shown = [found for one in self.recognition.detections if len(found := one.above(least))]
+        with ThreadPoolExecutor(min(count_cores(), _DRAWERS)) as pool:
+            drawn = [pool.submit(self._draw_overlay, found) for found in shown]
+            try:
+                yield
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+            with self.clock.stage("overlays"):  # what is left of them
+                for one in drawn:
+                    one.result()
+
+    def _draw_overlay(self, found: SliceDetections) -> None:
+        picture = draw_slice(self.recognition, found)
+        path = self.folder / "overlays" / f"slice_{found.slice_index:04d}.png"
+        if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+            raise OSError(f"no picture of slice {found.slice_index}")
+
     def _write_detections(self) -> None:
         detections = self.recognition.detections
         write_json(build_results(detections), self.folder / "detections.json")
         records = [self._image_record(number) for number in range(len(self.recognition.planes))]
         index = build_image_index(records, self.recognition.categories)
         write_json(index, self.folder / "slices.json")
-        (self.folder / "overlays").mkdir()
-        for found in detections:
-            if len(shown := found.above(self.recognition.settings.link.min_detection_score)):
-                picture = draw_slice(self.recognition, shown)
-                path = self.folder / "overlays" / f"slice_{found.slice_index:04d}.png"
-                if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-                    raise OSError(f"no picture of slice {found.slice_index}")
 
     def _image_record(self, index: int) -> dict[str, Any]:
         height, width = self.recognition.planes[index].shape

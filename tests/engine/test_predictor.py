@@ -63,8 +63,8 @@ def test_mapper_predictor_and_default_predictor_agree(root: Path, tmp_path: Path
         from_plain = plain(image)["instances"]
         assert len(from_loader) > 0
         for other in (from_loader, from_plain):
-            assert np.array_equal(np.sort(found[index].scores), np.sort(other.scores.numpy()))
-            assert found[index].boxes.sum() == pytest.approx(float(other.pred_boxes.tensor.sum()), rel=1e-6)
+            assert np.allclose(np.sort(found[index].scores), np.sort(other.scores.numpy()), atol=1e-5)
+            assert found[index].boxes.sum() == pytest.approx(float(other.pred_boxes.tensor.sum()), rel=1e-4)
 
 
 def test_detections_are_sorted_and_in_pixels_of_the_slice(root: Path, tmp_path: Path) -> None:

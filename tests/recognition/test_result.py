@@ -99,8 +99,8 @@ def test_manifest_says_with_what_and_how_long(folder):
     assert manifest["slices"] == 12
     assert manifest["refused"] == {}
     assert manifest["settings"]["link"]["min_detection_score"] == 0.5
-    stages = ["read", "lungs", "network", "link", "measure", "detections and overlays"]
-    stages += ["DICOM SEG", "DICOM SR", "NIfTI", "findings and page", "total"]
+    stages = ["read", "lungs", "network", "link", "measure", "detections"]
+    stages += ["DICOM SEG", "DICOM SR", "NIfTI", "findings and page", "overlays", "total"]
     assert list(manifest["seconds"]) == stages
     assert manifest["peak_memory_mib"] > 0
 
