@@ -346,9 +346,7 @@ def test_quick_schedule_is_augmented_near_the_size_of_its_test(path: Path) -> No
     assert max(cfg.TEST.AUG.MIN_SIZES) <= cfg.TEST.AUG.MAX_SIZE
 
 
-@pytest.mark.parametrize(
-    "name", ["both", "phantom_benchmark", "phantom_cpu", "covid_slices_recipe"]
-)
+@pytest.mark.parametrize("name", ["both", "phantom_benchmark", "phantom_cpu", "covid_slices_recipe"])
 def test_quick_schedule_repeats_itself(name: str) -> None:
     assert load_config(CONFIGS / "quick_schedules" / f"mask_rcnn_R_50_FPN_{name}.yaml").SEED >= 0
 
