@@ -62,6 +62,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", required=True, type=Path, help="folder for the results")
     parser.add_argument("--series-uid", help="only this series, where the input holds several")
+    parser.add_argument(
+        "--backend",
+        choices=("torch", "openvino"),
+        default="torch",
+        help="what computes the network; openvino is faster on a CPU and needs lung_d2[openvino] (default %(default)s)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="do a series again though its result is there")
     _add_lesions(parser)
     _add_lungs(parser)
@@ -168,7 +174,7 @@ def main() -> int:
 
 def _build_job(args: argparse.Namespace) -> RecognitionJob:
     return RecognitionJob(
-        model=ModelChoice(args.config_file, (*args.opts, "MODEL.WEIGHTS", args.weights), args.batch_size),
+        model=ModelChoice(args.config_file, (*args.opts, "MODEL.WEIGHTS", args.weights), args.batch_size, args.backend),
         output=args.output,
         settings=RecognitionSettings(
             use=LungUse(not args.all_slices, LUNG_BOX[args.lung_box], not args.keep_outside),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ GPU_AT_ONCE = 2
 """One batch is made and taken apart on the CPU while the GPU works on another."""
 
 
-def prepare_model(model: nn.Module) -> nn.Module:
+def prepare_model(model: nn.Module, full_precision: Container[str] = ()) -> nn.Module:
     """Make a trained model fast, for prediction alone; it is changed in place.
 
     Frozen batch norm becomes part of the convolution before it, weights lie channels-last, and where the device has it,
@@ -32,6 +32,7 @@ def prepare_model(model: nn.Module) -> nn.Module:
 
     Args:
         model: The model with its weights, on its device.
+        full_precision: Names of the parts whose precision is left alone, as ``backbone``.
 
     Returns:
         The same model, in evaluation mode.
@@ -41,8 +42,9 @@ def prepare_model(model: nn.Module) -> nn.Module:
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     device = next(model.parameters()).device.type
     if has_bfloat16(device):
-        for part, method in _heavy_parts(model):
-            _compute_in_bfloat16(part, method, device)
+        for name, part, method in _heavy_parts(model):
+            if name not in full_precision:
+                _compute_in_bfloat16(part, method, device)
     return model
 
 
@@ -65,8 +67,8 @@ def fold_batch_norm(model: nn.Module) -> None:
             layer.norm = None  # type: ignore[assignment]
 
 
-def _heavy_parts(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
-    """Yield the parts of a ``GeneralizedRCNN`` that multiply, with the method that does it."""
+def _heavy_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """Yield name and part of a ``GeneralizedRCNN`` that multiply, with the method that does it."""
     proposals, heads = getattr(model, "proposal_generator", None), getattr(model, "roi_heads", None)
     places = (
         *((model, "backbone", "forward"), (proposals, "rpn_head", "forward")),
@@ -75,7 +77,7 @@ def _heavy_parts(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
     for owner, name, method in places:
         part = getattr(owner, name, None)
         if isinstance(part, nn.Module) and hasattr(part, method):
-            yield part, method
+            yield name, part, method
 
 
 def _compute_in_bfloat16(part: nn.Module, method: str, device: str) -> None:

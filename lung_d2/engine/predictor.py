@@ -27,6 +27,7 @@ from lung_d2.engine.checkpoint import LungCheckpointer
 from lung_d2.engine.crops import Crop, batch_crops, by_falling_score, cut_crop
 from lung_d2.engine.inference import map_side_by_side, prepare_model
 from lung_d2.engine.lung_view import LungUse, LungView, Window
+from lung_d2.engine.openvino_backend import COMPILED, use_openvino
 from lung_d2.engine.weights.file import bound_settings, config_of, read_weights_file
 from lung_d2.engine.weights.names import SUFFIX, find_weights
 from lung_d2.errors import CheckpointError, ConfigError, InputError
@@ -48,6 +49,8 @@ phantoms, cropping to the lungs changed one in four detections of a network with
 with batch norm."""
 LEAST_STRIDE = 32
 """Pixels of the resized slice, for a backbone that does not tell the stride of its coarsest level."""
+BACKENDS = ("torch", "openvino")
+"""What computes backbone and candidate regions; all but the first need a package."""
 GPU_BATCH, CPU_BATCH = 8, 1
 """Slices run together by default: a CPU is no faster with more, and runs several batches side by side instead."""
 
@@ -143,21 +146,28 @@ class CTPredictor:
         self.batch_size = batch_size or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, batch_size: int | None = None) -> dict[str, Any]:
-        """Build the model, load ``MODEL.WEIGHTS`` and read ``INPUT`` and ``TEST.AUG``.
+    def from_config(cls, cfg: CfgNode, batch_size: int | None = None, backend: str = BACKENDS[0]) -> dict[str, Any]:
+        """Build the model, load ``MODEL.WEIGHTS`` and read ``INPUT`` and ``TEST.AUG``; ``backend`` is of BACKENDS.
 
         Raises:
-            ConfigError: No weights are named.
-            CheckpointError: They cannot be loaded.
+            ConfigError: No weights are named, or the backend is unknown or not for this device.
+            CheckpointError: The weights cannot be loaded.
+            DependencyError: The backend is not installed.
         """
+        if backend not in BACKENDS:
+            raise ConfigError("backend", found=backend, expected=" or ".join(BACKENDS), remedy="choose one of them")
         if not cfg.MODEL.WEIGHTS:
             raise ConfigError("MODEL.WEIGHTS", found="empty", expected="trained weights", remedy="name a checkpoint")
         model = build_model(cfg)
         checkpointer = LungCheckpointer(model, settings=bound_settings(cfg))
         checkpointer.load(cfg.MODEL.WEIGHTS)
+        if not cfg.TEST.AUG.ENABLED:  # which gives, and compares, what Detectron2's own does
+            prepare_model(model, COMPILED if backend == "openvino" else ())
+        if backend == "openvino":
+            use_openvino(model)
         images = without_resize(cfg).INPUT if cfg.TEST.AUG.ENABLED else cfg.INPUT
         return {
-            "model": model if cfg.TEST.AUG.ENABLED else prepare_model(model),
+            "model": model,
             "resize": T.ResizeShortestEdge([images.MIN_SIZE_TEST] * 2, images.MAX_SIZE_TEST),
             "augmented": build_tta(cfg, model) if cfg.TEST.AUG.ENABLED else None,
             "grey": grey_levels_from_config(cfg),
@@ -169,7 +179,11 @@ class CTPredictor:
 
     @classmethod
     def from_weights(
-        cls, weights: str | os.PathLike[str], opts: Sequence[str] = (), batch_size: int | None = None
+        cls,
+        weights: str | os.PathLike[str],
+        opts: Sequence[str] = (),
+        batch_size: int | None = None,
+        backend: str = BACKENDS[0],
     ) -> CTPredictor:
         """Build the model of a weights file.
 
@@ -177,12 +191,13 @@ class CTPredictor:
             weights: A ``.safetensors`` file, or the name of one, see :mod:`lung_d2.engine.weights.names`.
             opts: ``KEY VALUE`` pairs that override its config.
             batch_size: See :class:`CTPredictor`.
+            backend: Of :data:`BACKENDS`.
 
         Raises:
             CheckpointError: It cannot be loaded.
             ConfigError: An override cannot be used.
         """
-        return cls(config_of(weights, opts), batch_size=batch_size)
+        return cls(config_of(weights, opts), batch_size=batch_size, backend=backend)
 
     @property
     def device_name(self) -> str:

@@ -38,11 +38,13 @@ class ModelChoice:
         config_file: Its config; None: the one in its weights file.
         opts: ``KEY, VALUE`` pairs that override the config, ``MODEL.WEIGHTS`` among them.
         batch_size: Slices run together; None: by the device.
+        backend: What computes the network, of :data:`lung_d2.engine.predictor.BACKENDS`.
     """
 
     config_file: Path | None
     opts: tuple[str, ...]
     batch_size: int | None = None
+    backend: str = "torch"
 
     @property
     def weights(self) -> str:
@@ -176,4 +178,4 @@ def load_predictor(model: ModelChoice) -> CTPredictor:
     """Load a model, once in each process."""
     from lung_d2.engine import CTPredictor
 
-    return CTPredictor(read_config(model), batch_size=model.batch_size)
+    return CTPredictor(read_config(model), batch_size=model.batch_size, backend=model.backend)
