@@ -110,11 +110,7 @@ class Categories(Sequence[Category]):
         Raises:
             DatasetError: No category has this name.
         """
-        for category in self._all:
-            if category.name == name:
-                return category
-        expected = f"one of {', '.join(self.names)}"
-        raise DatasetError(f"category {name!r}", found="unknown", expected=expected, remedy="rename it")
+        return self._find(dict(zip(self.names, self._all, strict=True)), name, f"category {name!r}")
 
     def by_coco_id(self, coco_id: int) -> Category:
         """Return the category of that COCO id.
@@ -122,11 +118,14 @@ class Categories(Sequence[Category]):
         Raises:
             DatasetError: No category has this id.
         """
-        for category in self._all:
-            if category.coco_id == coco_id:
-                return category
-        expected = f"one of {', '.join(str(category.coco_id) for category in self._all)}"
-        raise DatasetError(f"category_id {coco_id}", found="unknown", expected=expected, remedy="correct it")
+        return self._find({category.coco_id: category for category in self._all}, coco_id, f"category_id {coco_id}")
+
+    @staticmethod
+    def _find(known: Mapping[Any, Category], key: object, where: str) -> Category:
+        if key not in known:
+            expected = f"one of {', '.join(map(str, known))}"
+            raise DatasetError(where, found="unknown", expected=expected, remedy="correct it")
+        return known[key]
 
     def to_coco(self) -> list[dict[str, Any]]:
         """Return the ``categories`` of a COCO file."""
@@ -144,7 +143,7 @@ class Categories(Sequence[Category]):
             where: What holds them, for errors.
 
         Raises:
-            DatasetError: They are no such list, or contradict each other.
+            DatasetError: They are not such a list, or contradict each other.
         """
         try:
             return cls([_read_record(record) for record in records])

@@ -77,12 +77,6 @@ def _crop_rules(cfg: CfgNode) -> list[Rule]:
     cut = cfg.INPUT.CROP.ENABLED
     rules: list[Rule] = [
         ("INPUT.CROP.TYPE", lambda value: value in kinds, " or ".join(kinds)),
-        ("INPUT.CT.AUGMENT.ANY_GREY", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
-        ("INPUT.CT.AUGMENT.DRAW.BRONCHI", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
-        ("INPUT.CT.AUGMENT.DRAW.OPACITIES", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
-        ("INPUT.CT.AUGMENT.DRAW.CONFOUNDERS", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
-        ("INPUT.CT.AUGMENT.DRAW.MAX_CLUSTERS", lambda value: value >= 1, "1 or more"),
-        ("INPUT.CT.AUGMENT.DRAW.MAX_OPACITIES", lambda value: value >= 1, "1 or more"),
         ("INPUT.CT.AUGMENT.LESION_CROP", lambda value: cut or not value, "0, or INPUT.CROP.ENABLED True"),
     ]
     if kind in CROPS_BY_SHARE:

@@ -86,7 +86,20 @@ class PrecisionRecall:
 _SIZES = {"APs": "small", "APm": "medium", "APl": "large"}
 
 
-class CocoAP:
+class _AveragePrecision:
+    """What both measures share: precision against recall by task, category and area."""
+
+    _truth: Truth
+    _recalled: Mapping[tuple[str, int, str], PrecisionRecall]
+
+    def patients_of(self, key: Key) -> Ints:
+        """Return the patients who have lesions of the category and size; see :func:`rarest_patients` for all."""
+        task, metric, name = key
+        area, wanted = _SIZES.get(metric, "all"), category_numbers(self._truth, name)
+        return rarest_patients([self._recalled[task, category, area].lesion_patients for category in wanted])
+
+
+class CocoAP(_AveragePrecision):
     """AP, AP50, AP75, APs, APm and APl, by task and category; see the module."""
 
     group = "coco"
@@ -122,12 +135,6 @@ class CocoAP:
                     has_lesions.setdefault(metric, []).append(len(lesions) > 0)
             figures |= spread_categories(task, self._truth.categories.names, by_metric, has_lesions)
         return figures
-
-    def patients_of(self, key: Key) -> Ints:
-        """Return the patients who have lesions of the category and size; see :func:`rarest_patients` for all."""
-        task, metric, name = key
-        area, wanted = _SIZES.get(metric, "all"), category_numbers(self._truth, name)
-        return rarest_patients([self._recalled[task, category, area].lesion_patients for category in wanted])
 
     def curves(self) -> dict[str, Any]:
         """Return precision against recall of the masks at IoU 0.50, by category."""
@@ -174,7 +181,7 @@ def rarest_patients(patients: Sequence[Ints]) -> Ints:
     return min(known, key=len, default=np.empty(0, np.int64))
 
 
-class LenientAP:
+class LenientAP(_AveragePrecision):
     """AP at IoU 0.10, and its mean over 0.10:0.05:0.50, by task and category; see the module."""
 
     group = "lenient"
@@ -187,7 +194,9 @@ class LenientAP:
         """Take what :func:`lung_d2.evaluation.matching.match` gives, by task."""
         self._truth = truth
         self._recalled = {
-            (task, category): PrecisionRecall(matches[task][category, "all"], truth.patient_of_slice, LENIENT_ROWS)
+            (task, category, "all"): PrecisionRecall(
+                matches[task][category, "all"], truth.patient_of_slice, LENIENT_ROWS
+            )
             for task in TASKS
             for category in range(len(truth.categories))
         }
@@ -196,18 +205,12 @@ class LenientAP:
         """Return the figures, keyed by task, metric and category."""
         figures: dict[Key, float] = {}
         for task in TASKS:
-            own = [self._recalled[task, category] for category in range(len(self._truth.categories))]
+            own = [self._recalled[task, category, "all"] for category in range(len(self._truth.categories))]
             aps = [100 * one.average(weights) for one in own]
             by_metric = {"AP10": [float(ap[0]) for ap in aps], "AP10:50": [float(ap.mean()) for ap in aps]}
             has = [len(one.lesion_patients) > 0 for one in own]
             figures |= spread_categories(task, self._truth.categories.names, by_metric, dict.fromkeys(by_metric, has))
         return figures
-
-    def patients_of(self, key: Key) -> Ints:
-        """Return the patients who have lesions of the category; see :func:`rarest_patients` for all."""
-        task, _, name = key
-        wanted = category_numbers(self._truth, name)
-        return rarest_patients([self._recalled[task, category].lesion_patients for category in wanted])
 
     def curves(self) -> dict[str, Any]:
         """Return nothing: the curve of the masks at IoU 0.50 is COCO's."""

@@ -63,7 +63,7 @@ def _body_of_grey(grey: Plane) -> Mask:
     tissue = smooth > otsu
     for share in GREY_STEPS:
         body = _body_of_tissue(smooth > air + share * (otsu - air), tissue)
-        if body.sum() >= HULL_SHARE * _hull(body).sum():
+        if body.sum() >= HULL_SHARE * convex_hull(body).sum():
             break
     return body
 
@@ -72,7 +72,7 @@ def _body_with_cut_lungs(hu: Plane) -> Mask:
     """Find the body, and with it lung that is open to the border because the field of view cuts the chest."""
     tissue = hu > TISSUE_HU
     body = _body_of_tissue(tissue, tissue)
-    hull = _hull(body)
+    hull = convex_hull(body)
     if body.any() and np.count_nonzero(hu[~body] < FREE_AIR_HU) < CROP_SHARE * hu.size:
         return np.ones_like(body)  # a crop inside the body, whose lungs reach the border
     labels = cv2.connectedComponents((~body).astype(np.uint8), connectivity=4)[1]
@@ -83,10 +83,11 @@ def _body_with_cut_lungs(hu: Plane) -> Mask:
     return body
 
 
-def _hull(mask: Mask) -> Mask:
+def convex_hull(mask: npt.NDArray[Any]) -> Mask:
+    """Return the convex hull of all parts of a mask ``(H, W)`` (bool, or uint8 of 0 and 1), as bool of that shape."""
     outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     if not outline:
-        return mask
+        return np.zeros(mask.shape, bool)
     hull = np.zeros(mask.shape, np.uint8)
     return cv2.fillConvexPoly(hull, cv2.convexHull(np.concatenate(outline)), 1) > 0
 
@@ -108,7 +109,7 @@ def _body_of_tissue(walls: Mask, tissue: Mask) -> Mask:
 
 
 def _opened(mask: Mask, radius: int) -> Mask:
-    """Remove what is thinner than 2 ``radius`` pixels; what reaches the border is taken to go on beyond it."""
+    """Remove what is thinner than 2 ``radius`` pixels; what reaches the border is assumed to continue there."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     edge = 2 * radius
     padded = cv2.copyMakeBorder(mask.astype(np.uint8), edge, edge, edge, edge, cv2.BORDER_REPLICATE)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from lung_d2.lungs.body import convex_hull
 from lung_d2.lungs.grid import LEFT, RIGHT, Bits, LungGrid
 
 HAZE_HU = -200
@@ -25,11 +26,11 @@ WALL_MM = 3.0
 ENCLOSED_SHARE = 0.8
 """Gas is a bronchus or a cyst in the lung where at least this share of the ring around it is lung."""
 SMALL_HOLE_MM2 = 800.0
-"""Holes on a slice are filled up to this; larger ones unless an organ goes on beyond them (dome of the diaphragm)."""
+"""Holes on a slice are filled up to this; larger ones unless an organ continues beyond them (dome of the diaphragm)."""
 LARGE_HOLE_MM2 = 4000.0
 """No hole larger than this (71 mm across) is filled."""
-GOES_ON_SHARE = 0.4
-"""An organ goes on beyond a hole where at least this share of the hole is no lung on the next slice."""
+CONTINUES_SHARE = 0.4
+"""An organ continues beyond a hole where at least this share of the hole is not lung on the next slice."""
 CHORD_MM, HALF_MM = 120.0, 3.0
 """Longest chord across a notch, from lung to lung, and least half thickness of the notch."""
 SHALLOW_CHORD_MM, SHALLOW_HALF_MM = 40.0, 1.5
@@ -104,7 +105,7 @@ def _fill_holes(mask: Bits, most_pixels: float) -> Bits:
 
 
 def _without_gas(closed: Bits, part: Bits, gas: Bits, wall: Bits) -> Bits:
-    """Take gas and its walls out of the closed outline, save where the lung encloses it: then put it in."""
+    """Take gas and its walls out of the closed outline, except where the lung encloses it: fill it there."""
     grouped = _closed(gas, wall)  # a cluster of cysts is one
     count, labels, stats, _ = cv2.connectedComponentsWithStats(grouped, connectivity=8)
     margin = wall.shape[0]
@@ -123,7 +124,7 @@ def _without_gas(closed: Bits, part: Bits, gas: Bits, wall: Bits) -> Bits:
 
 
 def _fill_large_holes(grid: LungGrid, field: Bits) -> None:
-    """Fill the holes of each lung through which no organ goes on to the slices beyond."""
+    """Fill the holes of each lung through which no organ continues to the next slices."""
     for side in (RIGHT, LEFT):
         lung = (field == side).astype(np.uint8)
         most = LARGE_HOLE_MM2 / grid.pixel_mm**2
@@ -131,18 +132,18 @@ def _fill_large_holes(grid: LungGrid, field: Bits) -> None:
         labels, _ = ndimage.label(holes)
         for label, window in enumerate(ndimage.find_objects(labels), 1):
             hole = labels[window] == label
-            if not _goes_on(field, hole, window):
+            if not _continues(field, hole, window):
                 field[window][hole & (field[window] == 0)] = side
 
 
-def _goes_on(field: Bits, hole: Bits, window: tuple[slice, ...]) -> bool:
-    """Say whether there is no lung above or below a hole; beyond the volume there is none, save of a single slice."""
+def _continues(field: Bits, hole: Bits, window: tuple[slice, ...]) -> bool:
+    """Return whether lung is missing above or below a hole, as at the ends of a volume of more than one slice."""
     if len(field) == 1:
         return False
     for end, beyond in ((0, window[0].start - 1), (-1, window[0].stop)):
         if not 0 <= beyond < len(field):
             return True
-        if (field[beyond][window[1:]][hole[end]] == 0).mean() > GOES_ON_SHARE:
+        if (field[beyond][window[1:]][hole[end]] == 0).mean() > CONTINUES_SHARE:
             return True
     return False
 
@@ -180,7 +181,7 @@ def _fill_notches(grid: LungGrid, index: int, sides: Bits, gas: Bits) -> None:
         lung = (sides == side).astype(np.uint8)
         if not lung.any():
             continue
-        hull = _hull(lung)
+        hull = convex_hull(lung).astype(np.uint8)
         pockets = hull & (1 - lung)
         shallow = _eroded(pockets, grid.kernel(SHALLOW_HALF_MM))
         if shallow.any():
@@ -224,7 +225,7 @@ def _bulge(notches: Bits, pocket: Bools, chord: Bools, radius: float) -> None:
 
 
 def _chest_wall(grid: LungGrid, index: int, sides: Bits) -> _Wall:
-    chest = _hull((sides > 0).astype(np.uint8))
+    chest = convex_hull(sides > 0).astype(np.uint8)
     padded = cv2.copyMakeBorder(chest, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     in_chest = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1] * np.float32(grid.pixel_mm)
     in_body = grid.body_depth_mm(index)
@@ -234,12 +235,6 @@ def _chest_wall(grid: LungGrid, index: int, sides: Bits) -> _Wall:
         deepest=float(np.percentile(in_body[_rim(chest) > 0], 75)) + SPARE_MM,
         radius=float(np.sqrt(np.count_nonzero(chest) / np.pi)) * grid.pixel_mm,
     )
-
-
-def _hull(mask: Bits) -> Bits:
-    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    hull = np.zeros(mask.shape, np.uint8)
-    return np.asarray(cv2.fillConvexPoly(hull, cv2.convexHull(np.concatenate(outlines)), 1), np.uint8)
 
 
 def _rim(mask: Bits) -> Bits:

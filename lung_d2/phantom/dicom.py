@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from lung_d2.phantom.spec import PhantomSpec, phantom_uid, spec_hash
 
 CT_FOLDER, MASK_FOLDER, RECORD_NAME = "ct", "masks", "phantom.json"
 _INTERCEPT = -1024
-Header = Mapping[str, Any]
-_DEFAULTS = {
+_SAME_FOR_ALL = {
     "PatientBirthDate": "",
     "PatientSex": "O",
     "StudyDate": "20000101",
@@ -29,7 +27,6 @@ _DEFAULTS = {
     "Modality": "CT",
     "SeriesNumber": 1,
     "BodyPartExamined": "CHEST",
-    "PatientPosition": "",
     "PositionReferenceIndicator": "",
     "Manufacturer": "lung_d2 phantom",
     "ManufacturerModelName": "phantom",
@@ -39,8 +36,7 @@ _DEFAULTS = {
     "AcquisitionTime": "120000",
     "ContentDate": "20000101",
     "ContentTime": "120000",
-    "SliceThickness": "",
-    "KVP": "",
+    "KVP": "120",
 }
 
 
@@ -63,7 +59,6 @@ def write_patient(patient: PhantomPatient, folder: str | Path, spec: PhantomSpec
         "FrameOfReferenceUID": phantom_uid(spec, patient.number, "frame of reference"),
         "PatientPosition": "HFP" if patient.prone else "HFS",
         "SliceThickness": _decimal(patient.slice_thickness_mm),
-        "KVP": "120",
         "ConvolutionKernel": patient.kernel.name,
     }
     record = {
@@ -80,24 +75,14 @@ def write_patient(patient: PhantomPatient, folder: str | Path, spec: PhantomSpec
         (folder / name).mkdir(parents=True, exist_ok=True)
     for index in range(len(patient.volume.hu)):
         path = folder / CT_FOLDER / f"{index:04d}.dcm"
-        ct_dataset(patient.volume, index, header).save_as(path, enforce_file_format=True)
+        _ct_dataset(patient.volume, index, header).save_as(path, enforce_file_format=True)
     for name, values in patient.instances.items():
         write_nifti(values, patient.volume.affine_lps, folder / MASK_FOLDER / f"{name}.nii.gz")
     (folder / RECORD_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def ct_dataset(volume: CTVolume, slice_index: int, header: Header) -> Dataset:
-    """Return one slice as CT Image Storage with all attributes of type 1 and 2 (DICOM PS3.3 A.3).
-
-    Args:
-        volume: The CT, with UIDs.
-        slice_index: 0-based from the lowest slice.
-        header: Header values of the series by DICOM keyword; at least PatientName, PatientID, StudyID and
-            FrameOfReferenceUID.
-
-    Returns:
-        The dataset with its file meta information, explicit VR little endian.
-    """
+def _ct_dataset(volume: CTVolume, slice_index: int, header: dict[str, Any]) -> Dataset:
+    """Return one slice as CT Image Storage with all attributes of type 1 and 2 (DICOM PS3.3 A.3)."""
     dataset = Dataset()
     dataset.SOPClassUID = CTImageStorage
     dataset.SOPInstanceUID = volume.sop_instance_uids[slice_index]
@@ -106,7 +91,7 @@ def ct_dataset(volume: CTVolume, slice_index: int, header: Header) -> Dataset:
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.file_meta = meta
-    for keyword, value in {**_DEFAULTS, **header}.items():
+    for keyword, value in {**_SAME_FOR_ALL, **header}.items():
         setattr(dataset, keyword, value)
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = volume.study_instance_uid, volume.series_instance_uid
     _set_plane(dataset, volume, slice_index)

@@ -248,7 +248,7 @@ def _draw_cluster(
     if min(depth) < 1.3 * size + 2.0:
         return None
     wall = 0.75 + 0.85 * evidence + 0.08 * size
-    outer = join_tubes([build_tube(path, radius, kind) for path, radius in paths])
+    outer = join_tubes([_build_tube(path, radius, kind) for path, radius in paths])
     first, _ = paths[0]
     beside = draw_perpendicular(direction, rng)
     artery_radius = np.full(len(first), 0.42 * size) * np.linspace(1.05, 0.7, len(first))
@@ -257,7 +257,7 @@ def _draw_cluster(
         kind=kind,
         outer=outer,
         lumen=outer.resized(add_mm=-wall, least_mm=0.3),
-        artery=build_tube(first + beside * away, artery_radius, "cylindric"),
+        artery=_build_tube(first + beside * away, artery_radius, "cylindric"),
         wall_hu=float(-160 + 190 * evidence + rng.uniform(-20, 20)),
     )
 
@@ -283,12 +283,12 @@ def _draw_paths(
         slide = 0.0 if index == 0 else rng.uniform(0, 0.5) * size
         sway = 0.35 * size * np.sin(np.pi * steps) * rng.uniform(-1, 1)
         path = start + (slide + steps[:, None] * length) * direction + (offset + sway[:, None] * (index == 0)) * aside
-        paths.append((path, draw_radii(steps, length, size * scale, kind, rng)))
+        paths.append((path, _draw_radii(steps, length, size * scale, kind, rng)))
     return paths
 
 
-def draw_radii(steps: np.ndarray, length: float, size: float, kind: str, rng: np.random.Generator) -> np.ndarray:
-    """Draw the outer radii of a bronchus of a kind, mm, at ``steps`` (0..1) of its length."""
+def _draw_radii(steps: np.ndarray, length: float, size: float, kind: str, rng: np.random.Generator) -> np.ndarray:
+    """Draw the outer radii, mm, at ``steps`` (0..1) of the length."""
     if kind == "cylindric":
         return size * (1.06 - 0.12 * steps)
     if kind == "varicose":
@@ -296,8 +296,8 @@ def draw_radii(steps: np.ndarray, length: float, size: float, kind: str, rng: np
     return size * rng.uniform(0.85, 1.35, steps.shape)
 
 
-def build_tube(path: np.ndarray, radius: np.ndarray, kind: str) -> Tubes:
-    """Build the pieces of a bronchus along a path ``(N, 3)`` with radii ``(N,)``, mm; cystic ones are balls."""
+def _build_tube(path: np.ndarray, radius: np.ndarray, kind: str) -> Tubes:
+    """Build the pieces of a bronchus along a path ``(N, 3)`` with radii ``(N,)``, mm."""
     if kind == "cystic":
         # Cysts are balls along the path, close enough to touch.
         keep = [0]

@@ -103,12 +103,7 @@ def phantom_uid(spec: PhantomSpec, number: int, purpose: str) -> str:
         number: Number of the patient.
         purpose: What the UID is for.
     """
-    return derived_uid(f"{spec_hash(spec)} {number} {purpose}")
-
-
-def derived_uid(text: str) -> str:
-    """Return a UID under 2.25 that is derived from a text."""
-    digest = hashlib.sha256(text.encode()).digest()[:16]
+    digest = hashlib.sha256(f"{spec_hash(spec)} {number} {purpose}".encode()).digest()[:16]
     # Version 5 and variant bits make it a well-formed UUID (RFC 4122).
     value = bytearray(digest)
     value[6], value[8] = (value[6] & 0x0F) | 0x50, (value[8] & 0x3F) | 0x80

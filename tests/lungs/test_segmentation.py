@@ -99,8 +99,8 @@ def test_volumes_and_areas_are_those_of_the_voxels(plain: LungField) -> None:
     expected_ml = 4 / 3 * np.pi * 62 * 85 * 55 / 1000
     assert right == pytest.approx(expected_ml, rel=0.04)
     assert left == pytest.approx(expected_ml, rel=0.04)
-    assert plain.slice_areas_mm2.sum() * SPACING_MM[0] / 1000 == pytest.approx(right + left)
-    assert plain.slice_areas_mm2[0] == 0 < plain.slice_areas_mm2[12]
+    assert not plain.mask[0].any()
+    assert plain.mask[12].any()
 
 
 def test_box_holds_the_lungs_with_a_margin_inside_the_picture() -> None:
@@ -261,8 +261,8 @@ def test_lungs_of_a_real_series_are_plausible(data_root) -> None:
     right, left = volumes_ml(field)
     assert 2800 < right < 3600
     assert 2800 < left < 3600
-    assert (field.slice_areas_mm2[[0, 15, 33]] > 0).all()
-    assert not field.slice_areas_mm2[35:].any()
+    assert field.mask[[0, 15, 33]].any(axis=(1, 2)).all()
+    assert not field.mask[35:].any()
     gas = (every_fourth.hu < -960) & field.mask  # trachea and stomach
     assert gas.sum() < 0.01 * field.mask.sum()
 
