@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lung_d2.ct.scanner import KERNELS, Kernel
+from lung_d2.ct.scanner_noise import KERNELS, Kernel
 from lung_d2.ct.volume import CTVolume
 from lung_d2.files import hash_identity
 from lung_d2.phantom.anatomy import draw_anatomy

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lung_d2.ct.scanner import Kernel, apply_kernel, scanner_noise
+from lung_d2.ct.scanner_noise import Kernel, apply_kernel, scanner_noise
 from lung_d2.phantom.anatomy import Anatomy
 from lung_d2.phantom.lesions import DilatedBronchi, Opacity, haze, radius_on_plane
 from lung_d2.phantom.lungs import Distractors, LungContents

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lung_d2.ct.scanner import KERNELS, scanner_noise
+from lung_d2.ct.scanner_noise import KERNELS, scanner_noise
 
 Plane = npt.NDArray[Any]
 
@@ -39,7 +39,7 @@ class IntensityRanges:
 def vary_planes(
     planes: Sequence[Plane], ranges: IntensityRanges, pixel_spacing_mm: Sequence[float] | None = None
 ) -> list[Plane]:
-    """Change the values of a slice and its neighbours at random, alike but for the noise, which is each one's own.
+    """Change the values of a slice and its neighbours at random, alike except for the noise, which differs.
 
     Args:
         planes: ``(H, W)`` each; int16 in HU, or uint8 grey levels of a source without HU.
