@@ -86,6 +86,7 @@ class ConvergenceStop(HookBase):  # type: ignore[misc]
             "best": self._best,
             "best_iter": self._best_iter,
             "converged_at": self.converged_at,
+            "found_at": self._found_at,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -93,3 +94,4 @@ class ConvergenceStop(HookBase):  # type: ignore[misc]
         self._losses.extend(state["losses"])
         self._best, self._best_iter = state["best"], state["best_iter"]
         self.converged_at = state["converged_at"]
+        self._found_at = state.get("found_at")  # checkpoints of earlier versions lack it

@@ -66,6 +66,23 @@ def test_state_goes_on_as_if_uninterrupted() -> None:
     assert feed(second, [1.0] * 50, start=4) == 1 + 5
 
 
+def test_convergence_that_no_process_has_learnt_of_yet_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    comm = SimpleNamespace(is_main_process=lambda: True, get_world_size=lambda: 2, all_gather=lambda found: [found])
+    monkeypatch.setattr("lung_d2.engine.convergence.comm", comm)  # two processes learn of it at iterations 20, 40, ...
+    first, second = ConvergenceStop(**RULE), ConvergenceStop(**RULE)
+    assert feed(first, [1.0] * 10) is None
+    second.load_state_dict(first.state_dict())
+    assert feed(second, [0.5**step for step in range(50)], start=10) == 20
+
+
+def test_state_of_an_earlier_version_loads() -> None:
+    state = ConvergenceStop(**RULE).state_dict()
+    del state["found_at"]
+    stop = ConvergenceStop(**RULE)
+    stop.load_state_dict(state)
+    assert feed(stop, [1.0] * 50) == 1 + 5
+
+
 @pytest.mark.parametrize(
     ("opts", "armed_from"),
     [
