@@ -88,7 +88,7 @@ def _build_common(instances: str) -> argparse.ArgumentParser:
         default=BUILTIN,
         type=parse_finder,
         help=f"who finds the lungs of volumes: {', '.join(finder_names())}; or a label volume of them, or a folder of "
-        f"such named by series (default {BUILTIN})",
+        f"them named by series (default {BUILTIN})",
     )
     labels.add_argument(
         "--allow-unannotated", action="store_true", help="take a series without annotation as one without lesions"

@@ -128,7 +128,7 @@ def _add_lungs(parser: argparse.ArgumentParser) -> None:
         "--lungs",
         type=parse_finder,
         help=f"who finds the lungs: {', '.join(finder_names())}; or a label volume of them (1 right, 2 left), or a "
-        "folder of such named by series (default: the lobes if given, else builtin)",
+        "folder of them named by series (default: the lobes if given, else builtin)",
     )
     own.add_argument("--lobes", type=Path, help="label volume of the lobes, or a folder of them: findings per lobe")
     own.add_argument(

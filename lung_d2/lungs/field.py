@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from lung_d2.ct.headers import volume_suffix
 from lung_d2.ct.labels import find_label_file, read_labels_on
 from lung_d2.ct.volume import CTVolume
 from lung_d2.errors import ConfigError, DependencyError, GeometryError, InputError
@@ -31,7 +33,7 @@ class LungField:
         spacing_mm: (z, y, x), that of the volume.
 
     Raises:
-        GeometryError: ``labels`` is no such array.
+        GeometryError: ``labels`` is not such an array.
     """
 
     labels: npt.NDArray[np.uint8] = field(repr=False)
@@ -53,12 +55,6 @@ class LungField:
         """Both lungs, bool ``[Z, Y, X]``."""
         mask: npt.NDArray[np.bool_] = self.labels > 0
         return mask
-
-    @property
-    def slice_areas_mm2(self) -> npt.NDArray[np.float64]:
-        """Area of the lungs on each slice, mm2, float64 ``[Z]``; 0 on slices without lung."""
-        pixel_mm2 = self.spacing_mm[1] * self.spacing_mm[2]
-        return np.array([cv2.countNonZero(plane) * pixel_mm2 for plane in self.labels], np.float64)
 
     def box(self, margin_mm: float = 0.0) -> tuple[slice, slice]:
         """Return the rows and columns that hold the lungs on all slices.
@@ -135,22 +131,31 @@ def find_lungs_by_lungmask(volume: CTVolume) -> LungField:
     Raises:
         DependencyError: lungmask is not installed, or it cannot load its weights.
     """
+    labels = np.asarray(_load_lungmask().apply(_to_itk(volume)), np.uint8)
+    return LungField(labels, volume.spacing_mm)
+
+
+@cache
+def _load_lungmask() -> Any:
+    """Load the network of lungmask, once in a process."""
     try:
         from lungmask import LMInferer
     except ImportError as error:
-        raise DependencyError(
-            "lungmask", found="not installed", expected="it, for --lungs lungmask", remedy='run "pip install lungmask"'
-        ) from error
+        raise _lungmask_missing() from error
     try:
-        inferer = LMInferer(modelname="R231", tqdm_disable=True)
+        return LMInferer(modelname="R231", tqdm_disable=True)
     except (OSError, RuntimeError) as error:
         raise DependencyError(
             "lungmask",
             found=f"its weights cannot be loaded ({type(error).__name__})",
             remedy="start it once where it can download them, or copy them into torch's cache",
         ) from error
-    labels = np.asarray(inferer.apply(_to_itk(volume)), np.uint8)
-    return LungField(labels, volume.spacing_mm)
+
+
+def _lungmask_missing() -> DependencyError:
+    return DependencyError(
+        "lungmask", found="not installed", expected="it, for --lungs lungmask", remedy='run "pip install lungmask"'
+    )
 
 
 def _to_itk(volume: CTVolume) -> object:
@@ -172,8 +177,24 @@ def finder_names() -> list[str]:
 
 
 def parse_finder(text: str) -> str | Path:
-    """Return what a user chose: the name of a finder as it is, anything else as the path of a label volume."""
-    return text if text in finder_names() else Path(text)
+    """Return what a user chose: the name of a finder as it is, anything else as the path of a label volume.
+
+    Raises:
+        ConfigError: It is neither a finder nor a path that exists or ends as a volume does.
+        DependencyError: It is lungmask, which is not installed.
+    """
+    if text == LUNGMASK and find_spec("lungmask") is None:
+        raise _lungmask_missing()
+    if text in finder_names():
+        return text
+    if not volume_suffix(text) and not Path(text).exists():
+        raise _no_such_finder(text)
+    return Path(text)
+
+
+def _no_such_finder(choice: str) -> ConfigError:
+    expected = f"{', '.join(finder_names())}, or a label volume"
+    return ConfigError(f"lungs {choice}", found="no such finder", expected=expected, remedy="choose one")
 
 
 def choose_finder(choice: str | Path) -> LungFinder:
@@ -189,8 +210,7 @@ def choose_finder(choice: str | Path) -> LungFinder:
     for entry in entry_points(group=ENTRY_POINTS, name=choice):
         finder: LungFinder = entry.load()
         return finder
-    expected = f"{', '.join(finder_names())}, or a label volume"
-    raise ConfigError(f"lungs {choice}", found="no such finder", expected=expected, remedy="choose one")
+    raise _no_such_finder(choice)
 
 
 _FINDERS: Mapping[str, LungFinder] = {BUILTIN: find_lungs, LUNGMASK: find_lungs_by_lungmask}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from types import ModuleType
 from typing import Any
@@ -28,19 +29,22 @@ def volume():
 
 
 class Lungmask(ModuleType):
-    """The package without its network: ``labels`` are what it finds, or its error; ``image`` is what it got."""
+    """The package without its network: ``labels`` are what it finds, or its error; ``image`` is what it got
+    and ``loaded`` how often its network was loaded."""
 
     labels: Any = None
     image: Any = None
+    loaded = 0
 
 
 @pytest.fixture
-def lungmask(monkeypatch: pytest.MonkeyPatch) -> Lungmask:
+def lungmask(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lungmask]:
     module = Lungmask("lungmask")
 
     class LMInferer:
         def __init__(self, modelname: str, tqdm_disable: bool) -> None:
             assert modelname == "R231"
+            module.loaded += 1
             if isinstance(module.labels, Exception):
                 raise module.labels
 
@@ -50,7 +54,9 @@ def lungmask(monkeypatch: pytest.MonkeyPatch) -> Lungmask:
 
     module.LMInferer = LMInferer
     monkeypatch.setitem(sys.modules, "lungmask", module)
-    return module
+    finders._load_lungmask.cache_clear()
+    yield module
+    finders._load_lungmask.cache_clear()
 
 
 def test_names_and_paths_are_told_apart(tmp_path):
@@ -60,6 +66,21 @@ def test_names_and_paths_are_told_apart(tmp_path):
     assert choose_finder(path) == LabelFileFinder(tmp_path / "lungs.nii.gz")
     with pytest.raises(ConfigError, match="lungs other: no such finder; expected builtin, lungmask, or a label volume"):
         choose_finder("other")
+
+
+def test_unknown_name_is_refused_with_those_that_there_are(tmp_path):
+    with pytest.raises(
+        ConfigError, match="lungs lungmsk: no such finder; expected builtin, lungmask, or a label volume"
+    ):
+        parse_finder("lungmsk")
+    (tmp_path / "labels").mkdir()
+    assert parse_finder(str(tmp_path / "labels")) == tmp_path / "labels"
+
+
+def test_lungmask_that_is_not_installed_is_refused_when_it_is_chosen(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lungmask", None)
+    with pytest.raises(DependencyError, match="lungmask: not installed"):
+        parse_finder("lungmask")
 
 
 @pytest.mark.parametrize("choice", ["builtin", "lungmask"])
@@ -105,13 +126,20 @@ def test_lungmask_gets_the_volume_with_its_geometry(volume, lungmask):
     assert np.linalg.det(np.reshape(lungmask.image.GetDirection(), (3, 3))) == pytest.approx(1)
 
 
+def test_network_of_lungmask_is_loaded_once_in_a_process(volume, lungmask):
+    lungmask.labels = LABELS
+    for _ in range(3):
+        choose_finder("lungmask")(volume)
+    assert lungmask.loaded == 1
+
+
 def test_lungmask_without_weights_says_what_to_do(volume, lungmask):
     lungmask.labels = OSError("no network")
     with pytest.raises(DependencyError, match=r"lungmask: its weights cannot be loaded \(OSError\)"):
         choose_finder("lungmask")(volume)
 
 
-def test_missing_lungmask_says_how_to_install_it(volume, monkeypatch):
+def test_missing_lungmask_says_how_to_install_it(volume, lungmask, monkeypatch):
     monkeypatch.setitem(sys.modules, "lungmask", None)
     with pytest.raises(DependencyError, match=r'lungmask: not installed; .* run "pip install lungmask"'):
         choose_finder("lungmask")(volume)
