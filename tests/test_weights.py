@@ -48,8 +48,10 @@ class TestShipped:
         assert any(f"{one['value']:.1f} [{one['low']:.1f}, {one['high']:.1f}]" in row for one in found)
         assert f"{next(one['patients'] for one in provenance['data'])} patients" in told
 
-    def test_categories_are_ours(self, name):
-        assert len(CATEGORIES) == config_of(name).MODEL.ROI_HEADS.NUM_CLASSES
+    def test_categories_are_ours(self, name, caplog):
+        caplog.set_level("INFO")
+        assert len(CATEGORIES) == config_of(name, ["MODEL.DEVICE", "cpu"]).MODEL.ROI_HEADS.NUM_CLASSES
+        assert [record.message for record in caplog.records] == ["device: cpu"]
 
     def test_evident_opacities_are_told_from_a_clean_lung(self, name, data_root):
         """Four slices with evident opacities against every 22nd slice of a CT without lesions, table and all."""

@@ -65,7 +65,7 @@ def _write_pages(cfg: CfgNode) -> None:
 
     folders = ["inference", *([TTA_FOLDER] if cfg.TEST.AUG.ENABLED else [])]
     for folder in (Path(cfg.OUTPUT_DIR, one, name) for one in folders for name in cfg.DATASETS.TEST):
-        write_evaluation(find_sources([folder.name]), [folder / RESULTS_NAME], folder)
+        write_evaluation(find_sources([folder.name]), [folder / RESULTS_NAME], folder, brief=True)
 
 
 def _set_up(cfg: CfgNode, args: argparse.Namespace) -> None:

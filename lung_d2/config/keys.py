@@ -19,6 +19,8 @@ _ITERATIONS = (
     *("SOLVER.CONVERGENCE.WINDOW", "SOLVER.CONVERGENCE.PATIENCE"),
 )
 """What :func:`scale_to_batch` scales."""
+_REPORTED = ("SOLVER.BASE_LR", "SOLVER.MAX_ITER", "SOLVER.STEPS")
+"""What its line in the log names, where it changed."""
 
 
 # Keys of earlier versions: a config that still has them loads, and the log says that they are ignored.
@@ -133,7 +135,7 @@ def _add_augment_keys(cfg: CfgNode) -> None:
     from detectron2.config import CfgNode as CN
 
     cfg.INPUT.CT.AUGMENT = CN()
-    # Largest turn about the middle of the picture, in degrees: patients lie askew.
+    # Largest turn about the middle of the picture, in degrees: patients do not lie straight.
     cfg.INPUT.CT.AUGMENT.ROTATION = 0.0
     # Largest growth or shrinking, as a share: patients and fields of view differ.
     cfg.INPUT.CT.AUGMENT.SCALE = 0.0
@@ -173,7 +175,7 @@ def _add_augment_keys(cfg: CfgNode) -> None:
 
     cfg.INPUT.CT.AUGMENT.COPY_PASTE = CN()
     # Share of the slices, 0 to 1, into whose lung lesions of another training slice are copied (Ghiasi et al. 2021);
-    # about a quarter of these stay as they are, for want of a donor of like noise or of room.
+    # about a quarter of these stay as they are, because no donor has similar noise or no room is left.
     cfg.INPUT.CT.AUGMENT.COPY_PASTE.PROBABILITY = 0.0
     # Most lesions copied into a slice, 1 or more; their number is drawn evenly.
     cfg.INPUT.CT.AUGMENT.COPY_PASTE.MAX_LESIONS = 3
@@ -198,18 +200,20 @@ def scale_to_batch(cfg: CfgNode, given: Sequence[str] = ()) -> None:
     if reference <= 0 or batch <= 0 or reference == batch:
         return
     keys = (*_RATES, *(() if "SOLVER.MAX_ITER" in given else _ITERATIONS))
+    changed = []
     for key in (key for key in keys if key not in given):
         parent, leaf = value_of(cfg, key.rpartition(".")[0]), key.rpartition(".")[2]
+        before = parent[leaf]
         if key in _RATES:
             parent[leaf] = parent[leaf] * batch / reference
         elif isinstance(parent[leaf], tuple | list):
             parent[leaf] = tuple(_scaled(count, reference / batch) for count in parent[leaf])
         else:
             parent[leaf] = _scaled(parent[leaf], reference / batch)
-    logger.info(
-        "scaled from %d to %d images a batch: learning rate %g, %d iterations, steps %s",
-        *(reference, batch, cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER, tuple(cfg.SOLVER.STEPS)),
-    )
+        if key in _REPORTED and (after := parent[leaf]) != before:
+            changed.append(f"{key} {after:g}" if isinstance(after, float) else f"{key} {after}")
+    if changed:
+        logger.info("scaled from %d to %d images a batch: %s", reference, batch, ", ".join(changed))
 
 
 def _scaled(iterations: int, factor: float) -> int:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lung_d2.config.checks import check_config
-from lung_d2.config.keys import add_lung_config, scale_to_batch
+from lung_d2.config.keys import RETIRED_KEYS, add_lung_config, scale_to_batch
 from lung_d2.errors import ConfigError, detectron2_missing
 from lung_d2.processes import count_cores
 
@@ -51,7 +52,9 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     except OSError as error:
         remedy = "correct _BASE_, which is relative to the file"
         raise ConfigError(path, found=_first_line(error), remedy=remedy) from error
-    return _finish(cfg, opts)
+    cfg = _finish(cfg, opts)
+    logger.info("device: %s", cfg.MODEL.DEVICE)
+    return cfg
 
 
 def parse_config(text: str, where: str | Path, opts: Sequence[str] = ()) -> CfgNode:
@@ -77,8 +80,17 @@ def parse_config(text: str, where: str | Path, opts: Sequence[str] = ()) -> CfgN
         content = yaml.safe_load(text)
         if not isinstance(content, dict) or BASE_KEY in content:
             raise ValueError(f"not a mapping of keys, or one with a {BASE_KEY}")
+        _drop_retired(content)
         cfg.merge_from_other_cfg(type(cfg)(content))
     return _finish(cfg, opts)
+
+
+def _drop_retired(content: dict[str, Any]) -> None:
+    """Remove keys of earlier versions; Detectron2 would log each, of which the user of a whole file can change none."""
+    for key in RETIRED_KEYS:
+        *parents, leaf = key.split(".")
+        node = functools.reduce(lambda node, part: node.get(part, {}), parents, content)
+        node.pop(leaf, None)
 
 
 def _default_config() -> CfgNode:
@@ -169,7 +181,6 @@ def _resolve_device(cfg: CfgNode) -> None:
         ) from error
     if kind == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
-    logger.info("device: %s", cfg.MODEL.DEVICE)
 
 
 def choose_loader_workers(cfg: CfgNode) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,9 @@ ROWS = (
     Row("Expected calibration error", "calibration", ("ece", _HERE), 3),
 )
 
+HEADLINE = tuple(row for row in ROWS if row.label.startswith(("Mask AP50", "Found on slices")))
+"""What a training says of its evaluation; the page holds the rest."""
+
 
 def shown_categories(content: Mapping[str, Any]) -> list[str]:
     """Return the categories that have lesions or detections, after :data:`ALL` where there is not exactly one."""
@@ -71,12 +74,29 @@ def shown_categories(content: Mapping[str, Any]) -> list[str]:
 
 
 def say_headline(content: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each figure of :data:`HEADLINE` that is defined, and one for the warnings.
+
+    Args:
+        content: What :func:`lung_d2.evaluation.evaluate.evaluate` returns.
+    """
+    yield from _say_rows(content, HEADLINE)
+    if content["warnings"]:
+        yield f"{len(content['warnings'])} warnings: see the page"
+
+
+def say_figures(content: Mapping[str, Any]) -> Iterator[str]:
     """Yield a line for each figure that is defined, each difference of a comparison, and each warning.
 
     Args:
         content: What :func:`lung_d2.evaluation.evaluate.evaluate` returns.
     """
-    for row in ROWS:
+    yield from _say_rows(content, ROWS)
+    for warning in content["warnings"]:
+        yield f"warning: {warning}"
+
+
+def _say_rows(content: Mapping[str, Any], rows: Iterable[Row]) -> Iterator[str]:
+    for row in rows:
         for category in shown_categories(content):
             name = "" if category == ALL else f", {category.replace('_', ' ')}"
             figure = row.find(content["metrics"], category)
@@ -86,8 +106,6 @@ def say_headline(content: Mapping[str, Any]) -> Iterator[str]:
             if content["comparison"]:
                 line += _say_difference(row.find(content["comparison"]["metrics"], category), row.digits)
             yield line
-    for warning in content["warnings"]:
-        yield f"warning: {warning}"
 
 
 def say_figure(figure: Mapping[str, Any], digits: int) -> str:

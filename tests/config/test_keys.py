@@ -115,6 +115,22 @@ def test_rate_and_schedule_go_with_the_batch(tmp_path, opts, rate, iterations, s
     assert (solver.REFERENCE_BATCH, cfg.TEST.EVAL_PERIOD) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("opts", "logged"),
+    [
+        ((), "SOLVER.BASE_LR 0.005, SOLVER.MAX_ITER 2400, SOLVER.STEPS (1600, 2004)"),
+        (("SOLVER.MAX_ITER", 20), "SOLVER.BASE_LR 0.005"),
+        (("SOLVER.MAX_ITER", 20, "SOLVER.BASE_LR", 0.01), ""),
+    ],
+    ids=["all", "length given", "length and rate given"],
+)
+def test_log_names_only_what_was_scaled(tmp_path, caplog, opts, logged):
+    caplog.set_level("INFO", "lung_d2.config.keys")
+    load_config(write(tmp_path / "leaf.yaml", SOLVER.format(base=BASE)), ["SOLVER.IMS_PER_BATCH", 4, *opts])
+    lines = [record.message for record in caplog.records if record.name == "lung_d2.config.keys"]
+    assert lines == [f"scaled from 16 to 4 images a batch: {logged}"] * bool(logged)
+
+
 def test_end_of_the_schedule_goes_with_the_rate():
     opts = ["SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.IMS_PER_BATCH", 4]
     assert load_config(BASE, [*opts, "SOLVER.BASE_LR_END", 0.001]).SOLVER.BASE_LR_END == 0.001
@@ -362,7 +378,12 @@ def test_config_with_keys_of_an_earlier_version_loads_and_says_so(tmp_path, capl
     cfg = load_config(write(tmp_path / "config.yaml", RETIRED), ["MODEL.CT_BACKBONE.TEACHER", "other.pth"])
     assert "CT_BACKBONE" not in cfg.MODEL
     assert "MODEL.CT_BACKBONE" in caplog.text
+
+
+def test_file_of_another_kind_with_keys_of_an_earlier_version_loads_in_silence(caplog):
+    caplog.set_level("INFO")
     assert "CT_BACKBONE" not in parse_config(RETIRED, "there").MODEL
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "quick_schedules").glob("*.yaml")), ids=lambda path: path.stem)

@@ -133,3 +133,12 @@ def test_data_set_that_was_not_prepared_is_named(root, tmp_path):
     cfg = tiny_config(root, tmp_path, "DATASETS.TRAIN", ("none_train",), name="loaded")
     with pytest.raises(DatasetError, match="data set none_train: not prepared"):
         build_train_loader(cfg, 0)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_grouping_by_aspect_ratio_is_refused_in_the_log(root, tmp_path, caplog, wanted):
+    opts = ("DATALOADER.ASPECT_RATIO_GROUPING", wanted, "DATALOADER.NUM_WORKERS", 0)
+    build_train_loader(tiny_config(root, tmp_path, *opts, name="loaded"), 0)
+    logged = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    expected = "DATALOADER.ASPECT_RATIO_GROUPING is off: a batch would depend on the images before it"
+    assert logged == [expected] * wanted

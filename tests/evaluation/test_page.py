@@ -11,7 +11,15 @@ from evaluation.samples import BRONCHIECTASIS, GGO, Slice, make_case, make_detec
 from html_page import Page, assert_stands_alone
 from lung_d2.data.planes import write_plane
 from lung_d2.evaluation.evaluate import EvaluationSettings, evaluate
-from lung_d2.evaluation.page import ROWS, render_evaluation_page, say_figure, say_headline, show_cell, shown_categories
+from lung_d2.evaluation.page import (
+    ROWS,
+    render_evaluation_page,
+    say_figure,
+    say_figures,
+    say_headline,
+    show_cell,
+    shown_categories,
+)
 from lung_d2.evaluation.truth import Source, Truth
 
 BOTH = [Slice([(GGO, square(4, 4, 16)), (BRONCHIECTASIS, square(40, 40, 12))], patient=name) for name in "ab"]
@@ -39,14 +47,21 @@ def test_categories_together_are_shown_where_there_are_several():
 
 
 def test_lines_hold_figure_interval_patients_and_warnings():
-    lines = list(say_headline(build(ONE, perfect(ONE))))
+    lines = list(say_figures(build(ONE, perfect(ONE))))
     assert "Mask AP, %, ground glass opacity: 100.0 [100.0, 100.0], 2 patients (few)" in lines
     assert lines[-1].startswith("warning: ")
     assert not any("specificity" in line for line in lines if not line.startswith("warning"))
 
 
+def test_headline_is_short():
+    first, *rest, last = say_headline(build(ONE, perfect(ONE)))
+    assert first == "Mask AP50, %, ground glass opacity: 100.0 [100.0, 100.0], 2 patients (few)"
+    assert [line.split(",")[0] for line in rest] == ["Found on slices at 1 false positive per image"]
+    assert last.endswith(" warnings: see the page")
+
+
 def test_comparison_is_in_the_line():
-    (line,) = (one for one in say_headline(build(ONE, perfect(ONE), [])) if one.startswith("Mask AP50"))
+    (line,) = (one for one in say_figures(build(ONE, perfect(ONE), [])) if one.startswith("Mask AP50"))
     assert line.endswith("; against 0.0: +100.0 [100.0, 100.0], p 0.500")
 
 

@@ -112,3 +112,5 @@ def test_evaluation_of_a_model_measures_as_well(root, tmp_path):
             value = content["metrics"]["coco"]["figures"][task][metric]["all"]["value"]
             assert value == pytest.approx(of_coco[task][metric])
     assert (folder / "evaluation.html").is_file()
+    ours = [line for line in (done.stdout + done.stderr).splitlines() if "lung_d2.evaluation.files" in line]
+    assert 2 <= len(ours) <= 8, ours  # a headline

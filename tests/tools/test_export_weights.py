@@ -56,6 +56,8 @@ def test_recognition_needs_no_config(folder, tmp_path):
     words = ["--weights", "ours", "--input", "series", "--output", "out", "--score-threshold", "0"]
     done = run("recognize.py", *words, cwd=tmp_path, LUNG_D2_WEIGHTS=str(folder))
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("device: ") == 1
+    assert "eprecat" not in done.stderr
     (result,) = (path for path in (tmp_path / "out").iterdir() if path.is_dir())
     model = json.loads((result / "findings.json").read_text())["model"]
     assert (model["name"], model["data"], model["iterations"]) == ("ours", ["tiny_train"], None)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import re
 import sys
@@ -44,6 +45,8 @@ from lung_d2.errors import CheckpointError, LungD2Error, OutputError
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = "1"
 PREFIX = "lung_d2."
@@ -129,6 +132,7 @@ def config_of(weights: str | os.PathLike[str], opts: Sequence[str] = ()) -> CfgN
     file = read_weights_file(require_weights(weights))
     cfg = parse_config(file.config_text, file.path, opts)
     cfg.MODEL.WEIGHTS = address_of(weights)
+    logger.info("device: %s", cfg.MODEL.DEVICE)
     metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else None
     if metadata is not None and metadata.get("thing_classes") is None:
         colors = [category.color for category in file.categories]
