@@ -92,12 +92,28 @@ def is_type_checking(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 
 
+def runtime_children(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the children of a node but those that only a type checker sees."""
+    yield from node.orelse if isinstance(node, ast.If) and is_type_checking(node) else ast.iter_child_nodes(node)
+
+
 def runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield every node but those that only a type checker sees."""
     yield node
-    children = node.orelse if isinstance(node, ast.If) and is_type_checking(node) else ast.iter_child_nodes(node)
-    for child in children:
+    for child in runtime_children(node):
         yield from runtime_nodes(child)
+
+
+def on_import(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what runs when a module is imported: all but the bodies of functions."""
+    yield node
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        for child in runtime_children(node):
+            yield from on_import(child)
+
+
+def module_of(node: ast.ImportFrom, package: tuple[str, ...]) -> str:
+    base = package[: len(package) - node.level + 1] if node.level else ()
+    return ".".join([*base, *([node.module] if node.module else [])])
 
 
 def imports(path: Path, root: Path) -> Iterator[tuple[int, str]]:
@@ -107,8 +123,7 @@ def imports(path: Path, root: Path) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
-            module = ".".join([*base, *([node.module] if node.module else [])])
+            module = module_of(node, package)
             if module != "lung_d2":
                 yield node.lineno, module
                 continue
@@ -140,6 +155,42 @@ def upward_imports(root: Path) -> list[str]:
     return found
 
 
+def import_graph(root: Path) -> dict[str, set[str]]:
+    """Return which modules of the package each module imports while it is imported itself."""
+    modules = {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+        for path, _ in sources(root, "lung_d2")
+    }
+    graph: dict[str, set[str]] = {module: set() for module in modules}
+    for module, path in modules.items():
+        for node in on_import(parse(path)):
+            if isinstance(node, ast.Import):
+                graph[module] |= {alias.name for alias in node.names} & modules.keys()
+            elif isinstance(node, ast.ImportFrom):
+                source = module_of(node, path.relative_to(root).parts[:-1])
+                named = {f"{source}.{alias.name}" for alias in node.names}
+                graph[module] |= named & modules.keys() or {source} & modules.keys()
+    return graph
+
+
+def import_circles(root: Path) -> list[str]:
+    """List the strongly connected components of the imports."""
+    graph = import_graph(root)
+    reached: dict[str, set[str]] = {}
+    for module in graph:
+        todo, reached[module] = [module], set()
+        while todo:
+            new = graph[todo.pop()] - reached[module]
+            reached[module] |= new
+            todo += new
+    circles = {
+        tuple(sorted(other for other in reached[module] if module in reached[other]))
+        for module in graph
+        if module in reached[module]
+    }
+    return [f"{circle[0].replace('.', '/')}.py:1: circle of imports: {', '.join(circle)}" for circle in sorted(circles)]
+
+
 def torch_in_torch_free_rooms(root: Path) -> list[str]:
     return [
         f"{name}:{line}: imports {target} in a room without torch"
@@ -147,6 +198,17 @@ def torch_in_torch_free_rooms(root: Path) -> list[str]:
         if name.split("/")[1].removesuffix(".py") in TORCH_FREE
         for line, target in imports(path, root)
         if target.split(".")[0] in TORCH
+    ]
+
+
+def unidiomatic_english(root: Path) -> list[str]:
+    comparatives = "longer|better|faster|narrower"
+    pattern = rf"(?<!there )\b(?:is|are) no (?!(?:{comparatives})\b)[a-z]|\bmend(?:s|ed|ing)?\b"
+    return [
+        f"{name}:{number}: {found[0]!r}: write 'is not a', 'fix' or 'correct'"
+        for path, name in sources(root, "lung_d2", "tools")
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if (found := re.search(pattern, line, re.IGNORECASE))
     ]
 
 
@@ -181,13 +243,6 @@ def catches_everything(handler: ast.ExceptHandler) -> bool:
     last = handler.body[-1]
     cleans_up = isinstance(last, ast.Raise) and last.exc is None
     return "Exception" in names or ("BaseException" in names and not cleans_up)
-
-
-def on_import(node: ast.AST) -> Iterator[ast.AST]:
-    yield node
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-        for child in ast.iter_child_nodes(node):
-            yield from on_import(child)
 
 
 def forbidden_code(root: Path) -> list[str]:
@@ -298,7 +353,10 @@ def dead_names_in_documents(root: Path) -> list[str]:
     for document in ("README.md", "CHANGELOG.md", "tools/README.md", "datasets/README.md"):
         home = (root / document).parent
         text = (root / document).read_text("utf-8") if (root / document).is_file() else ""
+        is_before = False  # in a table of successors, whose first column names what is gone
         for number, line in enumerate(text.splitlines(), 1):
+            is_before = line.startswith("|") and (is_before or line.startswith("| before |"))
+            line = line.split("|", 2)[2] if is_before else line
             named = [(root, name.rstrip(".-/")) for name in re.findall(path_in_text, line) if "..." not in name]
             named += [(home, name) for name in re.findall(r"\]\((?![a-z]+:|#)([^)#\s]+)", line)]
             for base, name in named:

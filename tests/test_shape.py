@@ -21,11 +21,13 @@ from shape_checks import (
     config_keys,
     dead_names_in_documents,
     forbidden_code,
+    import_circles,
     long_files,
     long_functions,
     rooms_without_init,
     torch_in_torch_free_rooms,
     uncommented_keys,
+    unidiomatic_english,
     unmirrored_tests,
     unread_keys,
     upward_imports,
@@ -46,10 +48,12 @@ PUBLIC_FACE = {
 }
 CHECKS: dict[Check, str] = {
     upward_imports: "lung_d2/ct/bad.py:3",
+    import_circles: "lung_d2/data/between.py:1",
     torch_in_torch_free_rooms: "lung_d2/ct/bad.py:2",
     long_files: "lung_d2/data/long.py:1",
     long_functions: "lung_d2/data/long.py:1",
     rooms_without_init: "lung_d2/ct:1",
+    unidiomatic_english: "lung_d2/data/here.py:4",
     forbidden_code: "lung_d2/ct/utils.py:1",
     uncommented_keys: "lung_d2/config/keys.py:6: INPUT.CT.GREY",
     unread_keys: "lung_d2/config/keys.py:8: nothing reads INPUT.CT.DEAD",
@@ -75,7 +79,15 @@ PLANTED = {
         except (ValueError, Exception):
             logging.basicConfig()
         """,
-    "lung_d2/data/long.py": "def f():\n" + "    x = 1\n" * 500,
+    "lung_d2/data/long.py": "def f():\n    import lung_d2.data.here\n" + "    x = 1\n" * 500,
+    "lung_d2/data/here.py": """\
+        from typing import TYPE_CHECKING
+        import lung_d2.data.there
+        if TYPE_CHECKING:
+            from lung_d2.data import long  # a type is no import; there is no circle, and it is no longer one
+        """,
+    "lung_d2/data/there.py": "from . import between\nfrom lung_d2.data.long import f\n",
+    "lung_d2/data/between.py": "from lung_d2.data.here import x\n",
     "lung_d2/config/keys.py": """\
         def add_lung_config(cfg):
             node = cfg.INPUT.CT = CN()
@@ -88,6 +100,7 @@ PLANTED = {
         """,
     "configs/leaf.yaml": "A: 1\n" * 16,
     "tests/ct/test_gone.py": "",
+    "CHANGELOG.md": "| before | now |\n|---|---|\n| `tools/gone.py` | `tools/new.py` |\n\n| `tools/lost.py` |\n",
     "README.md": "`tools/` and [one](configs/leaf.yaml), `configs/*.yaml`, configs/leaf.yaml.\n`tools/gone_{a,b}.py`\n",
 }
 
@@ -118,7 +131,10 @@ def test_planted_offenders_are_all_there_are(planted: Path) -> None:
     assert [offender.split(":")[1] for offender in forbidden_code(planted)] == ["1", "3", "2", "4"]
     assert len(uncommented_keys(planted)) == 1
     assert [offender.split()[-1] for offender in unread_keys(planted)] == ["INPUT.CT.FINE", "INPUT.CT.DEAD"]
-    assert len(dead_names_in_documents(planted)) == 2
+    assert len(dead_names_in_documents(planted)) == 4
+    assert len(unidiomatic_english(planted)) == 1
+    circle = "lung_d2.data.between, lung_d2.data.here, lung_d2.data.there"
+    assert [offender.split(": ")[-1] for offender in import_circles(planted)] == [circle]
 
 
 def test_config_keys_are_found() -> None:
