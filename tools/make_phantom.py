@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Write a cohort of synthetic chest CTs with their truth: DICOM series and NIfTI masks.
 
 python tools/make_phantom.py --preset quick --out output/cohort

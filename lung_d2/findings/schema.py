@@ -62,7 +62,7 @@ class Grey(TypedDict):
     """The grey levels that the network was given.
 
     Attributes:
-        kind: ``window``, or ``minmax_clahe``.
+        kind: ``window``, ``minmax_clahe``, or ``any``.
         window_center: HU; null without a window.
         window_width: HU; null without a window.
         channels: ``single``, or ``neighbours``.

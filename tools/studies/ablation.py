@@ -191,8 +191,8 @@ def write_split(plan: Plan, split: str, data: Path, path: Path) -> None:
     part_of = dict(named["split"])
     if split != FINAL:
         held_out = plan.folds[int(split)]
-        if strangers := [patient for patient in held_out if part_of.get(patient) != "train"]:
-            found, expected = f"{strangers[0]} in fold {split}", "training patients"
+        if others := [patient for patient in held_out if part_of.get(patient) != "train"]:
+            found, expected = f"{others[0]} in fold {split}", "training patients"
             raise ConfigError(data / "split.csv", found=found, expected=expected, remedy="correct the plan's folds")
         part_of = {patient: "train" if part == "train" else "test" for patient, part in part_of.items()}
         part_of |= dict.fromkeys(held_out, "val")
