@@ -19,8 +19,8 @@ def test_message_without_expectation():
 
 
 def test_message_is_one_line_whatever_went_into_it():
-    error = errors.DatasetError("a\nb", found="two\r\n lines", expected="\tone", remedy="mend\nit")
-    assert str(error) == "a b: two lines; expected one; mend it"
+    error = errors.DatasetError("a\nb", found="two\r\n lines", expected="\tone", remedy="fix\nit")
+    assert str(error) == "a b: two lines; expected one; fix it"
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)

@@ -35,7 +35,7 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 NRRD_SUFFIXES = (".nrrd", ".nhdr")
 META_SUFFIXES = (".mha", ".mhd")
 VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES)
-"""File names of volumes that are no DICOM end so, in letters of any case."""
+"""File names of volumes that are not DICOM end so, in letters of any case."""
 
 READ_ERRORS = (
     ArithmeticError,
@@ -102,8 +102,8 @@ class Header:
 
     def pack(self) -> bytes:
         """Return the header without path and patient in about 1.2 kB, a tenth of what pydicom's objects take."""
-        bare = replace(self, path=Path(), patient_key="")
-        return zlib.compress(pickle.dumps(bare, pickle.HIGHEST_PROTOCOL), 1)
+        shared = replace(self, path=Path(), patient_key="")
+        return zlib.compress(pickle.dumps(shared, pickle.HIGHEST_PROTOCOL), 1)
 
     @staticmethod
     def unpack(packed: bytes, path: Path) -> Header:
@@ -134,7 +134,7 @@ def list_files(source: Source) -> list[Path]:
     """List the regular files of a source: a file, a folder (with what lies under it), or a list of either.
 
     Raises:
-        InputError: A path of the source does not exist, is no regular file, or cannot be listed.
+        InputError: A path of the source does not exist, is not a regular file, or cannot be listed.
     """
     sources: Iterable[str | os.PathLike[str]] = [source] if isinstance(source, (str, os.PathLike)) else source
     files: dict[Path, None] = {}

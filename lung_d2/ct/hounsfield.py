@@ -18,7 +18,7 @@ STATED_FIELD_MM = 150.0
 SCANNER_INTERCEPT = -500.0
 """An intercept below this was stated by one who knew: scanners write -1024, -1000 or -8192."""
 NORMALISED_SPAN = 20.0
-"""Values that span less than this many HU are no CT: noise alone spans more."""
+"""Values that span less than this many HU are not a CT: noise alone spans more."""
 WHOLE_FIELD_MM = 250.0
 """A field of view this wide in both directions holds air: around the body, in lung or in bowel."""
 AIR_RANGE, SOFT_RANGE = (-1100, -600), (-200, 200)

@@ -154,7 +154,7 @@ def read_text(path: Path, last_line: bytes, kind: str) -> tuple[list[str], int]:
     text = start[:end].replace(b"\r\n", b"\n")
     # Readers differ in whether a carriage return alone ends a line: what one skips is a field to the other.
     if b"\r" in text or b"\0" in text:
-        raise damaged_header(path, kind, "its header is no text")
+        raise damaged_header(path, kind, "its header is not text")
     return text.decode("utf-8", "surrogateescape").split("\n"), end
 
 
@@ -275,7 +275,7 @@ def _check_array(fields: dict[str, str], path: Path) -> None:
     others = sorted({show_code(kind, OTHER_KINDS) for kind in kinds if kind not in SPACE_KINDS})
     if fields["dimension"] != "3" or others:
         finding = describe_dimensions(fields["dimension"])
-        raise not_scalar_3d(path, finding + (f", of which some are no space ({', '.join(others)})" if others else ""))
+        raise not_scalar_3d(path, finding + (f", of which some are not space ({', '.join(others)})" if others else ""))
     encoding = fields["encoding"].lower()
     if encoding not in ENCODINGS:
         found = f"encoding {show_code(encoding, OTHER_ENCODINGS)}"
@@ -292,7 +292,7 @@ def _check_space(fields: dict[str, str], path: Path) -> None:
     if not are_numbers(words, MAX_SPACING_MM):
         raise GeometryError(
             path,
-            found="space directions that are no vectors",
+            found="space directions that are not vectors",
             expected=f"numbers up to {MAX_SPACING_MM:g} mm",
             remedy="export the file again",
         )
@@ -357,7 +357,7 @@ def _check_values(fields: dict[str, str], path: Path) -> None:
     slope, shift = (f"ElementToIntensityFunction{name}" for name in ("Slope", "Offset"))
     if _number(fields, slope, 1) != 1 or _number(fields, shift) != 0:
         raise InputError(
-            path, found="values with a scale, which no reader heeds", expected="HU", remedy="apply it and save again"
+            path, found="values with a scale, which readers ignore", expected="HU", remedy="apply it and save again"
         )
     for name in SWITCHES:
         if fields.get(name, "True").lower() not in ("true", "false", "1", "0"):

@@ -47,7 +47,7 @@ def read_label_volume(path: str | os.PathLike[str]) -> LabelVolume:
 
     Raises:
         GeometryError: It has no orientation, or no grid of perpendicular rows and columns.
-        InputError: It is missing, damaged, not 3-D, too large, or holds values that are no labels (0 to 65535, whole).
+        InputError: It is missing, damaged, not 3-D, too large, or holds values that are not labels (0 to 65535, whole).
     """
     return _labels_of(read_raw_volume(path))
 
@@ -60,7 +60,7 @@ def read_label_layers(path: Path) -> list[LabelVolume]:
 
     Raises:
         GeometryError: It has no orientation, or no grid of perpendicular rows and columns.
-        InputError: It is damaged, too large, or holds values that are no labels (0 to 65535, whole).
+        InputError: It is damaged, too large, or holds values that are not labels (0 to 65535, whole).
     """
     return [_labels_of(raw) for raw in read_raw_layers(path)]
 
@@ -106,7 +106,7 @@ def _labels_of(raw: RawVolume) -> LabelVolume:
         if np.abs(values - whole).max() > WHOLE_TOLERANCE or whole.min() < 0 or whole.max() > MAX_LABEL:
             raise InputError(
                 raw.path,
-                found="values that are no labels",
+                found="values that are not labels",
                 expected=f"whole numbers from 0 to {MAX_LABEL}",
                 remedy="give the mask itself, not probabilities or an image",
             )

@@ -239,7 +239,7 @@ def _padding_mask(cells: IntArray, dataset: Dataset, where: str) -> npt.NDArray[
     try:
         numbers = [_wrap(int(text), bits, signed) for text in limits if text]
     except ValueError as error:
-        raise InputError(where, found="PixelPaddingValue is no integer", remedy="mend or remove it") from error
+        raise InputError(where, found="PixelPaddingValue is not an integer", remedy="correct or remove it") from error
     name = cells.dtype.str
     values = cells.view(name.replace("u", "i") if signed else name.replace("i", "u"))
     mask: npt.NDArray[np.bool_] = (values >= min(numbers)) & (values <= max(numbers))

@@ -36,7 +36,7 @@ NOT_HU_IMAGE_TYPES = frozenset(
         *("MATERIAL_FRACTION", "LABEL", "STRUCTREP"),
     }
 )
-"""Image types whose values are no HU (PS3.3 C.8.2.1.1.1 for multi-energy, C.8.15.2 and C.8.16 for enhanced CT)."""
+"""Image types whose values are not HU (PS3.3 C.8.2.1.1.1 for multi-energy, C.8.15.2 and C.8.16 for enhanced CT)."""
 SIDE_IMAGE_TYPES = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SCREEN SAVE", "SCREENSAVE", "DOSE_INFO", "DOSE INFO"})
 """Image types of the pictures that ride along with a CT stack."""
 
@@ -145,7 +145,7 @@ def _read_planes(header: Header) -> list[Plane]:
 
 
 def _check_image(dataset: Dataset, path: Path) -> None:
-    """Refuse what is no single-channel image of a sensible size."""
+    """Refuse what is not a single-channel image of a sensible size."""
     rows, columns = (whole_number(dataset, name, path) for name in ("Rows", "Columns"))
     if not (1 <= rows <= MAX_SIDE and 1 <= columns <= MAX_SIDE):
         raise InputError(
@@ -178,7 +178,7 @@ def _plane(header: Header, frame_number: int | None, places: list[Dataset]) -> P
             path,
             found=f"rescale slope {slope}, intercept {intercept}",
             expected="finite, slope not 0",
-            remedy="mend it",
+            remedy="correct it",
         )
     return Plane(
         header=header,
@@ -279,7 +279,7 @@ def _optional_number(places: list[Dataset], name: str, path: Path) -> float | No
     try:
         return float(text) if text else None
     except ValueError as error:
-        raise InputError(path, found=f"{name} is no single number", remedy="give the original CT images") from error
+        raise InputError(path, found=f"{name} is not a single number", remedy="give the original CT images") from error
 
 
 def _stated_spacing(places: list[Dataset], path: Path) -> float | None:
@@ -306,12 +306,12 @@ def whole_number(dataset: Dataset, name: str, path: str | Path, default: int | N
     """Return a tag as an integer.
 
     Raises:
-        InputError: It is absent and there is no default, or it is no integer.
+        InputError: It is absent and there is no default, or it is not an integer.
     """
     text = ""
     try:
         text = text_of(dataset, name)
         return default if default is not None and not text else int(text)
     except READ_ERRORS as error:
-        found = f"{name} is no integer" if text else f"no {name}"
+        found = f"{name} is not an integer" if text else f"no {name}"
         raise InputError(path, found=found, expected="an image", remedy="give the original CT images") from error

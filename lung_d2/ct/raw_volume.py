@@ -188,7 +188,7 @@ def _check_name(path: Path) -> None:
     except UnicodeEncodeError as error:  # ITK would end the process.
         where = ascii(str(path))
         raise InputError(
-            where, found="a name that is no UTF-8", expected="a path in UTF-8", remedy="rename it"
+            where, found="a name that is not UTF-8", expected="a path in UTF-8", remedy="rename it"
         ) from error
 
 

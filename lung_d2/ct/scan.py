@@ -36,7 +36,7 @@ CT_CLASSES = frozenset(
     }
 )
 CAPTURE_CLASS = "1.2.840.10008.5.1.4.1.1.7"
-"""Secondary Capture and its multi-frame kin: CT only where it has the geometry and the rescale of CT."""
+"""Secondary Capture and its multi-frame variants: CT only where it has the geometry and the rescale of CT."""
 STORAGE_ROOT = "1.2.840.10008."
 MODALITIES = frozenset(
     {

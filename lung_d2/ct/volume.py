@@ -127,7 +127,7 @@ def read_volume(source: Source, series_uid: str | None = None) -> CTVolume:
     Raises:
         SeriesChoiceError: Several series, and none chosen or not that one.
         GeometryError: The slices make no volume: gaps, duplicates, differing geometry.
-        InputError: No CT, damaged or unsupported files, or values that are no HU.
+        InputError: No CT, damaged or unsupported files, or values that are not HU.
     """
     paths = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     files = [path for path in paths if volume_suffix(path) and not Path(path).is_dir()]
@@ -256,7 +256,7 @@ def read_volume_file(path: str | os.PathLike[str]) -> CTVolume:
 
     Raises:
         GeometryError: It has no orientation, or no grid of perpendicular rows and columns.
-        InputError: It is missing, damaged, not 3-D, too large, holds NaN, or its values are no HU.
+        InputError: It is missing, damaged, not 3-D, too large, holds NaN, or its values are not HU.
     """
     return build_volume(read_raw_volume(path))
 
@@ -265,7 +265,7 @@ def build_volume(raw: RawVolume) -> CTVolume:
     """Build the CT volume of voxels that are HU once they are scaled; see :func:`read_volume_file`.
 
     Raises:
-        InputError: They hold NaN, or are no HU.
+        InputError: They hold NaN, or are not HU.
     """
     hu: npt.NDArray[np.int16] = np.empty(raw.values.shape, dtype=np.int16)
     low, high = np.inf, -np.inf
@@ -275,7 +275,7 @@ def build_volume(raw: RawVolume) -> CTVolume:
     spacing = spacing_of(raw.affine_lps)
     count = len(hu)
     field_mm = (hu.shape[1] * spacing[1], hu.shape[2] * spacing[2])
-    # A label map is no CT, however small.
+    # A label map is not a CT, however small.
     judged_field_mm = 0.0 if 0 < high - low < NORMALISED_SPAN else JUDGED_FIELD_MM
     check_hu(hu, field_mm, where=str(raw.path), judged_field_mm=judged_field_mm, span=high - low)
     contents = hashlib.sha256(hu.tobytes() + raw.affine_lps.tobytes()).hexdigest()

@@ -67,7 +67,7 @@ def import_cases(cases: Sequence[Case], staging: Path, workers: int) -> None:
             except BrokenProcessPool as error:
                 raise DatasetError(
                     "import",
-                    found="a worker process was ended, perhaps for want of memory",
+                    found="a worker process was ended, perhaps because memory ran out",
                     remedy="start again with fewer --workers: finished cases are kept",
                 ) from error
 

@@ -98,7 +98,7 @@ def decode_picture(
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """List the pictures that lie in a folder, by name; hidden files are no pictures."""
+    """List the pictures that lie in a folder, by name; hidden files do not count."""
     return sorted(
         path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not path.name.startswith(".")
     )

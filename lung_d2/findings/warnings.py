@@ -55,7 +55,7 @@ def find_warnings(
     ends = {0, len(volume.hu) - 1}
     cut = [lesion.number for lesion in lesions if ends & set(lesion.slice_indices)]
     if cut:
-        text = f"{_list_lesions(cut)} on the first or last slice and may go on beyond the scan."
+        text = f"{_list_lesions(cut)} on the first or last slice and may continue beyond the scan."
         warnings.append(Warning("lesions_at_end_of_scan", text))
     return tuple(warnings)
 

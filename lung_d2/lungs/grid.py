@@ -22,7 +22,7 @@ SLICE_STEP_MM = 2.0
 MOST_PIXELS = 352
 """Longest side of a coarse slice; a field of view wider than 528 mm gets larger pixels."""
 BEYOND_PIXELS = 100
-"""How far the body is taken to go on beyond a picture that cuts it."""
+"""How far the body is assumed to continue beyond a picture that cuts it."""
 
 Array = npt.NDArray[Any]
 Bits = npt.NDArray[np.uint8]
@@ -93,7 +93,7 @@ class LungGrid:
     def body_depth_mm(self, index: int) -> npt.NDArray[np.float32]:
         """Return how deep each pixel of a coarse slice lies under the skin, mm, float32 ``(P', L')``.
 
-        Where the picture cuts the body, it is taken to go on beyond.
+        Where the picture cuts the body, it is assumed to continue.
         """
         (rows, columns), (height, width) = self._window, self._uncut
         ends = (rows.start == 0, rows.stop == height, columns.start == 0, columns.stop == width)

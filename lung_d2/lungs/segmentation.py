@@ -60,7 +60,7 @@ BONE_HU = 250
 SPINE_MM = 15.0
 """Half width of the spine."""
 OFF_MIDDLE_MM = 100.0
-"""How far off the middle of the body the spine may well be, in a field of view that holds one lung."""
+"""How far off the middle of the body the spine may be, in a field of view that holds one lung."""
 BEND_COST = 0.02
 """Cost of a step aside."""
 SMOOTH_MM = 6.0
@@ -73,7 +73,7 @@ def segment_lungs(volume: CTVolume) -> Bits:
     """Segment the lungs: air in the body without airways and bowel, filled where vessels and disease are dense.
 
     It works on any number of slices of any thickness and direction, of patients in any position. Ground glass,
-    vessels, bronchi in the lung and dense disease that aerated lung surrounds, on a slice and but for the chest wall,
+    vessels, bronchi in the lung and dense disease that aerated lung surrounds on a slice, except at the chest wall,
     are part of the field; a lobe that is dense from the pleura to the hilum is not. Trachea, main bronchi and gas in
     the bowel are not.
 
@@ -200,7 +200,7 @@ def _return_lung(grid: LungGrid, lung: Bits, gas: Bits) -> None:
 
 
 def _gas_in_lung(grid: LungGrid, lung: Bits, gas: Bits) -> Bits:
-    """Find where gas goes on into what was taken for lung: a bronchus opens into it, or bowel touches it."""
+    """Find where gas continues into what was taken for lung: a bronchus opens into it, or bowel touches it."""
     reach, wide = grid.kernel(REACH_MM), grid.kernel(LUMEN_MM)
     close = np.stack([cv2.dilate(plane, reach) for plane in gas])
     close = ndimage.maximum_filter1d(close, 2 * grid.slices(REACH_MM) + 1, axis=0)

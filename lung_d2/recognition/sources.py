@@ -88,7 +88,7 @@ def find_inputs(paths: Sequence[Path], series_uid: str | None = None, output: Pa
 
     A folder is searched with all that lies under it. Where there is DICOM, volume files in folders are taken for masks
     that lie beside it; without DICOM each of them is a series. Volume files that are named themselves always are.
-    Results are no input: what lies in a folder that has a manifest of ours, or under the output folder, is passed over.
+    Results are not input: a folder that has a manifest of ours, and the output folder, are passed over.
 
     Args:
         paths: Files and folders.

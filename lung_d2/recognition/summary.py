@@ -47,7 +47,7 @@ class Row:
 
     Attributes:
         series_hash: Its result folder; empty where it failed before that was known.
-        series_instance_uid: Empty where it has none, or it is no UID.
+        series_instance_uid: Empty where it has none, or it is not a UID.
         status: :data:`DONE`, :data:`KEPT` (it was done before), or :data:`FAILED`.
         slices: Their number.
         lesions: Their number by category; empty for pictures.

@@ -48,7 +48,7 @@ def count_workers(device: str, series: int) -> int:
 def run_in_processes(job: RecognitionJob, sources: Sequence[SeriesSource], workers: int) -> Iterator[Outcome]:
     """Yield the outcome of each series, as it comes.
 
-    Where a worker dies, as for want of memory, the series that were not finished are run again one by one, each in a
+    Where a worker dies, as when memory runs out, the series that were not finished are run again one by one, each in a
     process of its own; that which kills its process is the one that failed.
 
     Args:

@@ -164,11 +164,11 @@ def test_nrrd_voxels_beside_the_header(tmp_path: Path, name: str, field: str) ->
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"dimension": "4", "sizes": "2 5 6 2", "kinds": "list domain domain domain"}, "no space (list)"),
+        ({"dimension": "4", "sizes": "2 5 6 2", "kinds": "list domain domain domain"}, "not space (list)"),
         ({"dimension": "2", "sizes": "5 6"}, "2 dimensions; expected 3-D"),
         ({"dimension": "-1"}, "an unknown number of dimensions"),
-        ({"kinds": "RGB-color domain domain"}, "no space (rgb-color)"),
-        ({"kinds": "domain domain John"}, "no space (an unknown code)"),
+        ({"kinds": "RGB-color domain domain"}, "not space (rgb-color)"),
+        ({"kinds": "domain domain John"}, "not space (an unknown code)"),
         ({"sizes": None}, "no field 'sizes'"),
         ({"encoding": None}, "no field 'encoding'"),
         ({"sizes": "5 6"}, "damaged or no NRRD file"),
@@ -188,7 +188,7 @@ def test_nrrd_voxels_beside_the_header(tmp_path: Path, name: str, field: str) ->
         ({"space": "left-posterior-superior-time"}, "no orientation"),
         ({"space_directions": None}, "no orientation (an axis has no space direction)"),
         ({"space_directions": "none none none"}, "no orientation"),
-        ({"space_directions": "(nan,0,0) (0,0.5,0) (0,0,2)"}, "no vectors"),
+        ({"space_directions": "(nan,0,0) (0,0.5,0) (0,0,2)"}, "not vectors"),
         ({"space_directions": "(0,0,0) (0,0.5,0) (0,0,2)"}, "spacing 0 x 0.5 x 2 mm; expected above 0"),
         ({"space_directions": "(0.75,0,0) (0.75,0,0) (0,0,2)"}, "skewed"),
         ({"space_directions": "(0.75,0,0) (0.2,0.5,0) (0,0,2)"}, "skewed"),
@@ -198,7 +198,7 @@ def test_nrrd_voxels_beside_the_header(tmp_path: Path, name: str, field: str) ->
         ({"space_units": '"cm" "cm" "cm"'}, "another unit of length; expected mm"),
         ({"endian": None}, "damaged or no NRRD file"),
         ({"bogus": "3"}, "damaged or no NRRD file"),
-        ({"content": "x\rdata file: /etc/passwd"}, "its header is no text"),
+        ({"content": "x\rdata file: /etc/passwd"}, "its header is not text"),
     ],
 )
 def test_nrrd_refusals(tmp_path: Path, fields: dict, words: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -344,7 +344,7 @@ def test_no_matrix_is_read_with_a_warning(tmp_path: Path, caplog: pytest.LogCapt
         ({"HeaderSize": "20"}, "HeaderSize where nothing is skipped"),
         ({"Comment": "x\nNDims = 4"}, "a field given twice"),
         ({"Comment": "x\njunk"}, "a line without a value"),
-        ({"Comment": "x\rNDims = 4"}, "its header is no text"),
+        ({"Comment": "x\rNDims = 4"}, "its header is not text"),
         ({"Comment": "a" * 600}, "damaged or no MetaImage file"),
         ({"ElementDataFile": None}, "no field 'ElementDataFile'"),
     ],

@@ -131,7 +131,7 @@ def test_fewer_slices_are_refused(tmp_path: Path) -> None:
 def test_values_that_are_no_labels(tmp_path: Path, suffix: str, value: float) -> None:
     array = np.zeros((3, 3, 3), np.float32)
     array[1, 1, 1] = value
-    with pytest.raises(InputError, match=r"no labels|NaN"):
+    with pytest.raises(InputError, match=r"not labels|NaN"):
         read_label_volume(save(tmp_path / f"a{suffix}", array, np.eye(4)))
 
 

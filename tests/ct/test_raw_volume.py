@@ -107,5 +107,5 @@ def test_threads_read_side_by_side(tmp_path: Path) -> None:
 def test_name_that_no_text_can_hold(tmp_path: Path, suffix: str) -> None:
     path = save(tmp_path / f"a{suffix}", ct_array().transpose(2, 1, 0), make_affine())
     broken = path.rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff" + suffix.encode()))
-    with pytest.raises(InputError, match="a name that is no UTF-8"):
+    with pytest.raises(InputError, match="a name that is not UTF-8"):
         read_volume(broken)

@@ -52,7 +52,7 @@ def misfits(value: Any, hint: Any, place: str = "findings") -> list[str]:
     if origin is types.UnionType:
         return min((misfits(value, arg, place) for arg in args), key=len)
     fits = isinstance(value, (int, float) if hint is float else hint) and (hint is bool or not isinstance(value, bool))
-    return [] if fits else [f"{place}: {value!r} is no {hint}"]
+    return [] if fits else [f"{place}: {value!r} is not {hint}"]
 
 
 @pytest.mark.parametrize("found", [find_all(**AROUND), find_all(), find(), find(**AROUND)])

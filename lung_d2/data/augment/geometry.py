@@ -211,7 +211,7 @@ class DeformTransform(T.Transform):
 
 
 def _rim_level(image: npt.NDArray[Any]) -> float:
-    """Return the grey level of the air around the body, to go on beyond the edge of the picture with."""
+    """Return the grey level of the air around the body, with which the picture is continued beyond its edge."""
     rim = np.concatenate([image[0].ravel(), image[-1].ravel(), image[:, 0].ravel(), image[:, -1].ravel()])
     return float(np.percentile(rim, _AIR_PERCENT))
 

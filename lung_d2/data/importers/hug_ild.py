@@ -93,7 +93,7 @@ def find_cases(request: Request, *, only_annotated: bool = False) -> list[Case]:
     numbers = {str(number): meaning for number, meaning in enumerate(TISSUES.values(), 1)}
     labels = LabelTable({**numbers, **TISSUES, **request.labels.entries}, request.labels.categories)
     series, texts = list_series(request.source)
-    cases, bare = [], []
+    cases, empty = [], []
     for folder, files in series.items():
         decided = _decided_slices(texts[folder], labels)
         if decided:
@@ -101,10 +101,10 @@ def find_cases(request: Request, *, only_annotated: bool = False) -> list[Case]:
         elif request.allow_unannotated:
             slices = tuple(number_slices(folder, files).items())
         else:
-            bare.append(folder)
+            empty.append(folder)
             continue
         cases.append(_build_case(folder, slices, [text.path for text in texts[folder]], labels, request))
-    _check_bare(bare, cases, only_annotated, request.source)
+    _check_regions(empty, cases, only_annotated, request.source)
     return cases
 
 
@@ -159,19 +159,19 @@ def _build_case(
     )
 
 
-def _check_bare(bare: Sequence[Path], cases: Sequence[Case], only_annotated: bool, source: Path) -> None:
+def _check_regions(empty: Sequence[Path], cases: Sequence[Case], only_annotated: bool, source: Path) -> None:
     """Refuse series without known regions, unless they are left out on request."""
-    if bare and not only_annotated:
+    if empty and not only_annotated:
         raise DatasetError(
-            bare[0],
-            found=f"it has no regions that decide anything, as {len(bare)} of {len(bare) + len(cases)} series",
+            empty[0],
+            found=f"it has no regions that decide anything, as {len(empty)} of {len(empty) + len(cases)} series",
             expected="a text of regions beside its slices",
             remedy="give the folder ILD_DB_txtROIs, or --only-annotated to leave such series out",
         )
     if not cases:
         raise DatasetError(source, found="no regions", expected="texts beside the slices", remedy="correct the path")
-    if bare:
-        logger.info("left out %d of %d series, which have no regions", len(bare), len(bare) + len(cases))
+    if empty:
+        logger.info("left out %d of %d series, which have no regions", len(empty), len(empty) + len(cases))
 
 
 def _load_slices(

@@ -148,7 +148,7 @@ def _count_tiny_parts(mask: Mask) -> int:
 def _measure_levels(plane: Plane) -> dict[str, float]:
     """Return what tells whether the numbers can be HU; shares are of the slice's pixels.
 
-    ``air``: -1100 to -500; ``soft``: above -200; ``below_air``: below -1100, where no matter is, but for the lowest
+    ``air``: -1100 to -500; ``soft``: above -200; ``below_air``: below -1100, where no matter is, except for the lowest
     value of all, which many scanners put outside the field of view.
     """
     lowest, highest = int(plane.min()), int(plane.max())

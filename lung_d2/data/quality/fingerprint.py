@@ -182,7 +182,7 @@ def _is_blank(small: npt.NDArray[Any], coefficients: npt.NDArray[Any]) -> bool:
     contrast = high - low
     if contrast < _LEAST_CONTRAST or np.mean(small > (low + high) / 2) < _LEAST_BRIGHT_SHARE:
         return True
-    # Most coefficients of a bare symmetric shape, such as the circle of the field of view, are 0 and have no sign.
+    # Most coefficients of a plain symmetric shape, such as the circle of the field of view, are 0 and have no sign.
     return bool(np.mean(np.abs(coefficients) > 0.01 * contrast) < 0.5)
 
 

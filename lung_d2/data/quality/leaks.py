@@ -234,6 +234,6 @@ def _candidates(first: _Members, second: _Members) -> Iterator[tuple[npt.NDArray
         differing = np.bitwise_count(rows[top : top + _BLOCK[0], None] ^ columns[None, left : left + _BLOCK[1]])
         row, column = np.nonzero(differing <= _MAX_GATE_DISTANCE)
         row, column = row + top, column + left
-        strangers = first.patients[row] != second.patients[column]
-        if strangers.any():
-            yield row[strangers], column[strangers]
+        differ = first.patients[row] != second.patients[column]
+        if differ.any():
+            yield row[differ], column[differ]

@@ -159,7 +159,7 @@ def note_odd_spacing(series: Series) -> str:
         if not all(_PIXEL_MM[0] <= side <= _PIXEL_MM[1] for side in spacing):
             notes.append(f"pixels of {spacing[0]:g} x {spacing[1]:g} mm")
         elif max(spacing) / min(spacing) > _MOST_STRETCH:
-            notes.append(f"pixels that are no squares, {spacing[0]:g} x {spacing[1]:g} mm")
+            notes.append(f"pixels that are not square, {spacing[0]:g} x {spacing[1]:g} mm")
     distances = slice_distances_mm(series)
     if len(distances):
         middle = float(np.median(distances))
@@ -171,7 +171,7 @@ def note_odd_spacing(series: Series) -> str:
 
 
 def slice_distances_mm(series: Series) -> np.ndarray:
-    """Return the distances of neighbouring slices in mm; none where the slices are no neighbours."""
+    """Return the distances of neighbouring slices in mm; none where the slices are not neighbours."""
     positions = [record["slice_position_mm"] for record in series.records if "neighbours" in record]
     return np.abs(np.diff([position for position in positions if position is not None]))
 
@@ -344,7 +344,7 @@ _KINDS = (
         "tiny_parts",
         "Tiny components",
         "slice",
-        f"Parts of masks have fewer than {TINY_PX} pixels: slips of the pen that would be taught as lesions.",
+        f"Parts of masks have fewer than {TINY_PX} pixels: likely drawn by accident, and learnt as lesions.",
         "Leave them out by the least area of an instance (--min-area-mm2), or clean the masks.",
         _of_each_slice(note_tiny_parts),
     ),

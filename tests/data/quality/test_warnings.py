@@ -145,7 +145,7 @@ def test_grey_pictures_need_not_be_hu() -> None:
     [
         ((0.05, 0.05), "pixels of 0.05 x 0.05 mm"),
         ((7.0, 7.0), "pixels of 7 x 7 mm"),
-        ((0.7, 1.0), "pixels that are no squares, 0.7 x 1 mm"),
+        ((0.7, 1.0), "pixels that are not square, 0.7 x 1 mm"),
         (None, ""),
     ],
 )

@@ -1,1 +1,1 @@
-"""New lesions drawn into each training slice, in HU and in grey levels alike, and what looks like lesions."""
+"""Lesions that are drawn while training: a canvas, what is drawn on it, and the augmentation that does so."""

@@ -1,4 +1,4 @@
-"""What is no lesion of a category and looks like one: drawn, and never marked."""
+"""Structures that look like lesions and are not: drawn, and never marked."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from lung_d2.masks import encode_mask, mask_box
 OPACITY, BRONCHI = 0, 1
 """Numbers of the two categories that are drawn."""
 LEAST_PX = 12
-"""Smaller rests of an opacity are no lesion."""
+"""Remains of an opacity below this are not a lesion."""
 
 
 @dataclass(frozen=True)

@@ -180,13 +180,13 @@ def find_annotated_series(
         annotations[id(_series_of(path, scan.series))].append(path)
     found = [AnnotatedSeries(one, tuple(annotations[id(one)])) for one in scan.series]
     found.sort(key=lambda one: (one.series.folder, one.series.series_instance_uid))
-    bare = [one for one in found if not one.annotations]
-    if bare and not allow_unannotated:
+    unannotated = [one for one in found if not one.annotations]
+    if unannotated and not allow_unannotated:
         others = Counter(one.kind for one in scan.objects if not _is_annotation(one, kind))
         there = ", ".join(f"{count} {name}" for name, count in sorted(others.items())) or "nothing else"
         raise DatasetError(
-            bare[0].name,
-            found=f"no {kind.modality} over it, as {len(bare)} of {len(found)} CT series",
+            unannotated[0].name,
+            found=f"no {kind.modality} over it, as {len(unannotated)} of {len(found)} CT series",
             expected=f"one or more (beside CT and {kind.modality} there is {there})",
             remedy="add it, remove the series, or give --allow-unannotated to take it as one without lesions",
         )

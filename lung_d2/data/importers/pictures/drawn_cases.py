@@ -113,19 +113,21 @@ def build_drawn_cases(
     spacing = parse_spacing(spacing_mm)
     shapes = [shape for drawing in drawings for shape in drawing.shapes]
     meanings = request.labels.meanings({shape.names: shape.names for shape in shapes}, request.source)
-    bare = [shape for shape in shapes if shape.kind not in tool.areas and meanings[shape.names] is not Label.BACKGROUND]
-    if bare and not skip_shapes:
+    others = [
+        shape for shape in shapes if shape.kind not in tool.areas and meanings[shape.names] is not Label.BACKGROUND
+    ]
+    if others and not skip_shapes:
         raise DatasetError(
-            bare[0].where,
-            found=f"a shape of kind {bare[0].kind!r}",
+            others[0].where,
+            found=f"a shape of kind {others[0].kind!r}",
             expected="an outline or a mask of the lesion",
             remedy="draw its outline or mask, or leave it out: --skip-shapes, --label NAME=background",
         )
-    if bare:
-        kinds = Counter(shape.kind for shape in bare)
+    if others:
+        kinds = Counter(shape.kind for shape in others)
         shown = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         logger.warning("%s: left out shapes that give no mask: %s", request.source, shown)
-    if tool.needs_shapes and len(bare) == len(shapes) and not request.allow_unannotated:
+    if tool.needs_shapes and len(others) == len(shapes) and not request.allow_unannotated:
         raise DatasetError(
             request.source,
             found="no shape that gives a mask",

@@ -114,7 +114,7 @@ def test_mask_of_another_grid_is_refused_by_name(tmp_path):
 
 def test_image_in_place_of_a_mask_is_refused(tmp_path):
     folder = write_case(tmp_path, {GGO: expected_hu(3)})
-    with pytest.raises(InputError, match=r"ground_glass_opacity\.nii\.gz: values that are no labels"):
+    with pytest.raises(InputError, match=r"ground_glass_opacity\.nii\.gz: values that are not labels"):
         load(folder)
 
 
