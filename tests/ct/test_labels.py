@@ -193,7 +193,7 @@ def test_what_lists_no_label_maps_is_refused(tmp_path: Path, fields: dict[str, s
 
 
 def test_layers_are_no_volume(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no space \(list\)"):
+    with pytest.raises(InputError, match=r"not space \(list\)"):
         read_label_volume(layered(tmp_path / "a.nrrd"))
 
 
