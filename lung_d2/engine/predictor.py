@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -212,7 +212,7 @@ class CTPredictor:
         lungs: LungField | None = None,
         use: LungUse | None = None,
         *,
-        progress: bool = True,
+        progress: bool | Callable[[int, int], None] = True,
     ) -> list[SliceDetections]:
         """Detect on the slices of a volume, in order.
 
@@ -220,7 +220,7 @@ class CTPredictor:
             volume: The CT.
             lungs: Where its lungs are. Without them, or with an empty field, every slice is run whole.
             use: What the lungs are used for; by default all of :class:`LungUse`.
-            progress: Whether to show a bar.
+            progress: Whether to show a bar; or what is called with the slices done and all that are run, after each.
 
         Returns:
             One entry for each slice, run or not, in pixels of the volume.
@@ -233,10 +233,12 @@ class CTPredictor:
         found = [self._pack(index) for index in range(len(volume.hu))]
         images = ((index, slice_image(volume, index, grey=self.grey, channels=self.channels)) for index in view.slices)
         crops = (self._cut(image, index, view.window) for index, image in images)
-        with tqdm(total=len(view.slices), desc="recognise", unit="slice", disable=not progress) as bar:
-            for one in self._predict(crops, view):
+        with tqdm(total=len(view.slices), desc="recognise", unit="slice", disable=progress is not True) as bar:
+            for done, one in enumerate(self._predict(crops, view), start=1):
                 found[one.slice_index] = one
                 bar.update()
+                if callable(progress):
+                    progress(done, len(view.slices))
         return found
 
     def view_of(self, volume: CTVolume, lungs: LungField | None = None, use: LungUse | None = None) -> LungView:

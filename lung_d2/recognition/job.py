@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,14 +62,14 @@ class RecognitionJob:
         settings: How.
         overwrite: Whether a series is done again whose result is there already, and made of the same files, weights,
             config, settings and version. A result made of others is always replaced.
-        progress: Whether to show a bar of the slices.
+        progress: Whether to show a bar of the slices; or what is called with the slices done and all, after each.
     """
 
     model: ModelChoice
     output: Path
     settings: RecognitionSettings = field(default_factory=RecognitionSettings)
     overwrite: bool = False
-    progress: bool = False
+    progress: bool | Callable[[int, int], None] = False
 
     def prepare(self) -> None:
         """Load the model, so that what is wrong with it is said once, and not for each series."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,7 @@ def recognize(
     settings: RecognitionSettings | None = None,
     *,
     series_uid: str | None = None,
-    progress: bool = True,
+    progress: bool | Callable[[int, int], None] = True,
 ) -> Recognition:
     """Find the lesions of a series, or detect them on pictures of slices.
 
@@ -47,7 +47,7 @@ def recognize(
         predictor: Model and grey levels.
         settings: How; the default is :class:`RecognitionSettings` as it is.
         series_uid: Which series, where the source holds several.
-        progress: Whether to show a bar of the slices.
+        progress: Whether to show a bar of the slices; or what is called with the slices done and all, after each.
 
     Returns:
         What was found; of pictures the detections alone.

@@ -59,7 +59,7 @@ def run_in_processes(job: RecognitionJob, sources: Sequence[SeriesSource], worke
     Raises:
         LungD2Error: The model cannot be loaded.
     """
-    job = replace(job, progress=job.progress and workers == 1)
+    job = replace(job, progress=job.progress is True and workers == 1)
     done: set[SeriesSource] = set()
     with _open(workers) as pool:
         _prepare(pool, job)

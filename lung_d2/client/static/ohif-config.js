@@ -1,0 +1,33 @@
+window.config = {
+  routerBasename: "/",
+  extensions: [],
+  modes: [],
+  showStudyList: false,
+  showWarningMessageForCrossOrigin: false,
+  showLoadingIndicator: true,
+  disableConfirmationPrompts: true,
+  investigationalUseDialog: { option: "never" },
+  defaultDataSourceName: "store",
+  dataSources: [
+    {
+      namespace: "@ohif/extension-default.dataSourcesModule.dicomweb",
+      sourceName: "store",
+      configuration: {
+        friendlyName: "studies of lung_d2",
+        name: "store",
+        qidoRoot: "/dicom-web",
+        wadoRoot: "/dicom-web",
+        wadoUriRoot: "/dicom-web",
+        qidoSupportsIncludeField: false,
+        imageRendering: "wadors",
+        thumbnailRendering: "wadors",
+        enableStudyLazyLoad: true,
+        supportsFuzzyMatching: false,
+        supportsWildcard: false,
+        supportsReject: false,
+        dicomUploadEnabled: false,
+        omitQuotationForMultipartRequest: true,
+      },
+    },
+  ],
+};
