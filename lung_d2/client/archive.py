@@ -29,6 +29,7 @@ class Archive:
 
     def __init__(self, url: str) -> None:
         self._client = DICOMwebClient(url)
+        self._client.set_http_retry_params(retry=False)
 
     def search(self, text: str = "") -> list[dict[str, Any]]:
         """Return its CT studies: UID, date, description, number of series; never a name.

@@ -40,6 +40,13 @@ def wait(jobs, number, *states, seconds=240.0):
     raise TimeoutError(job)
 
 
+def wait_until(done, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def start(store, recognition, **more):
     jobs = Jobs(store, recognition, "model", **more)
     jobs.start()
@@ -65,8 +72,7 @@ def test_process_that_is_killed_fails_its_job_alone(store, recognition, tmp_path
     jobs = start(store, recognition)
     job = jobs.add(first)
     wait(jobs, job.id, RUNNING)
-    while jobs._worker._process is None:
-        time.sleep(0.02)
+    wait_until(lambda: getattr(jobs._worker._process, "pid", None))
     os.kill(jobs._worker._process.pid, signal.SIGKILL)
     assert "process died" in wait(jobs, job.id, FAILED).error
     assert wait(jobs, jobs.add(second).id, DONE, FAILED).state == DONE

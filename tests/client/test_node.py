@@ -94,7 +94,7 @@ def test_received_series_is_recognised_and_its_results_are_sent_on(tmp_path):
         finally:
             service.terminate()
             receiver.terminate()
-        said = service.stderr.read().decode() if service.stderr else ""
+        said = service.stderr.read() if service.stderr else ""
     assert "PLANTED" not in said
     (report,) = (tmp_path / "received").glob("SR*")
     assert pydicom.dcmread(report).Modality == "SR"
