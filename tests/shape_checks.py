@@ -68,6 +68,7 @@ CROSS_CUTTING = {
         "end_to_end",
         "third_category",
         "recognize_inputs",
+        "browser",
     )
 }
 

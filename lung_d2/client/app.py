@@ -283,7 +283,7 @@ def _add_pages(app: FastAPI, parts: Parts) -> None:
 
     @app.get("/{name:path}")
     def viewer(name: str) -> Response:
-        """Serve OHIF, which must lie at the root and takes any path that is no file for one of its pages."""
+        """Serve OHIF, which must lie at the root and takes every path without a file for one of its pages."""
         if parts.viewer is None or name.startswith(("api/", "dicom-web/")):
             raise HTTPException(404, "no such page")
         headers = {"Content-Security-Policy": VIEWER_POLICY}
