@@ -6,6 +6,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from lung_d2.categories import GROUND_GLASS_OPACITY
@@ -20,7 +21,7 @@ from lung_d2.lesions.link import link_lesions
 from lung_d2.lesions.measure import measure_lesions
 from lung_d2.lesions.totals import measure_totals, measure_volume_ranges, score_severity
 from lung_d2.recognition.fields import Fields, find_fields
-from lung_d2.recognition.result import Recognition
+from lung_d2.recognition.result import Recognition, load_writers
 from lung_d2.recognition.settings import RecognitionSettings
 from lung_d2.recognition.sources import list_given_pictures
 
@@ -64,6 +65,7 @@ def recognize(
         volume = _read(source, series_uid)
     with clock.stage("lungs"):
         fields = find_fields(volume, settings.labels)
+    Thread(target=load_writers, daemon=True).start()
     with clock.stage("network"):
         detections = tuple(predictor(volume, fields.lungs, settings.use, progress=progress))
     return Recognition(

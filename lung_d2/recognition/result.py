@@ -16,6 +16,7 @@ Pictures have no mm: of these only the first two lines and the manifest are writ
 
 from __future__ import annotations
 
+import importlib
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,8 +36,6 @@ from lung_d2.ct.volume import CTVolume
 from lung_d2.drawing.marks import sides_of
 from lung_d2.errors import OutputError, Warning
 from lung_d2.files import create_folder, replace_folder, restore_folder, write_json
-from lung_d2.findings.dicom_seg import write_segmentations
-from lung_d2.findings.dicom_sr import write_structured_report
 from lung_d2.findings.document import Findings
 from lung_d2.findings.files import build_image_index, build_results, write_findings, write_lesion_nifti
 from lung_d2.findings.manifest import MANIFEST_NAME, ModelIdentity, StageClock, build_manifest
@@ -153,6 +152,11 @@ def draw_slice(recognition: Recognition, detections: SliceDetections) -> npt.NDA
     )
 
 
+def load_writers() -> None:
+    """Import what writes DICOM: slow to load, and needed only after the network, beside which there is time."""
+    importlib.import_module("lung_d2.findings.dicom_sr")
+
+
 @dataclass(eq=False)
 class _Writer:
     """Writes the outputs of one recognition into one folder."""
@@ -227,6 +231,9 @@ class _Writer:
         return record
 
     def _write_dicom(self, findings: Findings) -> None:
+        from lung_d2.findings.dicom_seg import write_segmentations
+        from lung_d2.findings.dicom_sr import write_structured_report
+
         settings, model = self.recognition.settings, self.recognition.model
         parameters = {"config": f"sha256:{model.config_sha256}", "weights": f"sha256:{model.weights_sha256}"}
         with self.clock.stage("DICOM SEG"):

@@ -184,7 +184,7 @@ def test_disk_that_fails_is_no_refusal(found, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OutputError("a.dcm", found="cannot be written", remedy="check the disk") from OSError(28, "no space")
 
-    monkeypatch.setattr("lung_d2.recognition.result.write_segmentations", fail)
+    monkeypatch.setattr("lung_d2.findings.dicom_seg.write_segmentations", fail)
     with pytest.raises(OutputError, match="check the disk"):
         found.write(tmp_path)
     assert not (tmp_path / found.name).exists()
