@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -89,8 +88,11 @@ def _drop_retired(content: dict[str, Any]) -> None:
     """Remove keys of earlier versions; Detectron2 would log each, of which the user of a whole file can change none."""
     for key in RETIRED_KEYS:
         *parents, leaf = key.split(".")
-        node = functools.reduce(lambda node, part: node.get(part, {}), parents, content)
-        node.pop(leaf, None)
+        node: Any = content
+        for part in parents:
+            node = node.get(part) if isinstance(node, dict) else None
+        if isinstance(node, dict):  # else merging it refuses it
+            node.pop(leaf, None)
 
 
 def _default_config() -> CfgNode:
