@@ -26,7 +26,7 @@ from lung_d2.data.register import check_registered
 from lung_d2.engine.checkpoint import LungCheckpointer
 from lung_d2.engine.convergence import ConvergenceStop, build_convergence_stop
 from lung_d2.engine.hooks import BestCheckpoint, CurvePicture, LastCheckpoint, WeightAverage
-from lung_d2.engine.precision import build_step
+from lung_d2.engine.precision import build_step, cpu_has_bfloat16
 from lung_d2.engine.predictor import build_tta, without_resize
 from lung_d2.errors import CheckpointError, ConfigError, DatasetError, TrainingError
 from lung_d2.evaluation.coco import LungCOCOEvaluator
@@ -89,9 +89,11 @@ class LungTrainer(DefaultTrainer):  # type: ignore[misc]
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
-        """Build the model, channels-last: else convolutions reorder their inputs, in bfloat16 each of them."""
+        """Build the model; channels-last where convolutions in half precision would else reorder their inputs."""
         model: torch.nn.Module = super().build_model(cfg)
-        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        if cfg.MODEL.DEVICE.startswith("cuda") or cpu_has_bfloat16():  # in float32 a CPU is 5 % slower with it
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model
 
     def _build_checkpointer(self, model: torch.nn.Module) -> LungCheckpointer:
         # What a checkpoint calls "model" is what is evaluated, so that nobody who loads it has to know of an average.
