@@ -75,13 +75,13 @@ def write_patient(patient: PhantomPatient, folder: str | Path, spec: PhantomSpec
         (folder / name).mkdir(parents=True, exist_ok=True)
     for index in range(len(patient.volume.hu)):
         path = folder / CT_FOLDER / f"{index:04d}.dcm"
-        _ct_dataset(patient.volume, index, header).save_as(path, enforce_file_format=True)
+        ct_dataset(patient.volume, index, header).save_as(path, enforce_file_format=True)
     for name, values in patient.instances.items():
         write_nifti(values, patient.volume.affine_lps, folder / MASK_FOLDER / f"{name}.nii.gz")
     (folder / RECORD_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def _ct_dataset(volume: CTVolume, slice_index: int, header: dict[str, Any]) -> Dataset:
+def ct_dataset(volume: CTVolume, slice_index: int, header: dict[str, Any]) -> Dataset:
     """Return one slice as CT Image Storage with all attributes of type 1 and 2 (DICOM PS3.3 A.3)."""
     dataset = Dataset()
     dataset.SOPClassUID = CTImageStorage
