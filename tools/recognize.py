@@ -77,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_lesions(parser: argparse.ArgumentParser) -> None:
-    link, own = LinkSettings(), parser.add_argument_group("lesions")
+    link, own = RecognitionSettings().link, parser.add_argument_group("lesions")
     own.add_argument(
         "--score-threshold",
         type=float,

@@ -15,6 +15,7 @@ import logging
 import secrets
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from lung_d2.command_line import run_tool
@@ -91,7 +92,8 @@ def main() -> None:
 
 
 def _build_recognition(args: argparse.Namespace) -> RecognitionJob:
-    link = LinkSettings(args.score_threshold, args.score_threshold)
+    score = args.score_threshold
+    link = replace(RecognitionSettings().link, min_detection_score=score, min_lesion_score=score)
     model = ModelChoice(args.config_file, (*args.opts, "MODEL.WEIGHTS", args.weights))
     return RecognitionJob(model, args.store / "results", RecognitionSettings(link=link))
 

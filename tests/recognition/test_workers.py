@@ -59,14 +59,14 @@ def test_gpu_and_single_series_have_one_worker(device, series, workers):
 
 
 def test_workers_go_by_cores(monkeypatch):
-    monkeypatch.setattr("lung_d2.recognition.workers._cores", lambda: 16)
+    monkeypatch.setattr("lung_d2.recognition.workers.count_cores", lambda: 16)
     monkeypatch.setattr("lung_d2.recognition.workers.GIB_PER_WORKER", 0.001)
     assert count_workers("cpu", 100) == 4
     assert count_workers("cpu", 3) == 3
 
 
 def test_workers_go_by_memory(monkeypatch):
-    monkeypatch.setattr("lung_d2.recognition.workers._cores", lambda: 1000)
+    monkeypatch.setattr("lung_d2.recognition.workers.count_cores", lambda: 1000)
     monkeypatch.setattr("lung_d2.recognition.workers.GIB_PER_WORKER", 1e6)
     assert count_workers("cpu", 100) == 1
 
