@@ -157,7 +157,7 @@ class Jobs:
     def list(self, series: str = "") -> list[Job]:
         """Return all jobs, or those of a series, the newest first."""
         where = "WHERE series = ?" if series else ""
-        query = f"SELECT * FROM jobs {where} ORDER BY id DESC"  # noqa: S608: our words
+        query = f"SELECT * FROM jobs {where} ORDER BY id DESC"
         with self._store.connect() as database:
             return [Job(**dict(row)) for row in database.execute(query, (series,) if series else ())]
 
@@ -214,7 +214,7 @@ class Jobs:
     def _set(self, number: int, expected: str, **values: Any) -> None:
         columns = ", ".join(f"{name} = :{name}" for name in values)
         with self._store.connect() as database:
-            sql = f"UPDATE jobs SET {columns} WHERE id = :number AND state = :expected"  # noqa: S608: our names
+            sql = f"UPDATE jobs SET {columns} WHERE id = :number AND state = :expected"
             database.execute(sql, {**values, "number": number, "expected": expected})
 
 

@@ -149,14 +149,14 @@ class Store:
         given = {name: value for name, value in wanted.items() if value}
         where = " AND ".join(f"{name} = :{name}" for name in given) or "1"
         with self.connect() as database:
-            query = f"SELECT * FROM instances WHERE {where} ORDER BY series, position, sop"  # noqa: S608: our names
+            query = f"SELECT * FROM instances WHERE {where} ORDER BY series, position, sop"
             return database.execute(query, given).fetchall()
 
     def list_series(self, study: str = "") -> list[dict[str, Any]]:
         """Return one entry for each series: UIDs, modality, number of images, and one of their headers."""
         where = "WHERE study = :study" if study else ""
         query = f"""SELECT series, study, modality, COUNT(*) AS images, MIN(added) AS added, SUM(renamed) AS renamed,
-            header FROM instances {where} GROUP BY series ORDER BY added DESC, series"""  # noqa: S608: our names
+            header FROM instances {where} GROUP BY series ORDER BY added DESC, series"""
         with self.connect() as database:
             rows = database.execute(query, {"study": study} if study else {}).fetchall()
         return [{**dict(row), "header": json.loads(row["header"])} for row in rows]

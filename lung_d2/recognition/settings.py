@@ -13,8 +13,8 @@ from lung_d2.lesions.link import LinkSettings
 from lung_d2.lungs.field import BUILTIN, finder_names
 
 MIN_EXTENT_MM = 6.0
-"""Lesions that extend less across the slices are left out unless told otherwise: most false detections are alone on one or
-two thin slices, and of the real ones such small ones are seldom wanted."""
+"""Lesions that extend less across the slices are left out unless told otherwise: most false detections lie on one or
+two thin slices alone."""
 
 LOBE_VALUES = ("auto", "lungmask", "totalsegmentator")
 
@@ -68,7 +68,7 @@ class RecognitionSettings:
     """
 
     use: LungUse = field(default_factory=LungUse)
-    link: LinkSettings = LinkSettings(min_extent_mm=MIN_EXTENT_MM)
+    link: LinkSettings = field(default_factory=lambda: LinkSettings(min_extent_mm=MIN_EXTENT_MM))
     labels: LabelFiles = field(default_factory=LabelFiles)
     segment_per_lesion: bool = True
     write_empty_segmentation: bool = False
