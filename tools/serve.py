@@ -81,7 +81,7 @@ def main() -> None:
     )
     node = forward.start_node()
     if args.keep_days:
-        threading.Thread(target=_expire, args=(store, args.keep_days, audit), daemon=True).start()
+        threading.Thread(target=_expire, args=(store, jobs, args.keep_days, audit), daemon=True).start()
     query = f"/?token={token}" if token else "/"
     logger.info("open http://%s:%d%s  (research use only; Ctrl-C ends it)", args.host, args.port, query)
     try:
@@ -131,9 +131,10 @@ class _Forward:
             logger.error("results were not sent: %s", error)
 
 
-def _expire(store: object, keep_days: float, audit: object) -> None:
+def _expire(store: object, jobs: object, keep_days: float, audit: object) -> None:
     while True:
-        for study in store.expire(keep_days):
+        for study in store.list_expired(keep_days):
+            jobs.remove_study(study)
             audit.write("expired", None, study)
         time.sleep(3600)
 

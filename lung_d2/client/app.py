@@ -140,7 +140,7 @@ def _add_studies(app: FastAPI, parts: Parts) -> None:
 
     @app.delete("/api/studies/{study}")
     def remove_study(study: str, request: Request) -> dict[str, str]:
-        parts.store.remove(study)
+        parts.jobs.remove_study(study)
         parts.audit.write("remove", request, study)
         return {"removed": study}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -168,6 +169,17 @@ class Jobs:
             database.execute(sql, (CANCELLED, time.time(), number, *_OPEN))
         return self.get(number)
 
+    def remove_study(self, study: str) -> None:
+        """Remove a study with its jobs, its results and all that was made of it."""
+        for job in self.list():
+            if job.study == study:
+                self.cancel(job.id)
+                if (folder := self.result_of(job)) is not None:
+                    shutil.rmtree(folder)
+        with self._store.connect() as database:
+            database.execute("DELETE FROM jobs WHERE study = ?", (study,))
+        self._store.remove(study)
+
     def result_of(self, job: Job) -> Path | None:
         """Return the folder of the results of a job, if it is there."""
         folder = self._recognition.output / job.folder
@@ -185,10 +197,13 @@ class Jobs:
 
     def _do(self, job: Job) -> None:
         paths = self._store.files_of(job.series)
+        if not paths:
+            self._set(job.id, RUNNING, state=FAILED, error="series: it was removed meanwhile", ended=time.time())
+            return
         self._worker.send(paths)
         while not self._stop.is_set():
             kind, *values = self._worker.receive(_POLL_S)
-            if self.get(job.id).state != RUNNING:
+            if self._state_of(job.id) != RUNNING:
                 self._worker.kill()
                 return
             if kind == "progress":
@@ -199,6 +214,12 @@ class Jobs:
             elif kind == "done":
                 self._finish(job, Path(values[0]))
                 return
+
+    def _state_of(self, number: int) -> str:
+        """Return the state of a job; that of a removed one is that it was cancelled."""
+        with self._store.connect() as database:
+            row = database.execute("SELECT state FROM jobs WHERE id = ?", (number,)).fetchone()
+        return row["state"] if row else CANCELLED
 
     def _finish(self, job: Job, folder: Path) -> None:
         objects = [*folder.glob("segmentation_*.dcm"), *folder.glob("structured_report.dcm")]

@@ -135,6 +135,8 @@ class Guard:
             origin = urlsplit(request.headers.get("origin", "")).netloc
             if CSRF_HEADER not in request.headers or (origin and origin != request.headers.get("host")):
                 return _answer(403, f"the request does not come from the page: it needs the header {CSRF_HEADER}")
+            if "transfer-encoding" in request.headers:
+                return _answer(411, "say how large the upload is: Content-Length is missing")
             length = request.headers.get("content-length", "0")
             if not length.isdigit() or int(length) > self.max_bytes:
                 return _answer(413, f"too large: at most {self.max_bytes >> 20} MB in one upload")

@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,8 +71,10 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = threading.Lock()
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)  # the index holds names of patients
         for name in ("objects", "incoming"):
-            (folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+            (folder / name).mkdir(exist_ok=True, mode=0o700)
         for left in (folder / "incoming").iterdir():  # of a process that was killed
             shutil.rmtree(left)
         with self.connect() as database:
@@ -166,23 +168,18 @@ class Store:
         return [self.folder / row["path"] for row in self.find(series=series)]
 
     def remove(self, study: str) -> None:
-        """Remove a study, its results included."""
-        self._remove(self.find(study=study))
-
-    def expire(self, keep_days: float) -> list[str]:
-        """Remove studies to which nothing was added for so many days, and return their UIDs."""
-        query = "SELECT study FROM instances GROUP BY study HAVING MAX(added) < ?"
-        with self.connect() as database:
-            old = [row["study"] for row in database.execute(query, (time.time() - keep_days * 86400,))]
-        for study in old:
-            self.remove(study)
-        return old
-
-    def _remove(self, rows: Sequence[sqlite3.Row]) -> None:
+        """Remove the objects of a study."""
+        rows = self.find(study=study)
         with self._lock, self.connect() as database:
             database.executemany("DELETE FROM instances WHERE sop = ?", [(row["sop"],) for row in rows])
         for folder in {(self.folder / row["path"]).parent for row in rows}:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def list_expired(self, keep_days: float) -> list[str]:
+        """Return the UIDs of studies to which nothing was added for so many days."""
+        query = "SELECT study FROM instances GROUP BY study HAVING MAX(added) < ?"
+        with self.connect() as database:
+            return [row["study"] for row in database.execute(query, (time.time() - keep_days * 86400,))]
 
 
 def show_uid_text(header: dict[str, Any], keyword: str) -> str:

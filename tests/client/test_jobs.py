@@ -101,6 +101,17 @@ def test_running_job_is_cancelled(store, recognition, tmp_path):
     jobs.stop()
 
 
+def test_removed_study_leaves_nothing(store, recognition, tmp_path):
+    series = add_chest(store, tmp_path)
+    jobs = start(store, recognition)
+    done = wait(jobs, jobs.add(series).id, DONE, FAILED)
+    folder = jobs.result_of(done)
+    jobs.remove_study(done.study)
+    assert not folder.exists()
+    assert (jobs.list(), store.list_series()) == ([], [])
+    jobs.stop()
+
+
 def test_queue_is_bounded(store, recognition, tmp_path):
     jobs = Jobs(store, recognition, "model", most=2)
     for number in (1, 2):

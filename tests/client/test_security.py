@@ -74,6 +74,11 @@ def test_forged_requests_are_refused(parts, headers):
     assert client.delete("/api/studies/1.2.3", headers=headers).status_code == 403
 
 
+def test_upload_of_unknown_size_is_refused(parts):
+    answer = open_client(parts).post("/api/upload", content=iter([b"1"]), headers=FROM_PAGE)
+    assert answer.status_code == 411
+
+
 def test_own_page_may_ask(parts):
     headers = {**FROM_PAGE, "Origin": "http://127.0.0.1:8742"}
     assert open_client(parts).post("/api/series/1.2.3/recognise", headers=headers).status_code == 404
